@@ -1,0 +1,72 @@
+# Needs make, and either uv or python3 >= 3.11 with its venv module. Everything else is installed
+# from uv.lock into .venv when a target first asks for it, and again only when uv.lock or
+# pyproject.toml changed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+# The interpreter (uv finds one itself unless this is set), and the uv to fetch where there is
+# none; its version is that which wrote uv.lock.
+PYTHON ?= python3
+ifneq ($(origin PYTHON),file)
+export UV_PYTHON := $(PYTHON)
+endif
+UV_VERSION := 0.13.9
+UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .tools/uv-$(UV_VERSION)/bin/uv)
+
+# Test processes at a time.
+JOBS ?= auto
+
+export UV_PROJECT_ENVIRONMENT := .venv
+# The dependencies are compiled once, here: PYTHONDONTWRITEBYTECODE would have each start do it.
+export UV_COMPILE_BYTECODE := 1
+# The certificates that the system trusts: a site may inspect TLS with a CA of its own.
+export UV_SYSTEM_CERTS ?= 1
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help demo test lint format bench docs clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/.synced-run ## Back up, verify and restore two journals, one of them being written
+	@python -m demo
+
+test: .venv/.synced-test ## Run all tests, with coverage; T='-k sink -x' runs some, without
+	@tests/setup.sh
+	@python -m pytest -n $(JOBS) $(if $(T),$(T),--cov)
+
+lint: .venv/.synced-dev ## Check style, types, the import direction and the lock file
+	@$(UV) lock --check --quiet
+	@ruff check
+	@ruff format --check
+	@mypy
+	@lint-imports --no-logo
+
+format: .venv/.synced-dev ## Format the code and mend what can be mended
+	@ruff check --fix
+	@ruff format
+
+bench: .venv/.synced-bench ## Compare with other tools, into bench/results; B='--help' for options
+	@python -m bench $(B)
+
+docs: .venv/.synced-run ## Write the generated parts of README.md and docs/ anew
+	@python docs/generate.py
+
+clean: ## Remove everything that make or a test has made
+	rm -rf .venv .tools build dist htmlcov .coverage .coverage.* .hypothesis \
+	    .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The stem is a dependency group, or "run" for what the command itself needs. Groups add up.
+.venv/.synced-%: uv.lock pyproject.toml | $(UV)
+	@echo "installing into .venv what uv.lock says ($*)"
+	@$(UV) sync --quiet --frozen --inexact --no-default-groups $(if $(filter-out run,$*),--group $*)
+	@touch $@
+
+.tools/uv-$(UV_VERSION)/bin/uv:
+	@PYTHON=$(PYTHON) ./.ci/venv .tools/uv-$(UV_VERSION)
+	@.tools/uv-$(UV_VERSION)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)

@@ -1,0 +1,270 @@
+"""Archives: plain ``tar.gz``, made and taken apart as streams, without touching a disk.
+
+Rules for making one (:func:`frame`, :func:`gzip`):
+
+- POSIX.1-2001 (PAX) tar that ``tar`` anywhere reads; the size of a member is known before its
+  first byte, so a member is exactly as long as its header says or the stream fails.
+- The same input gives the same bytes: no user names, no clock; gzip's time field is 0 (RFC 1952).
+
+Rules for taking one apart (:func:`gunzip`, :func:`unpack`): it accepts what this module writes and
+nothing else. An archive comes from a place where others can write, so everything in it is hostile
+until proved otherwise: only regular files, plain relative names, no name twice, no sparse files,
+extended headers of bounded size, output in bounded pieces however small the input, nothing after
+the end.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from isal import isal_zlib
+
+from backup.errors import ArchiveError
+from backup.model import CHUNK_BYTES
+
+_BLOCK = 512
+_GZIP_WINDOW = 16 + 15
+_INPUT_BYTES = 64 << 10
+_MAX_PAX_BYTES = 64 << 10
+_NO_NAMES = {"uname": "", "gname": ""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A member of an archive: a regular file."""
+
+    name: bytes
+    size_bytes: int
+    mode: int = 0o600
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    """Seconds since 1970, UTC."""
+
+
+# -- make
+
+
+def frame(members: Iterable[tuple[Entry, Iterable[bytes]]]) -> Iterator[bytes]:
+    """Pack files into a tar stream.
+
+    Args:
+        members: each file and its content, which is read when its turn comes.
+
+    Yields:
+        the archive, piece by piece.
+
+    Raises:
+        ArchiveError: a file's content is longer or shorter than announced.
+    """
+    for entry, content in members:
+        yield _header(entry)
+        written = 0
+        for chunk in content:
+            written += len(chunk)
+            yield chunk
+        if written != entry.size_bytes:
+            message = f"{entry.name!r} gave {written} bytes instead of {entry.size_bytes}"
+            raise ArchiveError(message)
+        if padding := -written % _BLOCK:
+            yield bytes(padding)
+    yield bytes(2 * _BLOCK)
+
+
+def _header(entry: Entry) -> bytes:
+    info = tarfile.TarInfo(entry.name.decode("utf-8", "surrogateescape"))
+    info.size = entry.size_bytes
+    info.mode = entry.mode
+    info.uid = entry.uid
+    info.gid = entry.gid
+    info.mtime = entry.mtime
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def gzip(chunks: Iterable[bytes], *, level: int = 1) -> Iterator[bytes]:
+    """Compress a stream (isal level 0 to 3) into one gzip member."""
+    packer = isal_zlib.compressobj(level, isal_zlib.DEFLATED, _GZIP_WINDOW)
+    for chunk in chunks:
+        if packed := packer.compress(chunk):
+            yield packed
+    yield packer.flush()
+
+
+# -- take apart
+
+
+def gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Decompress one gzip member, in pieces of at most CHUNK_BYTES.
+
+    Raises:
+        ArchiveError: it is damaged, cut short, or followed by something else.
+    """
+    unpacker = isal_zlib.decompressobj(_GZIP_WINDOW)
+    for chunk in chunks:
+        for begin in range(0, len(chunk), _INPUT_BYTES):
+            piece = chunk[begin : begin + _INPUT_BYTES]
+            if unpacker.eof:
+                raise _garbage("gzip stream")
+            while piece and not unpacker.eof:
+                try:
+                    yield unpacker.decompress(piece, CHUNK_BYTES)
+                except isal_zlib.error as error:  # type: ignore[misc]  # a class, whatever its stub says
+                    message = f"the gzip stream is damaged: {error}"
+                    raise ArchiveError(message) from error
+                piece = unpacker.unconsumed_tail
+            if unpacker.unused_data:
+                raise _garbage("gzip stream")
+    if not unpacker.eof:
+        message = "the gzip stream is cut short"
+        raise ArchiveError(message)
+
+
+def unpack(chunks: Iterable[bytes]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+    """Take a tar stream apart.
+
+    Yields:
+        each file and its content; content that is not read is passed over.
+
+    Raises:
+        ArchiveError: the archive is damaged, or is not one that :func:`frame` would write.
+    """
+    source = _Blocks(chunks)
+    seen: set[bytes] = set()
+    while (entry := _next_entry(source)) is not None:
+        _require_plain(entry.name)
+        if entry.name in seen:
+            message = f"member {entry.name!r} is there twice"
+            raise ArchiveError(message)
+        seen.add(entry.name)
+        content = source.take(entry.size_bytes)
+        yield entry, content
+        for _ in content:
+            pass
+        source.exactly(-entry.size_bytes % _BLOCK)
+    if any(source.rest()):
+        raise _garbage("tar stream")
+
+
+def _next_entry(source: _Blocks) -> Entry | None:
+    extended: dict[str, bytes] = {}
+    while True:
+        block = source.exactly(_BLOCK)
+        if not any(block):
+            if extended or any(source.exactly(_BLOCK)):
+                message = "the end of the tar stream is malformed"
+                raise ArchiveError(message)
+            return None
+        info = _parsed(block)
+        if info.type == tarfile.XHDTYPE and not extended:
+            extended = _pax_fields(source, info.size)
+        elif info.type == tarfile.REGTYPE:
+            return _entry(info, extended)
+        else:
+            message = f"member {info.name!r} is not a regular file (type {info.type!r})"
+            raise ArchiveError(message)
+
+
+def _parsed(block: bytes) -> tarfile.TarInfo:
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        message = f"a tar header is damaged: {error}"
+        raise ArchiveError(message) from error
+
+
+def _pax_fields(source: _Blocks, size: int) -> dict[str, bytes]:
+    if not 0 < size <= _MAX_PAX_BYTES:
+        message = f"an extended header of {size} bytes"
+        raise ArchiveError(message)
+    data = source.exactly(size + -size % _BLOCK)[:size]
+    fields: dict[str, bytes] = {}
+    while data:
+        length, space, _ = data.partition(b" ")
+        if not (space and length.isdigit() and len(length) < int(length) <= len(data)):
+            message = "an extended header is malformed"
+            raise ArchiveError(message)
+        record, data = data[len(length) + 1 : int(length)], data[int(length) :]
+        name, equals, value = record.partition(b"=")
+        if not (equals and value.endswith(b"\n")):
+            message = "an extended header is malformed"
+            raise ArchiveError(message)
+        fields[name.decode("ascii", "replace")] = value[:-1]
+    unknown = fields.keys() - {"path", "size", "mtime", "uid", "gid", "hdrcharset"}
+    if unknown:
+        message = f"an extended header has {min(unknown)!r}"
+        raise ArchiveError(message)
+    return fields
+
+
+def _entry(info: tarfile.TarInfo, extended: dict[str, bytes]) -> Entry:
+    numbers = {"size": info.size, "uid": info.uid, "gid": info.gid, "mtime": int(info.mtime)}
+    for name in numbers:
+        if name in extended:
+            if not extended[name].isdigit():
+                message = f"an extended header's {name} is no number"
+                raise ArchiveError(message)
+            numbers[name] = int(extended[name])
+    if numbers["size"] < 0:
+        message = f"member {info.name!r} has a negative size"
+        raise ArchiveError(message)
+    return Entry(
+        name=extended.get("path", info.name.encode("utf-8", "surrogateescape")),
+        size_bytes=numbers["size"],
+        mode=info.mode & 0o777,
+        uid=numbers["uid"],
+        gid=numbers["gid"],
+        mtime=numbers["mtime"],
+    )
+
+
+def _require_plain(name: bytes) -> None:
+    parts = name.split(b"/")
+    if any(part in {b"", b".", b".."} for part in parts) or b"\0" in name:
+        message = f"member {name!r} is not a plain relative name"
+        raise ArchiveError(message)
+
+
+def _garbage(what: str) -> ArchiveError:
+    return ArchiveError(f"something follows the end of the {what}")
+
+
+class _Blocks:
+    """Reads exact amounts from a stream of chunks."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._held = memoryview(b"")
+
+    def take(self, size: int) -> Iterator[bytes]:
+        """Give the next ``size`` bytes, in pieces."""
+        while size:
+            piece = self._some(size)
+            size -= len(piece)
+            yield piece
+
+    def exactly(self, size: int) -> bytes:
+        """Give the next ``size`` bytes, in one piece; for small sizes."""
+        return b"".join(self.take(size))
+
+    def rest(self) -> Iterator[bytes]:
+        """Give all that is left, in pieces that are empty where there are only NULs."""
+        while True:
+            if not self._held:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    return
+                self._held = memoryview(chunk)
+            yield bytes(self._held).strip(b"\0")
+            self._held = memoryview(b"")
+
+    def _some(self, most: int) -> bytes:
+        while not self._held:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                message = "the tar stream is cut short"
+                raise ArchiveError(message)
+            self._held = memoryview(chunk)
+        piece, self._held = self._held[:most], self._held[most:]
+        return bytes(piece)

@@ -1,0 +1,330 @@
+"""The catalog of one sink: the on-sink format v1, and the only code that knows its order.
+
+Layout, below the sink's prefix::
+
+    <journal>/<journal>-<id>.tar.gz              the archive
+    <journal>/<journal>-<id>.2.tar.gz            the archive of a second attempt
+    <journal>/<journal>-<id>.sha256              for ``sha256sum -c``, in that directory
+    <journal>/<journal>-<id>.manifest.json       written last, exclusively, never changed
+    <journal>/<journal>-<id>.<kind>[-<time>].json    marks: delivered, acknowledged, verified,
+                                                 pruned, retired; unknown kinds are left alone
+    <journal>/<journal>-<id>.draft.json          put, not yet read back; not a backup
+
+Invariants, and the order of writing that follows from them:
+
+- A backup exists when, and only when, its manifest does. So: archive, read-back, checksum file,
+  manifest; an interruption anywhere leaves "absent" or "valid".
+- Nothing is overwritten. Facts that are learned later are objects of their own: marks.
+- Every manifest but the first names the SHA-256 of its predecessor's: the history of a journal is
+  a hash chain. Two runs at once may fork it: a tree is fine, a broken link is not. What was
+  pruned leaves a ``pruned`` mark, so that pruning and tampering differ.
+- Objects without a manifest are not backups. They are swept once they are older than the grace
+  by the store's own times, unless a draft speaks for them, and only if their names are ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import get_args
+
+from backup.errors import (
+    ManifestError,
+    ObjectExistsError,
+    ReadbackError,
+    SinkError,
+    UnsupportedFormatError,
+)
+from backup.manifest import MAX_BYTES, Archive, Manifest, Mark, MarkKind, parse, parse_mark
+from backup.model import Digest, Key, Readback, parse_key
+from backup.sinks import Object, Sink
+from backup.streams import Feed
+
+MARK_KINDS: tuple[str, ...] = get_args(MarkKind)
+
+
+@dataclass(slots=True, kw_only=True)
+class Backup:
+    """One id of one journal, as the sink's listing shows it."""
+
+    journal: str
+    id: str
+    has_manifest: bool = False
+    has_draft: bool = False
+    archives: dict[str, int] = field(default_factory=dict)
+    """Size in bytes of each archive that bears this id, by key."""
+    marks: set[str] = field(default_factory=set)
+    objects: list[Object] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What the sink holds after a put, as it says itself."""
+
+    key: str
+    size_bytes: int
+    sha256: str | None
+    """None where only the size was asked for."""
+
+    @property
+    def readback(self) -> Readback:
+        """How it was asked."""
+        return "size" if self.sha256 is None else "full"
+
+
+class Listing:
+    """All that one listing of a sink shows; no manifest is read for it."""
+
+    def __init__(self, objects: Iterable[Object]) -> None:
+        """Sort the objects by what their names say."""
+        self.foreign_objects = 0
+        self.sizes: dict[str, int] = {}
+        self._backups: dict[str, dict[str, Backup]] = {}
+        for item in objects:
+            key = parse_key(item.key)
+            if key is None:
+                self.foreign_objects += 1
+            else:
+                self._add(item, key)
+
+    def _add(self, item: Object, key: Key) -> None:
+        ids = self._backups.setdefault(key.journal, {})
+        backup = ids.setdefault(key.id, Backup(journal=key.journal, id=key.id))
+        backup.objects.append(item)
+        if key.role == "archive":
+            backup.archives[item.key] = item.size_bytes
+            self.sizes[item.key] = item.size_bytes
+        elif key.role == "manifest":
+            backup.has_manifest = True
+        elif key.role == "draft":
+            backup.has_draft = True
+        elif key.role == "mark" and key.mark in MARK_KINDS:
+            backup.marks.add(key.mark)
+
+    @property
+    def journals(self) -> tuple[str, ...]:
+        """The journals of which there is a backup."""
+        return tuple(sorted(j for j in self._backups if self.backups(j)))
+
+    def backups(self, journal: str) -> list[Backup]:
+        """The backups of a journal, oldest first."""
+        ids = self._backups.get(journal, {})
+        return [ids[i] for i in sorted(ids) if ids[i].has_manifest]
+
+    def every(self) -> Iterator[Backup]:
+        """All backups, by journal, oldest first."""
+        for journal in self.journals:
+            yield from self.backups(journal)
+
+    def remains(self) -> Iterator[Backup]:
+        """Ids that are no backups: nothing but what an interruption left."""
+        for ids in self._backups.values():
+            yield from (b for b in ids.values() if not b.has_manifest)
+
+    def find(self, journal: str, backup_id: str) -> Backup | None:
+        """Find what bears this id, a backup or not."""
+        return self._backups.get(journal, {}).get(backup_id)
+
+    def ids(self, journal: str) -> tuple[str, ...]:
+        """Every id that was ever used for a journal here, backup or not."""
+        return tuple(self._backups.get(journal, {}))
+
+    def is_retired(self, journal: str) -> bool:
+        """Whether somebody said that this journal will not come back."""
+        backups = self.backups(journal)
+        return bool(backups) and "retired" in backups[-1].marks
+
+    def has_mark(self, journal: str, backup_id: str, kind: str) -> bool:
+        """Whether that id carries a mark of that kind."""
+        backup = self.find(journal, backup_id)
+        return backup is not None and kind in backup.marks
+
+
+class Catalog:
+    """The backups on one sink."""
+
+    def __init__(self, sink: Sink) -> None:
+        """Read and write through this sink."""
+        self.sink = sink
+
+    def listing(self) -> Listing:
+        """List the sink, once."""
+        return Listing(self.sink.list())
+
+    def manifest(self, journal: str, backup_id: str) -> tuple[Manifest, str]:
+        """Read a manifest; give it and the SHA-256 of its stored bytes.
+
+        Raises:
+            ManifestError: it is not valid, or not of this backup.
+            ObjectMissingError: there is none.
+        """
+        key = manifest_key(journal, backup_id)
+        data = self.sink.read(key, limit=MAX_BYTES)
+        try:
+            manifest = parse(data)
+        except ManifestError as error:
+            message = f"{self.sink}: {key}: {error.message}"
+            raise ManifestError(message) from error
+        if (manifest.journal, manifest.id) != (journal, backup_id):
+            message = f"{self.sink}: {key}: speaks of {manifest.journal} {manifest.id}"
+            raise ManifestError(message)
+        return manifest, hashlib.sha256(data).hexdigest()
+
+    def newest(
+        self, journal: str, listing: Listing
+    ) -> tuple[tuple[Manifest, str] | None, list[ManifestError]]:
+        """Read the newest valid manifest of a journal; None if there is none.
+
+        Returns:
+            The manifest and the SHA-256 of its stored bytes; and the errors of newer ones.
+        """
+        damaged: list[ManifestError] = []
+        for backup in reversed(listing.backups(journal)):
+            try:
+                return self.manifest(journal, backup.id), damaged
+            except ManifestError as error:
+                damaged.append(error)
+        return None, damaged
+
+    def manifest_sha256(self, journal: str, backup_id: str) -> str:
+        """Give the SHA-256 of a manifest as it is stored, valid or not."""
+        data = self.sink.read(manifest_key(journal, backup_id), limit=MAX_BYTES)
+        return hashlib.sha256(data).hexdigest()
+
+    def absent_archives(self, manifest: Manifest, listing: Listing) -> list[str]:
+        """Name the archives of a manifest that are not there at their size."""
+        return [a.key for a in manifest.archives if listing.sizes.get(a.key) != a.size_bytes]
+
+    def standing_alarms(self, manifest: Manifest, listing: Listing) -> tuple[str, ...]:
+        """Name the alarms that a manifest inherited and nobody has acknowledged since."""
+        return tuple(
+            alarm
+            for alarm in manifest.alarms
+            if not listing.has_mark(manifest.journal, alarm, "acknowledged")
+        )
+
+    def pruned_sha256(self, journal: str, backup_id: str) -> str | None:
+        """Read the tombstone of a pruned backup: the SHA-256 of the manifest it had.
+
+        Raises:
+            ManifestError: the tombstone is not valid.
+        """
+        key = Key(journal=journal, id=backup_id, role="mark", mark="pruned")
+        return parse_mark(self.sink.read(str(key), limit=MAX_BYTES)).manifest_sha256
+
+    def why_not_good(self, backup: Backup, listing: Listing) -> str | None:
+        """Say what speaks against a backup; None for a good one. No archive is read."""
+        try:
+            manifest, _ = self.manifest(backup.journal, backup.id)
+        except (ManifestError, UnsupportedFormatError) as error:
+            return error.message
+        if absent := self.absent_archives(manifest, listing):
+            return f"{absent[0]} is missing or has another size"
+        if manifest.suspect:
+            return f"suspect: {manifest.suspicion}"
+        if alarms := self.standing_alarms(manifest, listing):
+            return f"standing alarm: {', '.join(alarms)}"
+        return None
+
+    # -- writing, in this order
+
+    def store(self, key: str, feed: Feed, *, readback: Readback) -> Stored:
+        """Put an archive, ask the sink what it holds, and say so; judge nothing."""
+        self.sink.put(key, feed)
+        feed.alive()
+        if readback == "size":
+            return Stored(key=key, size_bytes=self.sink.size(key), sha256=None)
+        held = Digest()
+        for chunk in self.sink.open(key):
+            held.update(chunk)
+            feed.alive()
+        return Stored(key=key, size_bytes=held.size_bytes, sha256=held.sha256)
+
+    def commit(self, manifest: Manifest) -> str:
+        """Make a backup exist: its checksum file, then its manifest; each is read back.
+
+        Returns:
+            The SHA-256 of the stored manifest.
+        """
+        self._record(checksum_key(manifest.journal, manifest.id), checksums(manifest.archives))
+        data = manifest.to_bytes()
+        self._record(manifest_key(manifest.journal, manifest.id), data)
+        return hashlib.sha256(data).hexdigest()
+
+    def mark(self, mark: Mark) -> bool:
+        """Add a mark; False if the backup has one of that kind already."""
+        key = str(Key(journal=mark.journal, id=mark.id, role="mark", mark=mark.kind))
+        try:
+            self._record(key, mark.to_bytes())
+        except ObjectExistsError:
+            return False
+        return True
+
+    def _record(self, key: str, data: bytes) -> None:
+        self.sink.put_exclusive(key, data)
+        if self.sink.read(key) != data:
+            message = f"{self.sink}: {key} does not hold what was written"
+            raise ReadbackError(message, "this sink cannot be trusted with backups")
+
+    # -- removing
+
+    def discard(self, key: str) -> None:
+        """Remove an archive that will not be committed; what cannot be removed is swept later."""
+        try:
+            self.sink.delete(key)
+        except SinkError:
+            return
+
+    def sweep(self, listing: Listing, *, before: datetime) -> int:
+        """Remove what interruptions before then left behind; count the objects."""
+        doomed = [
+            item
+            for backup in listing.remains()
+            if not (backup.has_draft or backup.marks)
+            for item in _remains(backup.objects)
+        ]
+        doomed += self._abandoned_attempts(listing)
+        swept = 0
+        for item in doomed:
+            if item.modified_at < before:
+                self.sink.delete(item.key)
+                swept += 1
+        return swept + self.sink.sweep(before)
+
+    def _abandoned_attempts(self, listing: Listing) -> Iterator[Object]:
+        for backup in listing.every():
+            if len(backup.archives) > 1:
+                manifest, _ = self.manifest(backup.journal, backup.id)
+                named = {a.key for a in manifest.archives}
+                yield from (
+                    o for o in backup.objects if o.key in backup.archives and o.key not in named
+                )
+
+
+def _remains(objects: Sequence[Object]) -> Iterator[Object]:
+    for item in objects:
+        key = parse_key(item.key)
+        if key is not None and key.role in {"archive", "checksum"}:
+            yield item
+
+
+def archive_key(journal: str, backup_id: str, attempt: int) -> str:
+    """Name the archive of an attempt, 1 or 2."""
+    return str(Key(journal=journal, id=backup_id, role="archive", attempt=attempt))
+
+
+def checksum_key(journal: str, backup_id: str) -> str:
+    """Name a backup's checksum file."""
+    return str(Key(journal=journal, id=backup_id, role="checksum"))
+
+
+def manifest_key(journal: str, backup_id: str) -> str:
+    """Name a backup's manifest."""
+    return str(Key(journal=journal, id=backup_id, role="manifest"))
+
+
+def checksums(archives: Iterable[Archive]) -> bytes:
+    """Write a checksum file as ``sha256sum`` does: run it with ``-c`` in the same directory."""
+    return "".join(f"{a.sha256}  {a.key.rpartition('/')[2]}\n" for a in archives).encode()

@@ -1,0 +1,451 @@
+"""Journals on their volume: find them, fix what will be read of them, read it.
+
+Rules:
+
+- The volume is only ever read: nothing is opened for writing, no owner, mode or time is changed.
+- Only directories named ``journal-<statefulset>-<ordinal>`` are entered. Everything else on the
+  volume (model weights!) is counted and never opened. Links are never followed; devices, sockets
+  and FIFOs are never opened; ``lost+found``, ``.snapshot`` and ``.nfs*`` are passed over.
+- What will be read is fixed once, by :func:`capture`, for all passes and all sinks. Of a live
+  journal it ends at its last complete record, because a record may be half written; billing goes
+  on appending behind that bound and is not disturbed. Of a quiesced one every byte is taken.
+- A short read, another inode, or a file that is now smaller than the bound means that it was
+  replaced under us: :class:`~backup.errors.JournalChangedError`, and nothing is kept of the pass.
+- A NUL inside the bound of a live journal is not data. JSON has none; it is a block that NFS shows
+  before its content has arrived: :class:`~backup.errors.JournalHoleError`. It is waited for
+  (:func:`await_filled`), and if it stays, the bound ends before it (:func:`cut_before`) and the
+  backup is marked suspect. Nothing is ever padded or guessed.
+- A live journal without a single newline has no complete record; it is taken whole, as evidence,
+  and marked suspect.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from backup.errors import (
+    ConfigError,
+    JournalChangedError,
+    JournalError,
+    JournalHoleError,
+    JournalMissingError,
+    JournalUnreadableError,
+)
+from backup.model import CHUNK_BYTES, JOURNAL_FILE, Consistency, Digest, Journal
+from backup.stop import Stop
+
+_PASSED_OVER = re.compile(rb"lost\+found|\.snapshot|\.nfs.*", re.DOTALL)
+_NEAR_HOLE_BYTES = 64 << 10
+HOLE_POLL_SECONDS = 0.5
+
+
+# -- find
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovery:
+    """What is on the volume."""
+
+    journals: tuple[Journal, ...]
+    """Journals of our StatefulSet, by ordinal."""
+    foreign: tuple[str, ...]
+    """Names that are journals of another StatefulSet."""
+    odd: tuple[tuple[str, str], ...]
+    """Names that would be journals of ours, and why they are not."""
+    ignored: int
+    """Entries that have nothing to do with journals; never opened."""
+
+
+def discover(source: Path, statefulset: str) -> Discovery:
+    """Look one level deep for the journals of a StatefulSet.
+
+    Raises:
+        ConfigError: the source is missing or not a directory.
+        JournalUnreadableError: the source cannot be listed.
+    """
+    found: list[Journal] = []
+    foreign: list[str] = []
+    odd: list[tuple[str, str]] = []
+    ignored = 0
+    for entry in _scan_source(source):
+        journal = Journal.parse(os.fsencode(entry.name).decode("utf-8", "replace"))
+        if journal is None:
+            ignored += 1
+        elif journal.statefulset != statefulset:
+            foreign.append(entry.name)
+        elif entry.is_symlink():
+            odd.append((entry.name, "is a symbolic link, and links are not followed"))
+        elif not entry.is_dir(follow_symlinks=False):
+            odd.append((entry.name, "is not a directory"))
+        else:
+            found.append(journal)
+    return Discovery(
+        journals=tuple(sorted(found)),
+        foreign=tuple(sorted(foreign)),
+        odd=tuple(sorted(odd)),
+        ignored=ignored,
+    )
+
+
+def _scan_source(source: Path) -> list[os.DirEntry[str]]:
+    hint = "set BACKUP_SOURCE to the directory where the journal volume is mounted"
+    try:
+        with os.scandir(source) as entries:
+            return list(entries)
+    except FileNotFoundError as error:
+        message = f"BACKUP_SOURCE {source} does not exist"
+        raise ConfigError(message, hint) from error
+    except NotADirectoryError as error:
+        message = f"BACKUP_SOURCE {source} is not a directory"
+        raise ConfigError(message, hint) from error
+    except OSError as error:
+        raise _unreadable(str(source), error) from error
+
+
+# -- fix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One file of a journal, and how much of it will be read."""
+
+    path: bytes
+    """Relative to the journal's directory."""
+    size_bytes: int
+    """The bound: exactly so many bytes are read, from the start."""
+    omitted_tail_bytes: int
+    device: int
+    inode: int
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+
+    @property
+    def is_journal(self) -> bool:
+        """Whether this file holds the records."""
+        return self.path == JOURNAL_FILE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """What will be read of one journal: fixed once, the same for every pass and every sink."""
+
+    journal: Journal
+    root: Path
+    consistency: Consistency
+    members: tuple[Member, ...]
+    """By path; the file ``journal`` is always among them."""
+    passed_over: tuple[tuple[bytes, str], ...]
+    """Entries that are not read, and what they are."""
+    suspicion: str | None = None
+    """What could not be read as it should be."""
+
+    @property
+    def main(self) -> Member:
+        """The file that holds the records."""
+        return next(m for m in self.members if m.is_journal)
+
+    @property
+    def size_bytes(self) -> int:
+        """How much will be read in all."""
+        return sum(m.size_bytes for m in self.members)
+
+
+def capture(source: Path, journal: Journal, *, consistency: Consistency = "live") -> Capture:
+    """Fix what will be read of a journal.
+
+    Raises:
+        JournalMissingError: the directory, or its file ``journal``, is not there.
+        JournalUnreadableError: it is there and may not be read.
+    """
+    root = source / journal.name
+    paths: list[bytes] = []
+    passed_over: list[tuple[bytes, str]] = []
+    try:
+        for path, kind in _walk(os.fsencode(root), b""):
+            if kind == "file":
+                paths.append(path)
+            else:
+                passed_over.append((path, kind))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        message = f"{root} is not a directory"
+        raise JournalMissingError(message) from error
+    except OSError as error:
+        raise _unreadable(str(root), error) from error
+    if JOURNAL_FILE not in paths:
+        raise _without_file(root, dict(passed_over))
+    return _bounded(
+        Capture(
+            journal=journal,
+            root=root,
+            consistency=consistency,
+            members=(),
+            passed_over=tuple(passed_over),
+        ),
+        sorted(paths),
+    )
+
+
+def _walk(root: bytes, below: bytes) -> Iterator[tuple[bytes, str]]:
+    with os.scandir(os.path.join(root, below)) as entries:
+        listing = sorted(entries, key=lambda e: e.name)
+    for entry in listing:
+        path = os.path.join(below, entry.name)
+        mode = entry.stat(follow_symlinks=False).st_mode
+        if _PASSED_OVER.fullmatch(entry.name):
+            yield path, "left to the file system"
+        elif stat.S_ISDIR(mode):
+            yield from _walk(root, path)
+        elif stat.S_ISREG(mode):
+            yield path, "file"
+        else:
+            yield path, _kind(mode)
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "neither a file nor a directory")
+
+
+def _without_file(root: Path, passed_over: dict[bytes, str]) -> JournalMissingError:
+    what = passed_over.get(JOURNAL_FILE)
+    detail = f"its 'journal' is {what}" if what else "it has no file 'journal'"
+    return JournalMissingError(
+        f"{root} holds no journal: {detail}",
+        "check that the volume is mounted where billing mounts it",
+    )
+
+
+def _bounded(blank: Capture, paths: list[bytes]) -> Capture:
+    members: list[Member] = []
+    suspicion = None
+    for path in paths:
+        with _opened(blank.root, path) as fd:
+            state = os.fstat(fd)
+            bound = state.st_size
+            if path == JOURNAL_FILE and blank.consistency == "live":
+                bound = _end_of_records(fd, bound)
+                if state.st_size and not bound:
+                    bound = state.st_size
+                    suspicion = f"not one complete record in {bound} bytes: no newline"
+            members.append(_member(path, state, bound))
+    return replace(blank, members=tuple(members), suspicion=suspicion)
+
+
+def _member(path: bytes, state: os.stat_result, bound: int) -> Member:
+    return Member(
+        path=path,
+        size_bytes=bound,
+        omitted_tail_bytes=state.st_size - bound,
+        device=state.st_dev,
+        inode=state.st_ino,
+        mode=stat.S_IMODE(state.st_mode),
+        uid=state.st_uid,
+        gid=state.st_gid,
+        mtime_ns=state.st_mtime_ns,
+    )
+
+
+def _end_of_records(fd: int, end: int) -> int:
+    """Find the end of the last complete line before ``end``, looking backwards; 0 if none."""
+    while end > 0:
+        begin = max(0, end - CHUNK_BYTES)
+        newline = os.pread(fd, end - begin, begin).rfind(b"\n")
+        if newline >= 0:
+            return begin + newline + 1
+        end = begin
+    return 0
+
+
+# -- read
+
+
+class Reading(Digest):
+    """The digest of a journal that is being read: its records too."""
+
+    __slots__ = ("records",)
+
+    def __init__(self, marks: Iterable[int] = ()) -> None:
+        """See :class:`~backup.model.Digest`."""
+        super().__init__(marks)
+        self.records = 0
+
+    def take(self, chunk: bytes) -> None:
+        """Take the next bytes and count the lines that end in them."""
+        self.records += chunk.count(b"\n")
+        self.update(chunk)
+
+
+def read(found: Capture, member: Member, reading: Reading) -> Iterator[bytes]:
+    """Read a file up to its bound, exactly.
+
+    Args:
+        found: the capture that the member is of.
+        member: what to read.
+        reading: takes in every byte before it is passed on.
+
+    Yields:
+        the bytes, in chunks of at most CHUNK_BYTES.
+
+    Raises:
+        JournalChangedError: the file was truncated or replaced since it was captured, or, where
+            it should be quiesced, written.
+        JournalHoleError: a live journal holds a NUL.
+        JournalUnreadableError: the operating system failed.
+    """
+    guarded = member.is_journal and found.consistency == "live"
+    with _opened(found.root, member.path) as fd, _translated(found.root, member.path):
+        _require_unchanged(found, member, os.fstat(fd))
+        os.posix_fadvise(fd, 0, member.size_bytes, os.POSIX_FADV_SEQUENTIAL)
+        left = member.size_bytes
+        while left:
+            chunk = os.read(fd, min(CHUNK_BYTES, left))
+            if not chunk:
+                raise _changed(found, member, f"it ended {left} bytes early")
+            if guarded and (nul := chunk.find(0)) >= 0:
+                offset = member.size_bytes - left + nul
+                message = f"{found.journal} has a hole: a NUL at byte {offset}"
+                raise JournalHoleError(message, offset=offset)
+            left -= len(chunk)
+            reading.take(chunk)
+            yield chunk
+        _require_unchanged(found, member, os.fstat(fd))
+        _require_unchanged(found, member, _stat(found.root, member.path))
+
+
+def _require_unchanged(found: Capture, member: Member, state: os.stat_result) -> None:
+    if (state.st_dev, state.st_ino) != (member.device, member.inode):
+        raise _changed(found, member, "another file took its place")
+    if state.st_size < member.size_bytes:
+        raise _changed(found, member, f"it shrank to {state.st_size} bytes")
+    if found.consistency == "quiesced" and (
+        state.st_size != member.size_bytes or state.st_mtime_ns != member.mtime_ns
+    ):
+        raise _changed(found, member, "it was written although billing is stopped")
+
+
+def _changed(found: Capture, member: Member, how: str) -> JournalChangedError:
+    name = os.fsdecode(os.path.join(found.journal.name.encode(), member.path))
+    return JournalChangedError(
+        f"{name!r} changed while it was read: {how}",
+        "nothing of this reading was kept; find out what writes there beside billing",
+    )
+
+
+# -- holes
+
+
+def await_filled(found: Capture, offset: int, *, seconds: float, stop: Stop) -> bool:
+    """Wait until the bytes from ``offset`` on are no NULs any more.
+
+    The file is opened anew each time and its cached pages are dropped: NFS promises fresh content
+    only to whoever opens a file after the writer's data has arrived.
+
+    Returns:
+        Whether that happened within the time.
+    """
+    polls = int(seconds / HOLE_POLL_SECONDS)
+    for _ in range(polls + 1):
+        if 0 not in _fresh(found, offset):
+            return True
+        stop.sleep(HOLE_POLL_SECONDS)
+    return False
+
+
+def _fresh(found: Capture, offset: int) -> bytes:
+    with _opened(found.root, JOURNAL_FILE) as fd, _translated(found.root, JOURNAL_FILE):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        return os.pread(fd, min(_NEAR_HOLE_BYTES, found.main.size_bytes - offset), offset)
+
+
+def cut_before(found: Capture, offset: int) -> Capture:
+    """End the journal's bound at the last complete record before a hole that stays."""
+    main = found.main
+    with _opened(found.root, JOURNAL_FILE) as fd, _translated(found.root, JOURNAL_FILE):
+        end = _end_of_records(fd, offset)
+    cut = replace(
+        main,
+        size_bytes=end,
+        omitted_tail_bytes=main.omitted_tail_bytes + main.size_bytes - end,
+    )
+    return replace(
+        found,
+        members=tuple(cut if m.is_journal else m for m in found.members),
+        suspicion=f"a hole at byte {offset} was not filled; all after byte {end} is left out",
+    )
+
+
+# -- the operating system
+
+
+@contextmanager
+def _opened(root: Path, path: bytes) -> Iterator[int]:
+    with _translated(root, path):
+        fd = os.open(os.path.join(os.fsencode(root), path), os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _stat(root: Path, path: bytes) -> os.stat_result:
+    return os.stat(os.path.join(os.fsencode(root), path), follow_symlinks=False)
+
+
+@contextmanager
+def _translated(root: Path, path: bytes) -> Iterator[None]:
+    name = os.fsdecode(os.path.join(os.fsencode(root), path))
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        message = f"{name!r} vanished while it was read"
+        raise JournalChangedError(message) from error
+    except OSError as error:
+        if error.errno in {errno.ESTALE, errno.ELOOP}:
+            message = f"{name!r} was replaced while it was read: {error.strerror}"
+            raise JournalChangedError(message) from error
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: OSError) -> JournalError:
+    if error.errno not in {errno.EACCES, errno.EPERM}:
+        return JournalUnreadableError(f"{name} cannot be read: {error.strerror}")
+    return JournalUnreadableError(
+        f"{name} may not be read by uid {os.geteuid()} gid {os.getegid()}{_owner(name)}",
+        "run the pod with that uid (securityContext.runAsUser), or as root with all capabilities "
+        "dropped but DAC_READ_SEARCH where the journal is root's",
+    )
+
+
+def _owner(name: str) -> str:
+    where = next((p for p in (Path(name), *Path(name).parents) if _visible(p)), None)
+    if where is None:
+        return ""
+    state = where.lstat()
+    return (
+        f": {where} belongs to uid {state.st_uid} gid {state.st_gid},"
+        f" mode {stat.S_IMODE(state.st_mode):04o}"
+    )
+
+
+def _visible(path: Path) -> bool:
+    check: Callable[[], object] = path.lstat
+    try:
+        check()
+    except OSError:
+        return False
+    return True

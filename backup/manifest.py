@@ -1,0 +1,296 @@
+"""The manifest, format v1: what a backup is, and the proof of it.
+
+Rules:
+
+- A backup exists when, and only when, its manifest does. It is written last and never changed.
+- Readers accept fields that they do not know and refuse a higher major format, so a newer minor
+  version may add facts and an older reader still restores.
+- It is a list of archives and, for each file, a list of segments in order. A segment is one whole
+  member of one archive. A full backup has one archive and one segment a file; a later backup may
+  share the archives of its predecessor and add only what was appended. Readers need not know the
+  difference: they put the segments together.
+- Everything in it is checked on reading (:func:`parse`): a manifest comes from a place where
+  others can write.
+
+The published schema is ``docs/manifest-v1.schema.json``; a test keeps it equal to :func:`schema`.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from backup.errors import ManifestError, UnsupportedFormatError
+from backup.model import (
+    ID_PATTERN,
+    Consistency,
+    Continuity,
+    Journal,
+    Readback,
+    decode_name,
+    parse_key,
+)
+
+FORMAT = "1.0"
+MAX_BYTES = 8 << 20
+"""No manifest is larger; a reader need not take in more."""
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Id = Annotated[str, Field(pattern=f"^{ID_PATTERN.pattern}$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+def _safe_name(text: str) -> str:
+    parts = decode_name(text).split(b"/")
+    if any(part in {b"", b".", b".."} or b"\0" in part for part in parts):
+        message = f"{text!r} is not a plain relative path"
+        raise ValueError(message)
+    return text
+
+
+Name = Annotated[str, AfterValidator(_safe_name)]
+"""A file's name, percent-encoded, relative, without ``..``."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+
+class Source(_Model):
+    """Where and how the journal was read."""
+
+    strategy: str
+    """``direct`` where this process read the volume itself."""
+    consistency: Consistency
+    """``live``: billing may have been appending; ``quiesced``: it was stopped."""
+    node: str | None = None
+    """The Kubernetes node, where it is known."""
+    pod: str | None = None
+    """The pod that read it, where it is known."""
+
+
+class Previous(_Model):
+    """The backup that this one follows: a link of the hash chain."""
+
+    id: Id
+    manifest_sha256: Sha256
+    """SHA-256 of the predecessor's manifest, as stored."""
+
+
+class Archive(_Model):
+    """One ``tar.gz`` on the sink."""
+
+    key: str
+    """Its key, relative to the sink's prefix."""
+    size_bytes: Count
+    sha256: Sha256
+    readback: Readback
+    """How it was checked after the upload: every byte, or its size alone."""
+
+
+class Segment(_Model):
+    """A run of a file's bytes: one whole member of one archive."""
+
+    archive: str
+    """The key of the archive."""
+    member: Name
+    """The member's name in it, percent-encoded."""
+    offset: Count
+    """Where in the file it begins, in bytes."""
+    length: Count
+    """Its size, in bytes."""
+
+
+class File(_Model):
+    """One file of the journal's directory, as it was read."""
+
+    path: Name
+    """Relative to the journal's directory, percent-encoded."""
+    size_bytes: Count
+    sha256: Sha256
+    records: Count
+    """Complete lines in it."""
+    omitted_tail_bytes: Count
+    """Bytes after the last complete record, which billing was still writing."""
+    mode: Count
+    """Permission bits."""
+    uid: Count
+    gid: Count
+    mtime: datetime
+    """Time of the last change when it was read, UTC."""
+    segments: tuple[Segment, ...]
+
+    @model_validator(mode="after")
+    def _is_covered(self) -> File:
+        reached = 0
+        for segment in self.segments:
+            if segment.offset != reached:
+                message = f"{self.path}: a segment begins at {segment.offset}, not at {reached}"
+                raise ValueError(message)
+            reached += segment.length
+        if reached != self.size_bytes:
+            message = f"{self.path}: the segments hold {reached} of {self.size_bytes} bytes"
+            raise ValueError(message)
+        return self
+
+
+class Manifest(_Model):
+    """One backup of one journal on one sink."""
+
+    format: str = Field(default=FORMAT, pattern=r"^[0-9]+\.[0-9]+$")
+    """Version of this format, ``major.minor``."""
+    id: Id
+    journal: str
+    """``journal-<statefulset>-<ordinal>``."""
+    created_at: datetime
+    """When the journal's size was fixed for reading, UTC."""
+    tool: str
+    """Name and version of the program that wrote it."""
+    run_id: str
+    """The run that made it; a run may make backups of many journals."""
+    site: str | None = None
+    """The label of the site, BACKUP_SITE."""
+    suspect: bool
+    """True where something about the journal could not be read as it should be."""
+    suspicion: str | None = None
+    """What that was."""
+    alarms: tuple[Id, ...]
+    """The backups whose alarms nobody has acknowledged; this one's own id if it raised one."""
+    source: Source
+    previous: Previous | None
+    """None for the first backup of a journal on this sink."""
+    continuity: Continuity
+    """How the journal compares with the predecessor's."""
+    archives: tuple[Archive, ...]
+    files: tuple[File, ...]
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Manifest:
+        if Journal.parse(self.journal) is None:
+            message = f"{self.journal!r} is not a journal's name"
+            raise ValueError(message)
+        if (self.previous is None) != (self.continuity == "first"):
+            message = f"continuity {self.continuity!r} contradicts the predecessor"
+            raise ValueError(message)
+        keys = self._checked_keys()
+        _refuse_repeats([f.path for f in self.files], "file")
+        segments = [s for f in self.files for s in f.segments]
+        _refuse_repeats([f"{s.archive} {s.member}" for s in segments], "segment")
+        for file in self.files:
+            order = [keys.get(s.archive, -1) for s in file.segments]
+            if -1 in order or order != sorted(order):
+                message = f"{file.path}: its segments do not follow the list of archives"
+                raise ValueError(message)
+        return self
+
+    def _checked_keys(self) -> dict[str, int]:
+        for archive in self.archives:
+            key = parse_key(archive.key)
+            if key is None or key.role != "archive" or key.journal != self.journal:
+                message = f"{archive.key!r} is not the key of an archive of {self.journal}"
+                raise ValueError(message)
+        keys = [a.key for a in self.archives]
+        _refuse_repeats(keys, "archive")
+        return {key: index for index, key in enumerate(keys)}
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all its files, in bytes."""
+        return sum(f.size_bytes for f in self.files)
+
+    @property
+    def archive_bytes(self) -> int:
+        """The size of all its archives, in bytes."""
+        return sum(a.size_bytes for a in self.archives)
+
+    @property
+    def records(self) -> int:
+        """The complete records in all its files."""
+        return sum(f.records for f in self.files)
+
+    def file(self, path: bytes) -> File | None:
+        """Find the file of that name."""
+        return next((f for f in self.files if decode_name(f.path) == path), None)
+
+    def to_bytes(self) -> bytes:
+        """Write it as it is stored: indented JSON, UTF-8, one newline at the end."""
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+
+def _refuse_repeats(names: list[str], what: str) -> None:
+    if len(set(names)) != len(names):
+        message = f"a {what} is listed twice"
+        raise ValueError(message)
+
+
+def parse(data: bytes) -> Manifest:
+    """Read a stored manifest.
+
+    Raises:
+        ManifestError: it is not a valid manifest.
+        UnsupportedFormatError: a newer major version of this package wrote it.
+    """
+    try:
+        content: Any = json.loads(data)
+        major = int(str(content["format"]).split(".")[0])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        message = f"not a manifest: {error.__class__.__name__}: {error}"
+        raise ManifestError(message) from error
+    if major != int(FORMAT.split(".", maxsplit=1)[0]):
+        message = f"the manifest has format {content['format']}, this version reads {FORMAT}"
+        raise UnsupportedFormatError(message, "use a newer deepgram-journal-backup")
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = f"not a valid manifest: {where}: {first['msg']}".replace(": : ", ": ")
+        raise ManifestError(message) from error
+
+
+def schema() -> dict[str, Any]:
+    """Give the JSON schema of format v1 (draft 2020-12)."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Manifest.model_json_schema(mode="serialization"),
+    }
+
+
+MarkKind = Literal["delivered", "acknowledged", "verified", "pruned", "retired"]
+
+
+class Mark(_Model):
+    """A fact about a backup that was learned later: an object of its own, beside the manifest."""
+
+    format: str = FORMAT
+    kind: MarkKind
+    journal: str
+    id: Id
+    created_at: datetime
+    """When it was learned, UTC."""
+    by: str | None = None
+    """Who said so."""
+    note: str | None = None
+    """What they said."""
+    manifest_sha256: Sha256 | None = None
+    """``pruned``: the SHA-256 of the manifest that was there, so that the chain still closes."""
+
+    def to_bytes(self) -> bytes:
+        """Write it as it is stored."""
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+
+def parse_mark(data: bytes) -> Mark:
+    """Read a stored mark.
+
+    Raises:
+        ManifestError: it is not a valid mark.
+    """
+    try:
+        return Mark.model_validate_json(data)
+    except ValidationError as error:
+        message = f"not a valid mark: {error.errors(include_url=False)[0]['msg']}"
+        raise ManifestError(message) from error

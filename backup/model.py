@@ -1,0 +1,327 @@
+"""The words of this package as types: journals, backup ids, object keys, digests, events.
+
+Rules:
+
+- Pure: no IO, no clock of its own, no SDK. Everything here can be tested with values alone.
+- An id is ``YYYYMMDDTHHMMSSZ-xxxxxx`` (UTC, six hexadecimal digits): sortable as text, free of
+  characters that a file system or an object store dislikes, and always later than the ids it
+  follows, whatever the clock says (:func:`new_id`).
+- A key is ``<journal>/<journal>-<id>.<suffix>``. :func:`parse_key` knows all of them and nothing
+  else: what it does not recognise is not ours, is never counted and never removed.
+- File names are bytes. Where text is needed they are percent-encoded (:func:`encode_name`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from backup.errors import BackupError
+
+Clock = Callable[[], datetime]
+"""Gives the time now, in UTC."""
+
+Continuity = Literal["first", "unchanged", "extended", "rewritten", "shrunk"]
+Consistency = Literal["live", "quiesced"]
+Readback = Literal["full", "size"]
+
+JOURNAL_FILE = b"journal"
+"""The file in a journal's directory that holds the records."""
+
+CHUNK_BYTES = 1 << 20
+"""How much of a file or an object is held at a time, in bytes."""
+
+# -- journals
+
+_LABEL = r"[a-z0-9](?:[a-z0-9.-]{0,250}[a-z0-9])?"
+_JOURNAL = re.compile(rf"journal-(?P<statefulset>{_LABEL})-(?P<ordinal>0|[1-9][0-9]{{0,8}})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Journal:
+    """One billing pod's journal, named as its directory and its volume claim are."""
+
+    statefulset: str
+    ordinal: int
+
+    @property
+    def name(self) -> str:
+        """``journal-<statefulset>-<ordinal>``."""
+        return f"journal-{self.statefulset}-{self.ordinal}"
+
+    def __str__(self) -> str:
+        """Read as its name."""
+        return self.name
+
+    @classmethod
+    def parse(cls, name: str) -> Journal | None:
+        """Read a directory's name; None if it names no journal."""
+        match = _JOURNAL.fullmatch(name)
+        if match is None:
+            return None
+        return cls(statefulset=match["statefulset"], ordinal=int(match["ordinal"]))
+
+
+# -- ids
+
+_ID = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
+ID_PATTERN = re.compile(_ID)
+_STAMP = "%Y%m%dT%H%M%SZ"
+
+
+def new_id(now: datetime, *, after: Iterable[str], token: str) -> str:
+    """Make the id of a new backup, later than each one in ``after``.
+
+    Args:
+        now: the time by the clock, UTC.
+        after: ids of earlier backups of the same journal; a clock that was set back since
+            gives way to the latest of them, plus a second.
+        token: six hexadecimal digits that nobody else has drawn.
+    """
+    latest = max((id_time(i) for i in after), default=None)
+    when = now if latest is None else max(now, latest + timedelta(seconds=1))
+    return f"{stamp(when)}-{token}"
+
+
+def id_time(backup_id: str) -> datetime:
+    """Read the time in an id, UTC."""
+    return datetime.strptime(backup_id[:16], _STAMP).replace(tzinfo=UTC)
+
+
+def stamp(when: datetime) -> str:
+    """Write a time as names carry it: ``20261123T020000Z``."""
+    return when.astimezone(UTC).strftime(_STAMP)
+
+
+# -- keys
+
+Role = Literal["archive", "checksum", "manifest", "draft", "mark"]
+
+_KEY = re.compile(
+    rf"(?P<journal>journal-{_LABEL}-(?:0|[1-9][0-9]{{0,8}}))/(?P=journal)-(?P<id>{_ID})\."
+    r"(?:(?:(?P<attempt>[2-9])\.)?(?P<archive>tar\.gz)|(?P<checksum>sha256)"
+    r"|(?P<mark>[a-z]{1,32})(?:-(?P<time>[0-9]{8}T[0-9]{6}Z))?\.json)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """What an object's name says: whose it is and what part it plays."""
+
+    journal: str
+    id: str
+    role: Role
+    attempt: int = 1
+    mark: str | None = None
+
+    def __str__(self) -> str:
+        """Write the key, relative to the sink's prefix."""
+        stem = f"{self.journal}/{self.journal}-{self.id}"
+        if self.role == "archive":
+            return f"{stem}{f'.{self.attempt}' if self.attempt > 1 else ''}.tar.gz"
+        if self.role == "checksum":
+            return f"{stem}.sha256"
+        return f"{stem}.{self.mark or self.role}.json"
+
+
+def parse_key(text: str) -> Key | None:
+    """Read an object's key; None if it is not one of ours."""
+    match = _KEY.fullmatch(text)
+    if match is None:
+        return None
+    journal, backup_id = match["journal"], match["id"]
+    if match["archive"]:
+        return Key(
+            journal=journal, id=backup_id, role="archive", attempt=int(match["attempt"] or 1)
+        )
+    if match["checksum"]:
+        return Key(journal=journal, id=backup_id, role="checksum")
+    word = match["mark"]
+    if word == "manifest" and not match["time"]:
+        return Key(journal=journal, id=backup_id, role="manifest")
+    if word == "draft" and not match["time"]:
+        return Key(journal=journal, id=backup_id, role="draft")
+    return Key(journal=journal, id=backup_id, role="mark", mark=word)
+
+
+def encode_name(name: bytes) -> str:
+    """Write a file's name, any bytes, as text that every tool can carry."""
+    return quote_from_bytes(name, safe="/+,=@~")
+
+
+def decode_name(text: str) -> bytes:
+    """Read a name that :func:`encode_name` wrote."""
+    return unquote_to_bytes(text)
+
+
+# -- digests
+
+
+class Digest:
+    """Size and SHA-256 of a stream, and the SHA-256 of chosen prefixes of it.
+
+    The prefixes cost a copy of the hash state each, so one reading of a journal is compared with
+    any number of earlier backups of it.
+    """
+
+    __slots__ = ("_at", "_hash", "_pending", "size_bytes")
+
+    def __init__(self, marks: Iterable[int] = ()) -> None:
+        """Take the lengths in bytes at which the hash so far will be asked for."""
+        self._hash = hashlib.sha256()
+        self._pending = sorted(set(marks), reverse=True)
+        self._at: dict[int, str] = {}
+        self.size_bytes = 0
+        self._pass_marks(b"")
+
+    def update(self, chunk: bytes | memoryview) -> None:
+        """Take the next bytes of the stream."""
+        if self._pending and self.size_bytes + len(chunk) >= self._pending[-1]:
+            chunk = self._pass_marks(chunk)
+        self._hash.update(chunk)
+        self.size_bytes += len(chunk)
+
+    def _pass_marks(self, chunk: bytes | memoryview) -> bytes | memoryview:
+        view = memoryview(chunk)
+        while self._pending and self.size_bytes + len(view) >= self._pending[-1]:
+            mark = self._pending.pop()
+            head = view[: mark - self.size_bytes]
+            self._hash.update(head)
+            self.size_bytes = mark
+            self._at[mark] = self._hash.hexdigest()
+            view = view[len(head) :]
+        return view
+
+    def over(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass the chunks on, taking each one in."""
+        for chunk in chunks:
+            self.update(chunk)
+            yield chunk
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of all bytes so far, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    def at(self, length: int) -> str | None:
+        """Give the SHA-256 of the first ``length`` bytes; None if the stream was shorter."""
+        return self._at.get(length)
+
+
+# -- events: all that a run has to say while it runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """A verb has begun its work."""
+
+    verb: str
+    run_id: str
+    sinks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed:
+    """So many bytes of a subject are done."""
+
+    verb: str
+    subject: str
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassRepeated:
+    """A journal is read once more, because of this."""
+
+    journal: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupCommitted:
+    """A manifest was written: from now on this backup exists on that sink."""
+
+    journal: str
+    sink: str
+    id: str
+    continuity: Continuity
+    suspect: bool
+    size_bytes: int
+    archive_bytes: int
+    records: int
+    duration_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something failed: a journal, a sink, or one on the other."""
+
+    exit_code: int
+    message: str
+    hints: tuple[str, ...] = ()
+    journal: str | None = None
+    sink: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        error: BackupError,
+        *,
+        journal: str | None = None,
+        sink: str | None = None,
+        exit_code: int | None = None,
+    ) -> Problem:
+        """Say what a declared error means for a journal or a sink."""
+        return cls(
+            exit_code=error.exit_code if exit_code is None else exit_code,
+            message=error.message,
+            hints=error.hints,
+            journal=journal,
+            sink=sink,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """All is safe, but somebody should know this."""
+
+    message: str
+    journal: str | None = None
+    sink: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemainsSwept:
+    """Objects that belong to no backup were removed from a sink."""
+
+    sink: str
+    objects: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished:
+    """The one canonical line of a run."""
+
+    verb: str
+    exit_code: int
+    duration_seconds: float
+    figures: Mapping[str, int] = field(default_factory=dict)
+
+
+Event = (
+    RunStarted
+    | Progressed
+    | PassRepeated
+    | BackupCommitted
+    | Problem
+    | Warned
+    | RemainsSwept
+    | RunFinished
+)
+Emit = Callable[[Event], None]

@@ -1,0 +1,236 @@
+"""The interface of a sink, and all that is the same for every kind of sink.
+
+Rules:
+
+- Public methods are concrete and wrap private ones (the non-virtual interface of python-tuf's
+  ``FetcherInterface``), so that only :class:`~backup.errors.SinkError` leaves a sink, whatever
+  the SDK beneath it raises.
+- Nothing is ever overwritten. ``put`` is all or nothing; ``put_exclusive`` is idempotent: where
+  a reply was lost, our own success looks like a conflict, so the object is read and compared, and
+  the same bytes are success.
+- What may be repeated safely is repeated here, once for all sinks, with jitter and within the
+  run's :class:`~backup.stop.Stop`. ``put`` is not repeated as a whole: its chunks are gone.
+- A call that hangs is left behind after ``patience`` seconds.
+- A key is relative, plain ASCII, and checked on the way in; ``list`` gives nothing else out.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from backup.errors import (
+    BackupError,
+    ObjectExistsError,
+    SinkError,
+    SinkStalledError,
+)
+from backup.stop import Stop
+from backup.streams import call
+
+R = TypeVar("R")
+
+ATTEMPTS = 4
+SMALL_BYTES = 16 << 20
+"""The largest object that :meth:`Sink.read` takes into memory."""
+
+_KEY = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,254}/){0,8}[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Object:
+    """An object as a listing shows it."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+    """By the store's own clock, UTC."""
+
+
+class Sink(ABC):
+    """A place that keeps objects by key, under a prefix of its own."""
+
+    def __init__(self, url: str, *, stop: Stop, patience: float) -> None:
+        """Do not touch the place yet.
+
+        Args:
+            url: what reports call this sink; holds no secret.
+            stop: asked wherever the sink waits.
+            patience: seconds after which a call that has not returned counts as stalled.
+        """
+        self.url = url
+        self._stop = stop
+        self._patience = patience
+
+    def __str__(self) -> str:
+        """Read as its URL."""
+        return self.url
+
+    def probe(self) -> None:
+        """Find out whether backups can be stored here, without leaving anything."""
+        self._repeat("probe", self._probe)
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> None:
+        """Store an object as it streams in; after an error there is none.
+
+        Raises:
+            ObjectExistsError: the key is taken.
+            SinkError: it could not be stored.
+        """
+        with self._declared(f"store {_valid(key)}"):
+            self._put(key, chunks)
+
+    def put_exclusive(self, key: str, data: bytes) -> None:
+        """Store a small object that nobody else has stored; the same bytes again are success.
+
+        Raises:
+            ObjectExistsError: the key is taken by other bytes.
+            SinkError: it could not be stored.
+        """
+        try:
+            self._repeat(f"store {_valid(key)}", lambda: self._put_exclusive(key, data))
+        except ObjectExistsError:
+            if self.read(key) != data:
+                raise
+
+    def open(self, key: str, offset: int = 0) -> Generator[bytes, None, None]:
+        """Read an object from ``offset`` on; a broken stream is taken up where it broke.
+
+        Raises:
+            ObjectMissingError: there is none.
+            SinkError: it could not be read.
+        """
+        reached = offset
+        broken = 0
+        while True:
+            try:
+                with self._declared(f"read {_valid(key)}"):
+                    for chunk in self._open(key, reached):
+                        self._stop.check()
+                        reached += len(chunk)
+                        yield chunk
+            except SinkError as error:
+                broken += 1
+                if not error.transient or broken >= ATTEMPTS:
+                    raise
+                self._stop.sleep(0.1 * 2**broken)
+            else:
+                return
+
+    def read(self, key: str, *, limit: int = SMALL_BYTES) -> bytes:
+        """Read a small object whole.
+
+        Raises:
+            ObjectMissingError: there is none.
+            SinkError: it could not be read, or is larger than ``limit`` bytes.
+        """
+
+        def gather() -> bytes:
+            data = bytearray()
+            for chunk in self._open(key, 0):
+                data += chunk
+                if len(data) > limit:
+                    message = f"{self}: {key} is larger than {limit} bytes"
+                    raise SinkError(message)
+            return bytes(data)
+
+        return self._repeat(f"read {_valid(key)}", gather)
+
+    def list(self, prefix: str = "") -> list[Object]:
+        """List the objects whose keys begin with ``prefix``, by key."""
+        listing = self._repeat("list", lambda: list(self._list(prefix)))
+        return sorted((o for o in listing if _KEY.fullmatch(o.key)), key=lambda o: o.key)
+
+    def size(self, key: str) -> int:
+        """Give an object's size in bytes.
+
+        Raises:
+            ObjectMissingError: there is none.
+        """
+        return self._repeat(f"look up {_valid(key)}", lambda: self._size(key))
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is fine."""
+        self._repeat(f"delete {_valid(key)}", lambda: self._delete(key))
+
+    def sweep(self, before: datetime) -> int:
+        """Remove what interrupted puts of this package left behind before then; count it."""
+        return self._repeat("sweep", lambda: self._sweep(before))
+
+    # -- what a kind of sink is
+
+    @abstractmethod
+    def _probe(self) -> None: ...
+
+    @abstractmethod
+    def _put(self, key: str, chunks: Iterable[bytes]) -> None: ...
+
+    @abstractmethod
+    def _put_exclusive(self, key: str, data: bytes) -> None: ...
+
+    @abstractmethod
+    def _open(self, key: str, offset: int) -> Iterator[bytes]: ...
+
+    @abstractmethod
+    def _list(self, prefix: str) -> Iterator[Object]: ...
+
+    @abstractmethod
+    def _size(self, key: str) -> int: ...
+
+    @abstractmethod
+    def _delete(self, key: str) -> None: ...
+
+    @abstractmethod
+    def _sweep(self, before: datetime) -> int: ...
+
+    @abstractmethod
+    def _translate(self, what: str, error: Exception) -> SinkError:
+        """Say in the words of :mod:`backup.errors` what an exception of the SDK means."""
+
+    # -- the envelope
+
+    @contextmanager
+    def _declared(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except BackupError:
+            raise
+        except Exception as error:
+            raise self._translate(what, error) from error
+
+    def _repeat(self, what: str, run: Callable[[], R]) -> R:
+        def once() -> R:
+            try:
+                with self._declared(what):
+                    return call(run, stop=self._stop, patience=self._patience)
+            except SinkStalledError as error:
+                message = f"{self}: cannot {what}: no answer for {self._patience:g} s"
+                raise SinkStalledError(message) from error
+
+        return Retrying(
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            retry=retry_if_exception(_worth_repeating),
+            sleep=self._stop.sleep,
+            reraise=True,
+        )(once)
+
+
+def _worth_repeating(error: BaseException) -> bool:
+    return (
+        isinstance(error, SinkError) and error.transient and not isinstance(error, SinkStalledError)
+    )
+
+
+def _valid(key: str) -> str:
+    if _KEY.fullmatch(key) is None:
+        message = f"{key!r} is not a valid key"
+        raise SinkError(message)
+    return key

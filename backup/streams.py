@@ -1,0 +1,362 @@
+"""Threads, and the short bounded queues between them. The only module that starts a thread.
+
+Rules:
+
+- It knows bytes and nothing else: not journals, not sinks.
+- Every thread is a daemon. Python waits for all others at exit, and an executor does so too, so
+  a thread stuck in a system call on a dead file server would keep the process for ever.
+- Every queue is short, so memory does not grow with what flows through it, and every wait on one
+  asks the run's :class:`~backup.stop.Stop` in slices.
+- An error travels downstream and is raised where the data was expected. Leaving travels
+  upstream: a generator that is closed ends the thread that fed it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from backup.errors import SinkStalledError, StopError, StreamAbortedError
+from backup.stop import SLICE_SECONDS, Stop
+
+K = TypeVar("K")
+R = TypeVar("R")
+T = TypeVar("T")
+
+DEPTH = 4
+"""Chunks that wait between two stages."""
+
+UNWIND_SECONDS = 0.6
+"""How long consumers get to clean up after a stop, before they are abandoned."""
+
+CLEANUP_SECONDS = 10.0
+"""How long they get where the run itself goes on."""
+
+
+class _Channel:
+    """A bounded queue between one sender and one receiver, either of which may leave."""
+
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
+        self._chunks: deque[bytes] = deque()
+        self._changed = threading.Condition()
+        self._finished = False
+        self._error: BaseException | None = None
+        self._left = False
+
+    def send(self, chunk: bytes, *, stop: Stop, patience: float | None = None) -> bool:
+        """Hand a chunk over; False if the receiver has left.
+
+        Raises:
+            SinkStalledError: there was no room for ``patience`` seconds.
+        """
+        since = time.monotonic()
+        with self._changed:
+            while not self._left and len(self._chunks) >= self._depth:
+                self._wait(stop)
+                if patience is not None and time.monotonic() - since > patience:
+                    raise _stalled(patience)
+            if self._left:
+                return False
+            self._chunks.append(chunk)
+            self._changed.notify_all()
+            return True
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Say that nothing more will come, and why."""
+        with self._changed:
+            self._finished = True
+            self._error = error
+            if error is not None:
+                self._chunks.clear()
+            self._changed.notify_all()
+
+    def leave(self) -> None:
+        """Say that nothing more will be taken."""
+        with self._changed:
+            self._left = True
+            self._chunks.clear()
+            self._changed.notify_all()
+
+    def receive(self, stop: Stop, *, patience: float | None = None) -> bytes | None:
+        """Take the next chunk; None at the end. Raises what the sender finished with."""
+        since = time.monotonic()
+        with self._changed:
+            while not self._chunks and not self._finished:
+                self._wait(stop)
+                if patience is not None and time.monotonic() - since > patience:
+                    raise _stalled(patience)
+            if self._chunks:
+                chunk = self._chunks.popleft()
+                self._changed.notify_all()
+                return chunk
+            if self._error is not None:
+                raise self._error
+            return None
+
+    def _wait(self, stop: Stop) -> None:
+        stop.check()
+        self._changed.wait(SLICE_SECONDS)
+
+
+def _stalled(patience: float) -> SinkStalledError:
+    return SinkStalledError(f"no data moved for {patience:g} s")
+
+
+def _start(name: str, run: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _close(chunks: Iterable[bytes]) -> None:
+    if isinstance(chunks, Generator):
+        chunks.close()
+
+
+def prefetch(
+    chunks: Iterable[bytes], *, stop: Stop, depth: int = DEPTH, patience: float | None = None
+) -> Generator[bytes, None, None]:
+    """Run a generator in a thread of its own, at most ``depth`` chunks ahead.
+
+    Args:
+        chunks: what to run. Closing the result closes it too, in its thread.
+        stop: asked while waiting.
+        depth: chunks that may wait.
+        patience: seconds without a chunk after which the source counts as stalled; None: for ever.
+
+    Yields:
+        the same chunks.
+
+    Raises:
+        SinkStalledError: the patience is over.
+        Exception: whatever the generator raised.
+    """
+    channel = _Channel(depth)
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            for chunk in chunks:
+                if not channel.send(chunk, stop=stop):
+                    break
+            _close(chunks)
+        except BaseException as caught:  # noqa: BLE001 - it is raised again where the data was due
+            error = caught
+        channel.finish(error)
+
+    _start("prefetch", run)
+    try:
+        while (chunk := channel.receive(stop, patience=patience)) is not None:
+            yield chunk
+    finally:
+        channel.leave()
+
+
+class Feed:
+    """What a consumer of :func:`fan_out` reads: an iterator that knows when it was last read."""
+
+    def __init__(self, channel: _Channel) -> None:
+        """Read from that channel."""
+        self._channel = channel
+        self._never = Stop()
+        self.last_sign_of_life = time.monotonic()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Be an iterator."""
+        return self
+
+    def __next__(self) -> bytes:
+        """Take the next chunk; the end of the run reaches it as StreamAbortedError."""
+        self.alive()
+        chunk = self._channel.receive(self._never)
+        self.alive()
+        if chunk is None:
+            raise StopIteration
+        return chunk
+
+    def alive(self) -> None:
+        """Say that work goes on, where it goes on without reading (a read-back, say)."""
+        self.last_sign_of_life = time.monotonic()
+
+
+class _Task(Generic[R]):
+    """A call in a thread of its own, which can be given up but not ended."""
+
+    def __init__(self, name: str, run: Callable[[], R]) -> None:
+        self.done = threading.Event()
+        self._run = run
+        self._value: R | None = None
+        self._error: BaseException | None = None
+        _start(name, self._perform)
+
+    def _perform(self) -> None:
+        try:
+            self._value = self._run()
+        except BaseException as error:  # noqa: BLE001 - result() raises it again
+            self._error = error
+        self.done.set()
+
+    def result(self) -> R:
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]  # done, and no error: run() returned it
+
+
+def call(run: Callable[[], R], *, stop: Stop, patience: float | None = None) -> R:
+    """Call something that may hang; when it does, leave it behind.
+
+    Args:
+        run: what to call, in a thread of its own.
+        stop: asked while waiting.
+        patience: seconds to wait; None: until ``stop`` says otherwise.
+
+    Returns:
+        What it returned.
+
+    Raises:
+        SinkStalledError: the patience is over.
+        Exception: whatever it raised.
+    """
+    task = _Task("call", run)
+    since = time.monotonic()
+    while not task.done.wait(SLICE_SECONDS):
+        stop.check()
+        if patience is not None and time.monotonic() - since > patience:
+            raise _stalled(patience)
+    return task.result()
+
+
+def spread(run: Callable[[T], R], items: Sequence[T], *, limit: int, stop: Stop) -> list[R]:
+    """Call ``run`` with each item, at most ``limit`` at a time; the results keep the order.
+
+    Raises:
+        Exception: the first that a call raised; no further item is begun then.
+    """
+    waiting = deque(enumerate(items))
+    results: dict[int, R] = {}
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        while not failed:
+            try:
+                index, item = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                results[index] = run(item)
+            except BaseException as error:
+                failed.append(error)
+                raise
+
+    tasks = [_Task("spread", work) for _ in range(min(limit, len(items)))]
+    try:
+        for task in tasks:
+            while not task.done.wait(SLICE_SECONDS):
+                stop.check()
+    except StopError as cause:
+        failed.append(cause)
+        _await_all([task.done for task in tasks], UNWIND_SECONDS + SLICE_SECONDS)
+        raise
+    if failed:
+        raise failed[0]
+    return [results[i] for i in range(len(items))]
+
+
+class _Consumer(Generic[R]):
+    """One consumer of a fan-out: its thread, its feed, and what came of it."""
+
+    def __init__(self, consume: Callable[[Feed], R]) -> None:
+        self.channel = _Channel(DEPTH)
+        self.feed = Feed(self.channel)
+        self.dropped: Exception | None = None
+        self._task = _Task("consumer", lambda: self._consume(consume))
+        self.done = self._task.done
+
+    def _consume(self, consume: Callable[[Feed], R]) -> R:
+        try:
+            return consume(self.feed)
+        finally:
+            self.channel.leave()
+
+    def outcome(self) -> R | Exception:
+        if self.dropped is not None:
+            return self.dropped
+        try:
+            return self._task.result()
+        except StopError:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is what came of this consumer
+            return error
+
+    def give(self, chunk: bytes, *, stop: Stop, stall: float) -> bool:
+        """Hand a chunk over; False once this consumer is out."""
+        try:
+            return self.channel.send(chunk, stop=stop, patience=stall)
+        except SinkStalledError as error:
+            self.drop(error)
+            return False
+
+    def drop(self, error: Exception) -> None:
+        self.dropped = error
+        self.channel.finish(StreamAbortedError(error.args[0]))
+
+    def wait(self, *, stop: Stop, stall: float) -> None:
+        while self.dropped is None and not self.done.wait(SLICE_SECONDS):
+            stop.check()
+            if time.monotonic() - self.feed.last_sign_of_life > stall:
+                self.drop(_stalled(stall))
+
+
+def fan_out(
+    chunks: Iterable[bytes],
+    consumers: Mapping[K, Callable[[Feed], R]],
+    *,
+    stop: Stop,
+    stall: float,
+) -> dict[K, R | Exception]:
+    """Give every chunk to every consumer, each in a thread of its own.
+
+    A consumer that fails, or takes nothing for ``stall`` seconds, drops out; the others go on.
+
+    Returns:
+        For each key what its consumer returned, or the exception that ended it.
+
+    Raises:
+        Exception: what the source raised, or the stop; the consumers meet StreamAbortedError and
+            get a moment to clean up before it is raised.
+    """
+    running = {key: _Consumer(consume) for key, consume in consumers.items()}
+    try:
+        _pour(chunks, list(running.values()), stop=stop, stall=stall)
+        for consumer in running.values():
+            consumer.wait(stop=stop, stall=stall)
+        return {key: consumer.outcome() for key, consumer in running.items()}
+    except BaseException as cause:
+        for consumer in running.values():
+            consumer.channel.finish(StreamAbortedError(str(cause)))
+        patience = UNWIND_SECONDS if isinstance(cause, StopError) else CLEANUP_SECONDS
+        _await_all([consumer.done for consumer in running.values()], patience)
+        raise
+
+
+def _pour(
+    chunks: Iterable[bytes], consumers: Sequence[_Consumer[R]], *, stop: Stop, stall: float
+) -> None:
+    live = list(consumers)
+    for chunk in chunks:
+        live = [c for c in live if c.give(chunk, stop=stop, stall=stall)]
+        if not live:
+            _close(chunks)
+            return
+    for consumer in live:
+        consumer.channel.finish()
+
+
+def _await_all(events: Iterable[threading.Event], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    for event in events:
+        event.wait(max(0.0, until - time.monotonic()))

@@ -1,0 +1,443 @@
+"""``backup``: read every journal once, store it on every sink, prove it, say so.
+
+Rules:
+
+- What is expected is known before anything is read: the replicas that the settings promise, and
+  every journal that a sink's catalog knows and nobody retired. An expected journal that is not
+  there fails the run: an unmounted volume must never look like success.
+- One reading serves all sinks. Each sink has its own history, so each gets its own manifest: a
+  sink that missed yesterday is still right today.
+- A manifest is committed only when what the sink holds is what was read; how one journal gets
+  there is told in :mod:`backup.verbs.passes`.
+- A failure that may pass gets one second pass over the same bound, which must hash as the first
+  did. A journal that changed under us, or has a hole, is read again; see :mod:`backup.journals`.
+- A journal that is not what it was (``rewritten``, ``shrunk``) is stored in full, as evidence,
+  and raises an alarm that every later manifest inherits until somebody acknowledges it.
+- One failing journal or sink never stops the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from backup.catalog import Catalog
+from backup.errors import (
+    BackupError,
+    ConfigError,
+    ForeignSiteError,
+    JournalError,
+    JournalMissingError,
+    ManifestError,
+    SinkError,
+)
+from backup.journals import Capture, Discovery, capture, discover
+from backup.model import (
+    Clock,
+    Emit,
+    Journal,
+    Problem,
+    Readback,
+    RemainsSwept,
+    RunStarted,
+    Warned,
+    encode_name,
+)
+from backup.sinks import STALL_SECONDS, Sink
+from backup.stop import Stop
+from backup.streams import call, spread
+from backup.verbs.passes import Copy, JournalBackup, PassOptions, Target
+
+SMALL_JOURNAL_BYTES = 16 << 20
+"""Journals up to this size are backed up several at a time, larger ones one by one."""
+
+HOLE_SECONDS = 30.0
+"""How long a journal's holes are waited for, in all."""
+
+SWEEP_GRACE = timedelta(hours=24)
+NEEDS_A_LOOK = 3
+ALARM = 6
+
+State = Literal["backed up", "empty", "suspect", "partial", "failed", "unreadable", "missing"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the settings say about a run."""
+
+    source: Path
+    statefulset: str
+    run_id: str
+    tool: str
+    expect_replicas: int = 0
+    site: str | None = None
+    readback: Readback = "full"
+    compression_level: int = 1
+    concurrency: int = 4
+    deadline: timedelta = timedelta(hours=6)
+    strategy: str = "direct"
+    stall_seconds: float = STALL_SECONDS
+    hole_seconds: float = HOLE_SECONDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalOutcome:
+    """What came of one journal."""
+
+    journal: str
+    expected: bool
+    found: bool
+    size_bytes: int = 0
+    records: int = 0
+    omitted_tail_bytes: int = 0
+    suspicion: str | None = None
+    passed_over: tuple[tuple[str, str], ...] = ()
+    """Entries of its directory that were not read, and what they are."""
+    copies: tuple[Copy, ...] = ()
+    problem: Problem | None = None
+
+    @property
+    def state(self) -> State:
+        """One word for it."""
+        good = [c for c in self.copies if c.error is None]
+        if not self.found:
+            return "missing"
+        if not good:
+            return "unreadable" if self.problem else "failed"
+        if self.suspicion:
+            return "suspect"
+        if len(good) < len(self.copies):
+            return "partial"
+        return "backed up" if self.size_bytes else "empty"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupResult:
+    """What came of a run."""
+
+    run_id: str
+    started_at: datetime
+    duration_seconds: float
+    journals: tuple[JournalOutcome, ...]
+    ignored_entries: int
+    foreign_journals: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[Warned, ...]
+
+    @property
+    def exit_codes(self) -> tuple[int, ...]:
+        """The exit code of every problem."""
+        return tuple(p.exit_code for p in self.problems)
+
+
+def back_up(
+    options: Options, sinks: Sequence[Sink], *, clock: Clock, emit: Emit, stop: Stop
+) -> BackupResult:
+    """Back up every journal to every sink.
+
+    Raises:
+        ConfigError: the source is not there.
+        JournalError: the source cannot be listed.
+        StopError: a signal or the deadline ended the run; what was committed stays.
+    """
+    return _Run(options, clock=clock, emit=emit, stop=stop).perform(sinks)
+
+
+class _Run:
+    """One run: what it was told, and what it has to say in the end."""
+
+    def __init__(self, options: Options, *, clock: Clock, emit: Emit, stop: Stop) -> None:
+        self._options = options
+        self._clock = clock
+        self._emit = emit
+        self._stop = stop
+        self._problems: list[Problem] = []
+        self._warnings: list[Warned] = []
+
+    def perform(self, sinks: Sequence[Sink]) -> BackupResult:
+        started_at, begun = self._clock(), time.monotonic()
+        self._emit(
+            RunStarted(
+                verb="backup", run_id=self._options.run_id, sinks=tuple(s.url for s in sinks)
+            )
+        )
+        found = call(
+            partial(discover, self._options.source, self._options.statefulset), stop=self._stop
+        )
+        targets = self._open(sinks)
+        self._speak_of(found, targets)
+        expected = self._expected(targets)
+        outcomes = self._missing(expected, found)
+        outcomes += self._each(found.journals, targets, expected)
+        self._sweep(targets)
+        return BackupResult(
+            run_id=self._options.run_id,
+            started_at=started_at,
+            duration_seconds=time.monotonic() - begun,
+            journals=tuple(sorted(outcomes, key=lambda o: (Journal.parse(o.journal), o.journal))),
+            ignored_entries=found.ignored,
+            foreign_journals=found.foreign,
+            problems=tuple(self._problems),
+            warnings=tuple(self._warnings),
+        )
+
+    # -- what is said
+
+    def _fail(self, problem: Problem) -> Problem:
+        self._problems.append(problem)
+        self._emit(problem)
+        return problem
+
+    def _warn(self, message: str, *, journal: str | None = None, sink: str | None = None) -> None:
+        warning = Warned(message=message, journal=journal, sink=sink)
+        self._warnings.append(warning)
+        self._emit(warning)
+
+    # -- sinks
+
+    def _open(self, sinks: Sequence[Sink]) -> list[Target]:
+        opened = spread(self._open_one, sinks, limit=len(sinks), stop=self._stop)
+        targets = [t for t in opened if isinstance(t, Target)]
+        for sink, result in zip(sinks, opened, strict=True):
+            if isinstance(result, BackupError):
+                self._fail(_on_sink(result, sink=sink.url, held=bool(targets)))
+        return targets
+
+    def _open_one(self, sink: Sink) -> Target | BackupError:
+        try:
+            sink.probe()
+            target = Target(Catalog(sink), Catalog(sink).listing())
+            self._require_own_site(target)
+        except (SinkError, ConfigError) as error:
+            return error
+        return target
+
+    def _require_own_site(self, target: Target) -> None:
+        for backup in sorted(target.listing.every(), key=lambda b: b.id, reverse=True):
+            try:
+                manifest, _ = target.catalog.manifest(backup.journal, backup.id)
+            except ManifestError:
+                continue
+            if manifest.site is not None and manifest.site != self._options.site:
+                mine = f"site {self._options.site!r}" if self._options.site else "no site"
+                message = f"{target.url} holds backups of site {manifest.site!r}, this is {mine}"
+                raise ForeignSiteError(
+                    message,
+                    f"give each site a prefix of its own in BACKUP_SINKS: "
+                    f"{target.url}/{self._options.site or '<site>'}",
+                    "or set BACKUP_SITE to what it was",
+                )
+            return
+
+    def _sweep(self, targets: Sequence[Target]) -> None:
+        before = self._clock() - max(SWEEP_GRACE, 2 * self._options.deadline)
+        for target in targets:
+            try:
+                swept = target.catalog.sweep(target.listing, before=before)
+            except (SinkError, ManifestError) as error:
+                self._warn(f"old remains were not swept: {error.message}", sink=target.url)
+                continue
+            if swept:
+                self._emit(RemainsSwept(sink=target.url, objects=swept))
+
+    # -- what is expected
+
+    def _speak_of(self, found: Discovery, targets: Sequence[Target]) -> None:
+        for name, reason in found.odd:
+            self._warn(f"{name} {reason}", journal=name)
+        for name in found.foreign:
+            owner = Journal.parse(name)
+            label = owner.statefulset if owner else name
+            self._warn(
+                f"{name} belongs to another StatefulSet and was left alone; "
+                f"BACKUP_STATEFULSET={label} would back it up",
+                journal=name,
+            )
+        for journal in found.journals:
+            for target in targets:
+                if target.listing.is_retired(journal.name):
+                    self._warn(
+                        "was retired and is back: it is no longer retired",
+                        journal=journal.name,
+                        sink=target.url,
+                    )
+        self._speak_of_strangers(targets)
+
+    def _speak_of_strangers(self, targets: Sequence[Target]) -> None:
+        for target in targets:
+            strangers = [j for j in target.listing.journals if not self._is_ours(j)]
+            if strangers:
+                self._warn(
+                    f"holds journals of another StatefulSet, which this run does not expect: "
+                    f"{', '.join(strangers)}",
+                    sink=target.url,
+                )
+
+    def _is_ours(self, name: str) -> bool:
+        journal = Journal.parse(name)
+        return journal is not None and journal.statefulset == self._options.statefulset
+
+    def _expected(self, targets: Sequence[Target]) -> set[Journal]:
+        known = {
+            Journal.parse(name)
+            for target in targets
+            for name in target.listing.journals
+            if self._is_ours(name) and not target.listing.is_retired(name)
+        }
+        promised = {
+            Journal(statefulset=self._options.statefulset, ordinal=n)
+            for n in range(self._options.expect_replicas)
+        }
+        return promised | {j for j in known if j is not None}
+
+    def _missing(self, expected: set[Journal], found: Discovery) -> list[JournalOutcome]:
+        if not (found.journals or expected):
+            self._fail(Problem.of(self._nothing()))
+        return [
+            self._lost(journal, expected=True, error=self._absent(journal))
+            for journal in sorted(expected - set(found.journals))
+        ]
+
+    def _nothing(self) -> JournalError:
+        name = self._options.statefulset
+        return JournalError(
+            f"no journal of {name} in {self._options.source}",
+            f"is the volume mounted? it should hold directories like journal-{name}-0",
+            "set BACKUP_STATEFULSET if the StatefulSet has another name",
+        )
+
+    def _absent(self, journal: Journal) -> JournalError:
+        return JournalError(
+            f"expected, but {self._options.source / journal.name} is not there",
+            "is its volume mounted? a journal that is gone for good is told by: "
+            f"journal-backup retire {journal}",
+        )
+
+    def _lost(self, journal: Journal, *, expected: bool, error: JournalError) -> JournalOutcome:
+        problem = self._fail(Problem.of(error, journal=journal.name))
+        return JournalOutcome(journal=journal.name, expected=expected, found=False, problem=problem)
+
+    # -- journals
+
+    def _each(
+        self, journals: Sequence[Journal], targets: list[Target], expected: set[Journal]
+    ) -> list[JournalOutcome]:
+        outcomes: list[JournalOutcome] = []
+        captured: list[Capture] = []
+        for journal in journals:
+            try:
+                captured.append(
+                    call(partial(capture, self._options.source, journal), stop=self._stop)
+                )
+            except JournalError as error:
+                lost = self._lost(journal, expected=journal in expected, error=error)
+                outcomes.append(replace(lost, found=not isinstance(error, JournalMissingError)))
+        small = [c for c in captured if c.size_bytes <= SMALL_JOURNAL_BYTES]
+        large = [c for c in captured if c.size_bytes > SMALL_JOURNAL_BYTES]
+        one = partial(self._one, targets=targets, expected=expected)
+        outcomes += spread(one, small, limit=self._options.concurrency, stop=self._stop)
+        outcomes += spread(one, large, limit=1, stop=self._stop)
+        return outcomes
+
+    def _one(
+        self, found: Capture, *, targets: list[Target], expected: set[Journal]
+    ) -> JournalOutcome:
+        name = found.journal.name
+        outcome = JournalOutcome(
+            journal=name,
+            expected=found.journal in expected,
+            found=True,
+            size_bytes=found.size_bytes,
+        )
+        work = JournalBackup(
+            found,
+            targets,
+            self._pass_options(),
+            clock=self._clock,
+            emit=self._emit,
+            stop=self._stop,
+        )
+        try:
+            copies = work.perform()
+        except JournalError as error:
+            return replace(outcome, problem=self._fail(Problem.of(error, journal=name)))
+        self._judge(name, work.found, copies)
+        return replace(
+            outcome,
+            size_bytes=work.found.size_bytes,
+            records=work.records,
+            omitted_tail_bytes=work.found.main.omitted_tail_bytes,
+            suspicion=work.found.suspicion,
+            passed_over=tuple((encode_name(p), kind) for p, kind in work.found.passed_over),
+            copies=tuple(copies),
+        )
+
+    def _pass_options(self) -> PassOptions:
+        options = self._options
+        return PassOptions(
+            run_id=options.run_id,
+            tool=options.tool,
+            site=options.site,
+            readback=options.readback,
+            compression_level=options.compression_level,
+            strategy=options.strategy,
+            stall_seconds=options.stall_seconds,
+            hole_seconds=options.hole_seconds,
+        )
+
+    def _judge(self, journal: str, found: Capture, copies: Sequence[Copy]) -> None:
+        held = [c for c in copies if c.error is None]
+        for copy in copies:
+            for problem in copy.problems:
+                self._fail(problem)
+            if copy.error is not None:
+                self._fail(_on_sink(copy.error, journal=journal, sink=copy.sink, held=bool(held)))
+            elif copy.alarms:
+                self._fail(_alarm(journal, copy))
+        if not copies:
+            self._fail(
+                Problem(
+                    exit_code=SinkError.exit_code,
+                    message="reached no sink: none of them can take backups",
+                    journal=journal,
+                )
+            )
+        if found.suspicion is not None:
+            self._fail(
+                Problem(
+                    exit_code=JournalError.exit_code,
+                    message=f"suspect: {found.suspicion}",
+                    hints=("look at the journal where billing runs; tell Deepgram if it stays",),
+                    journal=journal,
+                )
+            )
+        if not found.main.size_bytes:
+            self._warn("is empty: no complete record yet", journal=journal)
+
+
+def _on_sink(error: BackupError, *, sink: str, held: bool, journal: str | None = None) -> Problem:
+    """Say what a sink's failure means: less where another sink holds the journal."""
+    is_safe = held and not isinstance(error, ConfigError)
+    return Problem.of(
+        error, journal=journal, sink=sink, exit_code=NEEDS_A_LOOK if is_safe else None
+    )
+
+
+def _alarm(journal: str, copy: Copy) -> Problem:
+    raised = copy.id in copy.alarms
+    how = f"was {copy.continuity} since its last backup" if raised else "has a standing alarm"
+    return Problem(
+        exit_code=ALARM,
+        message=f"{how}: {', '.join(copy.alarms)}",
+        hints=(
+            "compare the backups before and after it, and find out who changed the journal",
+            f"then: journal-backup acknowledge {copy.alarms[0]}",
+        ),
+        journal=journal,
+        sink=copy.sink,
+    )

@@ -1,0 +1,167 @@
+"""Which backup is meant: a selector, and the sink to read it from.
+
+Rules:
+
+- A selector is ``latest``, an id, or a beginning of one that only one backup has; the name of an
+  archive without its suffix serves too.
+- ``latest`` is the latest *good* one: its manifest is valid, its archives are there at their size,
+  it is not suspect, and no alarm stands. A backup that is not good is chosen by its id alone.
+- Without a sink being named, the first one that holds a good copy is read. A sink that does not
+  answer is passed over and told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from backup.catalog import Backup, Catalog, Listing
+from backup.errors import ManifestError, SelectorError, SinkError, UnsupportedFormatError
+from backup.model import Problem
+from backup.sinks import Sink
+
+LATEST = "latest"
+NEEDS_A_LOOK = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """A sink that answered, and what it listed."""
+
+    catalog: Catalog
+    listing: Listing
+
+    @property
+    def url(self) -> str:
+        """The sink's URL."""
+        return self.catalog.sink.url
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One backup, on one sink."""
+
+    shelf: Shelf
+    backup: Backup
+
+
+def open_shelves(sinks: Sequence[Sink]) -> tuple[list[Shelf], list[Problem]]:
+    """List every sink; one that does not answer is a problem, a smaller one if others do.
+
+    Raises:
+        SinkError: none of them answers.
+    """
+    shelves: list[Shelf] = []
+    failed: list[tuple[Sink, SinkError]] = []
+    for sink in sinks:
+        catalog = Catalog(sink)
+        try:
+            shelves.append(Shelf(catalog, catalog.listing()))
+        except SinkError as error:
+            failed.append((sink, error))
+    if not shelves:
+        raise failed[0][1]
+    return shelves, [
+        Problem.of(error, sink=sink.url, exit_code=NEEDS_A_LOOK) for sink, error in failed
+    ]
+
+
+def select(
+    shelves: Sequence[Shelf], selector: str, *, journal: str | None = None
+) -> tuple[list[Chosen], list[Problem]]:
+    """Find what a selector means.
+
+    Returns:
+        One backup for each journal where the selector is ``latest``, else exactly one; and the
+        journals that have backups but no good one.
+
+    Raises:
+        SelectorError: it matches no backup, or several.
+    """
+    known = {name for shelf in shelves for name in shelf.listing.journals}
+    if journal is not None and journal not in known:
+        message = f"there is no backup of {journal!r}"
+        raise SelectorError(message, f"journals here: {', '.join(sorted(known)) or 'none'}")
+    names = sorted(known) if journal is None else [journal]
+    if selector == LATEST:
+        return _latest(shelves, names)
+    return [_by_id(shelves, selector, names)], []
+
+
+def _latest(shelves: Sequence[Shelf], names: Sequence[str]) -> tuple[list[Chosen], list[Problem]]:
+    if not names:
+        message = "there is no backup yet"
+        raise SelectorError(message, "make one: journal-backup backup")
+    chosen: list[Chosen] = []
+    problems: list[Problem] = []
+    for name in names:
+        good, reasons = _latest_of(shelves, name)
+        if good is not None:
+            chosen.append(good)
+        else:
+            problems.append(
+                Problem(
+                    exit_code=SelectorError.exit_code,
+                    message="has no good backup",
+                    hints=(*reasons[:3], "choose one by its id to use it all the same"),
+                    journal=name,
+                )
+            )
+    return chosen, problems
+
+
+def _latest_of(shelves: Sequence[Shelf], journal: str) -> tuple[Chosen | None, list[str]]:
+    reasons: list[str] = []
+    candidates = {b.id for shelf in shelves for b in shelf.listing.backups(journal)}
+    for backup_id in sorted(candidates, reverse=True):
+        good, against = _first_good(_copies(shelves, journal, backup_id))
+        if good is not None:
+            return good, []
+        reasons += [f"{backup_id}: {reason}" for reason in against]
+    return None, reasons
+
+
+def _by_id(shelves: Sequence[Shelf], selector: str, names: Sequence[str]) -> Chosen:
+    matches = sorted(
+        {
+            (b.journal, b.id)
+            for shelf in shelves
+            for name in names
+            for b in shelf.listing.backups(name)
+            if b.id.startswith(selector) or f"{b.journal}-{b.id}" == selector
+        }
+    )
+    if not selector or not matches:
+        message = f"no backup matches {selector!r}"
+        raise SelectorError(message, "see what is there: journal-backup list")
+    if len(matches) > 1:
+        message = f"{len(matches)} backups match {selector!r}"
+        raise SelectorError(message, *(f"{name} {i}" for name, i in matches[:10]))
+    copies = _copies(shelves, *matches[0])
+    return _first_good(copies)[0] or _first_readable(copies)
+
+
+def _copies(shelves: Iterable[Shelf], journal: str, backup_id: str) -> list[Chosen]:
+    found = ((shelf, shelf.listing.find(journal, backup_id)) for shelf in shelves)
+    return [Chosen(shelf, backup) for shelf, backup in found if backup and backup.has_manifest]
+
+
+def _first_good(copies: Sequence[Chosen]) -> tuple[Chosen | None, list[str]]:
+    against: list[str] = []
+    for copy in copies:
+        reason = copy.shelf.catalog.why_not_good(copy.backup, copy.shelf.listing)
+        if reason is None:
+            return copy, []
+        against.append(reason)
+    return None, against
+
+
+def _first_readable(copies: Sequence[Chosen]) -> Chosen:
+    for copy in copies:
+        try:
+            manifest, _ = copy.shelf.catalog.manifest(copy.backup.journal, copy.backup.id)
+        except (ManifestError, UnsupportedFormatError):
+            continue
+        if not copy.shelf.catalog.absent_archives(manifest, copy.shelf.listing):
+            return copy
+    return copies[0]

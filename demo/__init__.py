@@ -1,0 +1,1 @@
+"""`make demo`: the whole of it on two small journals, step by step."""
