@@ -15,9 +15,13 @@ the end.
 
 from __future__ import annotations
 
+import re
+import struct
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 from isal import isal_zlib
 
@@ -26,8 +30,14 @@ from backup.model import CHUNK_BYTES
 
 _BLOCK = 512
 _GZIP_WINDOW = 16 + 15
+_RAW_WINDOW = -15
+_GZIP_HEADER = bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 4, 255])  # no name, no time (RFC 1952, 2.3)
+_LAST_BLOCK = bytes([3, 0])  # empty and final (RFC 1951, 3.2.3)
 _INPUT_BYTES = 64 << 10
 _MAX_PAX_BYTES = 64 << 10
+_MAX_NAMES_BYTES = 8 << 20  # no manifest could name more members
+_PAX_LENGTH = re.compile(rb"[1-9][0-9]{0,5}")
+_PAX_NUMBER = re.compile(rb"[0-9]{1,20}")
 _NO_NAMES = {"uname": "", "gname": ""}
 
 
@@ -83,13 +93,71 @@ def _header(entry: Entry) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-def gzip(chunks: Iterable[bytes], *, level: int = 1) -> Iterator[bytes]:
-    """Compress a stream (isal level 0 to 3) into one gzip member."""
-    packer = isal_zlib.compressobj(level, isal_zlib.DEFLATED, _GZIP_WINDOW)
+class _Each(Protocol):
+    """What :func:`map` is: calls a function with each item, in order."""
+
+    def __call__(
+        self, function: Callable[[_Block], _Deflated], items: Iterable[_Block], /
+    ) -> Iterable[_Deflated]: ...
+
+
+def gzip(chunks: Iterable[bytes], *, level: int = 1, each: _Each = map) -> Iterator[bytes]:
+    """Compress a stream into one gzip member.
+
+    The stream is cut into blocks that are compressed independently of each other, so that several
+    can be compressed at once; they are put together as pigz does, and any gunzip reads them.
+
+    Args:
+        chunks: what to compress.
+        level: isal level, 0 to 3.
+        each: compresses the blocks; something like ``map``, and perhaps in several threads.
+    """
+    yield _GZIP_HEADER
+    crc = size = 0
+    for block in each(partial(_deflate, level), _blocks(chunks)):
+        yield block.data
+        crc = isal_zlib.crc32_combine(crc, block.crc, block.size_bytes)
+        size += block.size_bytes
+    yield _LAST_BLOCK + struct.pack("<II", crc, size & 0xFFFFFFFF)
+
+
+_Block = tuple[memoryview, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Deflated:
+    data: bytes
+    crc: int
+    size_bytes: int
+
+
+def _blocks(chunks: Iterable[bytes]) -> Iterator[_Block]:
+    """Cut a stream into pieces of exactly CHUNK_BYTES, but for the last; nothing is copied."""
+    block: list[memoryview] = []
+    room = CHUNK_BYTES
     for chunk in chunks:
-        if packed := packer.compress(chunk):
-            yield packed
-    yield packer.flush()
+        view = memoryview(chunk)
+        while view:
+            piece, view = view[:room], view[room:]
+            block.append(piece)
+            room -= len(piece)
+            if not room:
+                yield tuple(block)
+                block, room = [], CHUNK_BYTES
+    if block:
+        yield tuple(block)
+
+
+def _deflate(level: int, block: _Block) -> _Deflated:
+    packer = isal_zlib.compressobj(level, isal_zlib.DEFLATED, _RAW_WINDOW)
+    crc = size = 0
+    packed: list[bytes] = []
+    for piece in block:
+        packed.append(packer.compress(piece))
+        crc = isal_zlib.crc32(piece, crc)
+        size += len(piece)
+    packed.append(packer.flush(isal_zlib.Z_SYNC_FLUSH))
+    return _Deflated(b"".join(packed), crc, size)
 
 
 # -- take apart
@@ -131,13 +199,9 @@ def unpack(chunks: Iterable[bytes]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
         ArchiveError: the archive is damaged, or is not one that :func:`frame` would write.
     """
     source = _Blocks(chunks)
-    seen: set[bytes] = set()
+    names = _Names()
     while (entry := _next_entry(source)) is not None:
-        _require_plain(entry.name)
-        if entry.name in seen:
-            message = f"member {entry.name!r} is there twice"
-            raise ArchiveError(message)
-        seen.add(entry.name)
+        names.add(entry.name)
         content = source.take(entry.size_bytes)
         yield entry, content
         for _ in content:
@@ -182,7 +246,7 @@ def _pax_fields(source: _Blocks, size: int) -> dict[str, bytes]:
     fields: dict[str, bytes] = {}
     while data:
         length, space, _ = data.partition(b" ")
-        if not (space and length.isdigit() and len(length) < int(length) <= len(data)):
+        if not (space and _PAX_LENGTH.fullmatch(length) and int(length) <= len(data)):
             message = "an extended header is malformed"
             raise ArchiveError(message)
         record, data = data[len(length) + 1 : int(length)], data[int(length) :]
@@ -202,7 +266,7 @@ def _entry(info: tarfile.TarInfo, extended: dict[str, bytes]) -> Entry:
     numbers = {"size": info.size, "uid": info.uid, "gid": info.gid, "mtime": int(info.mtime)}
     for name in numbers:
         if name in extended:
-            if not extended[name].isdigit():
+            if _PAX_NUMBER.fullmatch(extended[name]) is None:
                 message = f"an extended header's {name} is no number"
                 raise ArchiveError(message)
             numbers[name] = int(extended[name])
@@ -219,11 +283,25 @@ def _entry(info: tarfile.TarInfo, extended: dict[str, bytes]) -> Entry:
     )
 
 
-def _require_plain(name: bytes) -> None:
-    parts = name.split(b"/")
-    if any(part in {b"", b".", b".."} for part in parts) or b"\0" in name:
-        message = f"member {name!r} is not a plain relative name"
-        raise ArchiveError(message)
+class _Names:
+    """The names of the members so far: plain, each there once, and not more than can be held."""
+
+    def __init__(self) -> None:
+        self._seen: set[bytes] = set()
+        self._room = _MAX_NAMES_BYTES
+
+    def add(self, name: bytes) -> None:
+        if any(part in {b"", b".", b".."} for part in name.split(b"/")) or b"\0" in name:
+            message = f"member {name!r} is not a plain relative name"
+            raise ArchiveError(message)
+        if name in self._seen:
+            message = f"member {name!r} is there twice"
+            raise ArchiveError(message)
+        self._room -= _BLOCK // 2 + len(name)
+        if self._room < 0:
+            message = f"more than {len(self._seen)} members, or names too long to be true"
+            raise ArchiveError(message)
+        self._seen.add(name)
 
 
 def _garbage(what: str) -> ArchiveError:

@@ -18,14 +18,16 @@ Invariants, and the order of writing that follows from them:
 - Every manifest but the first names the SHA-256 of its predecessor's: the history of a journal is
   a hash chain. Two runs at once may fork it: a tree is fine, a broken link is not. What was
   pruned leaves a ``pruned`` mark, so that pruning and tampering differ.
-- Objects without a manifest are not backups. They are swept once they are older than the grace
-  by the store's own times, unless a draft speaks for them, and only if their names are ours.
+- Objects without a manifest are not backups. Archives and checksum files among them are swept once
+  they are older than the grace by the store's own times, unless a draft or a mark speaks for them,
+  and only if their names are ours. An archive goes only if no manifest names it, whoever's id it
+  bears: backups may share archives. Where a manifest that might name it cannot be read, it stays.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import get_args
@@ -158,15 +160,16 @@ class Catalog:
 
         Raises:
             ManifestError: it is not valid, or not of this backup.
+            UnsupportedFormatError: a newer major version of this package wrote it.
             ObjectMissingError: there is none.
         """
         key = manifest_key(journal, backup_id)
-        data = self.sink.read(key, limit=MAX_BYTES)
+        data = self.read(key)
         try:
             manifest = parse(data)
-        except ManifestError as error:
+        except (ManifestError, UnsupportedFormatError) as error:
             message = f"{self.sink}: {key}: {error.message}"
-            raise ManifestError(message) from error
+            raise type(error)(message, *error.hints) from error
         if (manifest.journal, manifest.id) != (journal, backup_id):
             message = f"{self.sink}: {key}: speaks of {manifest.journal} {manifest.id}"
             raise ManifestError(message)
@@ -190,7 +193,7 @@ class Catalog:
 
     def manifest_sha256(self, journal: str, backup_id: str) -> str:
         """Give the SHA-256 of a manifest as it is stored, valid or not."""
-        data = self.sink.read(manifest_key(journal, backup_id), limit=MAX_BYTES)
+        data = self.read(manifest_key(journal, backup_id))
         return hashlib.sha256(data).hexdigest()
 
     def absent_archives(self, manifest: Manifest, listing: Listing) -> list[str]:
@@ -212,7 +215,23 @@ class Catalog:
             ManifestError: the tombstone is not valid.
         """
         key = Key(journal=journal, id=backup_id, role="mark", mark="pruned")
-        return parse_mark(self.sink.read(str(key), limit=MAX_BYTES)).manifest_sha256
+        return parse_mark(self.read(str(key))).manifest_sha256
+
+    def read(self, key: str) -> bytes:
+        """Read a small object that this package wrote: a manifest, a mark, a checksum file.
+
+        Raises:
+            ManifestError: it is larger than any of those.
+            ObjectMissingError: there is none.
+            SinkError: it could not be read.
+        """
+        try:
+            return self.sink.read(key, limit=MAX_BYTES)
+        except SinkError as error:
+            if type(error) is SinkError and self.sink.size(key) > MAX_BYTES:
+                message = f"{self.sink}: {key} is larger than {MAX_BYTES} bytes"
+                raise ManifestError(message) from error
+            raise
 
     def why_not_good(self, backup: Backup, listing: Listing) -> str | None:
         """Say what speaks against a backup; None for a good one. No archive is read."""
@@ -278,36 +297,46 @@ class Catalog:
             return
 
     def sweep(self, listing: Listing, *, before: datetime) -> int:
-        """Remove what interruptions before then left behind; count the objects."""
-        doomed = [
-            item
-            for backup in listing.remains()
-            if not (backup.has_draft or backup.marks)
-            for item in _remains(backup.objects)
-        ]
-        doomed += self._abandoned_attempts(listing)
+        """Remove what interruptions before then left behind; count the objects.
+
+        Args:
+            listing: of any time since the run began. What it shows as left behind is looked up
+                once more, for another run may have committed it meanwhile.
+            before: by the store's own times, UTC; younger objects stay.
+        """
         swept = 0
-        for item in doomed:
-            if item.modified_at < before:
-                self.sink.delete(item.key)
-                swept += 1
+        if any(True for _ in _left_behind(listing, before)):
+            fresh = self.listing()
+            for backup, key in list(_left_behind(fresh, before)):
+                if not (key in backup.archives and self._may_be_named(backup, key, fresh)):
+                    self.sink.delete(key)
+                    swept += 1
         return swept + self.sink.sweep(before)
 
-    def _abandoned_attempts(self, listing: Listing) -> Iterator[Object]:
-        for backup in listing.every():
-            if len(backup.archives) > 1:
+    def _may_be_named(self, owner: Backup, archive: str, listing: Listing) -> bool:
+        """Whether a manifest names this archive, or one that cannot be read might."""
+        for backup in listing.backups(owner.journal):
+            if backup.id < owner.id:  # no backup names an archive that was made after it
+                continue
+            try:
                 manifest, _ = self.manifest(backup.journal, backup.id)
-                named = {a.key for a in manifest.archives}
-                yield from (
-                    o for o in backup.objects if o.key in backup.archives and o.key not in named
-                )
+            except (ManifestError, UnsupportedFormatError):
+                return True
+            if any(a.key == archive for a in manifest.archives):
+                return True
+        return False
 
 
-def _remains(objects: Sequence[Object]) -> Iterator[Object]:
-    for item in objects:
-        key = parse_key(item.key)
-        if key is not None and key.role in {"archive", "checksum"}:
-            yield item
+def _left_behind(listing: Listing, before: datetime) -> Iterator[tuple[Backup, str]]:
+    """Find the keys that may go: by what bears the same id, whatever other manifests name."""
+    for backup in listing.remains():
+        ours = {*backup.archives, checksum_key(backup.journal, backup.id)}
+        if all(o.key in ours for o in backup.objects):  # neither a draft nor a mark of any kind
+            yield from ((backup, o.key) for o in backup.objects if o.modified_at < before)
+    for backup in listing.every():
+        if len(backup.archives) > 1:
+            old = (o.key for o in backup.objects if o.modified_at < before)
+            yield from ((backup, key) for key in old if key in backup.archives)
 
 
 def archive_key(journal: str, backup_id: str, attempt: int) -> str:

@@ -4,37 +4,60 @@ Rules:
 
 - ``--help`` and ``version`` import nothing but this file's own few modules; everything else is
   imported by the verb that needs it.
-- Results go to stdout, as text or (``--json``) as one JSON object; logs, progress and errors go
-  to stderr.
-- Whatever happens, the exit code is one of the table in :mod:`backup.report`.
+- Results go to stdout, as text or (``--json``) as exactly one JSON object, whatever happens:
+  wrong arguments and bugs too. Logs, progress and errors for people go to stderr.
+- The exit code is always one of the table in :mod:`backup.report`. A reader that has gone away
+  (``| head``) changes nothing about it; a report that cannot be written is a failure.
+- No verb prints help and fails: a CronJob that lost its arguments must not look like a success.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import backup
-from backup.errors import BackupError
+from backup.errors import BackupError, ConfigError, SignalledError
 
 if TYPE_CHECKING:
     from backup.config import Settings
-    from backup.model import Emit, Event
+    from backup.model import Emit, Event, Problem, Warned
     from backup.report import Result
     from backup.sinks import Sink
     from backup.stop import Stop
 
+_UNEXPECTED = 1
 _USAGE_ERROR = 2
+
+_USAGE = "journal-backup VERB [OPTIONS]"
+_DESCRIPTION = """\
+Back up the usage journals of Deepgram Self-Hosted, and prove that the copies
+are whole.
+"""
 _EPILOG = """\
-Settings come from the environment (BACKUP_SOURCE, BACKUP_SINKS, ...): journal-backup config
-lists them. Exit codes: 0 ok, 1 unexpected, 2 configuration, 3 safe but needs a look, 4 a journal
-was not read, 5 a journal reached no sink, 6 integrity, 9 deadline, 128+N signal.
+Settings come from the environment (BACKUP_SOURCE, BACKUP_SINKS, ...): see
+journal-backup config.
+
+exit codes (of several, the most severe one):
+  0      all is well
+  1      an unexpected error: please report it
+  2      wrong settings or arguments
+  3      all is safe, but something needs a look
+  4      an expected journal was not read, or is suspect
+  5      a journal reached no sink, or a sink cannot be read
+  6      integrity: damaged, or a journal's alarm stands
+  7, 8   reserved
+  9      the deadline is over
+  128+N  ended by signal N
+Take any other code for a failure.
 """
 
 
@@ -50,85 +73,141 @@ class _Run:
     stop: Stop
 
 
+@dataclass(frozen=True, slots=True)
+class _Verb:
+    """A verb: what it is called, what ``--help`` says of it, what it takes and does."""
+
+    name: str
+    summary: str
+    perform: Callable[[_Run], Result] | None = None
+    """None for those that need no sink."""
+    options: str = ""
+    """Words out of ``sink journal selector selector? long deep target note id which``."""
+    more: str = ""
+    examples: tuple[str, ...] = ()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; give the exit code."""
-    args = _parser().parse_args(argv)
-    if args.verb is None:
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(given)
+    except BackupError as error:
+        return _give_up(given, error)
+    except KeyboardInterrupt:  # before the run took over its signals
+        interrupted = "stopped by SIGINT"
+        return _give_up(given, SignalledError(interrupted, signum=signal.SIGINT))
+    except Exception as error:  # noqa: BLE001 - the last resort: say that it is a bug, and exit 1
+        return _give_up(given, _bug(error))
+
+
+def _dispatch(given: Sequence[str]) -> int:
+    if not given:
         _parser().print_help(sys.stderr)
         return _USAGE_ERROR
+    _require_verb(given)
+    args = _parser().parse_args(given)
     if args.verb == "version":
         return _version(args)
-    try:
-        return _config(args) if args.verb == "config" else _perform(args)
-    except BackupError as error:
-        return _give_up(args, error)
+    return _config(args) if args.verb == "config" else _perform(args)
 
 
 # -- arguments
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Let :func:`main` say what is wrong, in the form of all errors."""
+        raise ConfigError(message, f"see: {self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    width = max(len(verb.name) for verb in _VERBS)
+    lines = [f"  {verb.name:<{width}}  {verb.summary}" for verb in _VERBS]
+    parser = _Parser(
         prog="journal-backup",
-        description="Back up the usage journals of Deepgram Self-Hosted, and prove it.",
-        epilog=_EPILOG,
+        usage=_USAGE,
+        description=_DESCRIPTION,
+        epilog="\n".join(["verbs (each has a --help of its own):", *lines, "", _EPILOG]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=backup.__version__)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
-    _add(verbs, "backup", "back up every journal to every sink")
-    listing = _add(verbs, "list", "list the backups", "sink", "journal")
-    listing.add_argument("--long", action="store_true", help="read the manifests too")
-    showing = _add(verbs, "show", "show one backup in full", "sink", "journal")
-    _add_selector(showing)
-    verifying = _add(verbs, "verify", "prove that backups are what they claim", "sink", "journal")
-    _add_selector(verifying, nargs="?", default=None, more="; without it: every backup")
-    verifying.add_argument(
-        "--deep", action="store_true", help="take archives apart and parse every record"
+    verbs = parser.add_subparsers(
+        dest="verb", required=True, metavar="VERB", help=argparse.SUPPRESS, prog=parser.prog
     )
-    restoring = _add(verbs, "restore", "restore one journal, or all", "sink", "journal")
-    _add_selector(restoring)
-    restoring.add_argument(
-        "--target", required=True, metavar="DIR", help="directory that gets <journal>/journal"
-    )
-    answering = _add(verbs, "acknowledge", "answer the alarm of a backup", "sink", "note")
-    answering.add_argument("id", metavar="ID", help="the backup that raised it, as reported")
-    retiring = _add(verbs, "retire", "a journal is gone for good", "sink", "note")
-    retiring.add_argument("journal", metavar="JOURNAL", help="journal-<statefulset>-<ordinal>")
-    _add(verbs, "config", "print every setting and where it came from")
-    _add(verbs, "version", "print the version")
+    for verb in _VERBS:
+        _add(verbs, verb)
     return parser
 
 
-def _add(verbs: Any, name: str, summary: str, *options: str) -> argparse.ArgumentParser:
+def _add(verbs: Any, verb: _Verb) -> None:
+    parts = [f"{verb.summary[0].upper()}{verb.summary[1:]}.", *([verb.more] if verb.more else [])]
     parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
+        verb.name,
+        description="\n\n".join(parts),
+        epilog="\n  ".join(["examples:", *verb.examples]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    if "sink" in options:
-        parser.add_argument(
-            "--sink",
-            action="append",
-            default=[],
-            metavar="URL",
-            help="use this sink instead of BACKUP_SINKS (may be repeated)",
-        )
-    if "journal" in options:
-        parser.add_argument("--journal", metavar="NAME", help="only this journal")
-    if "note" in options:
-        parser.add_argument("--by", metavar="NAME", help="who says so; kept in the mark")
-        parser.add_argument("--note", metavar="TEXT", help="why; kept in the mark")
-    return parser
+    for word in [*verb.options.split(), "json"]:
+        name, options = _OPTIONS[word]
+        parser.add_argument(name, **options)
 
 
-def _add_selector(parser: argparse.ArgumentParser, more: str = "", **options: Any) -> None:
-    parser.add_argument(
+_SELECTOR = {
+    "metavar": "SELECTOR",
+    "help": "'latest' (the latest good one), an id, or the beginning of one",
+}
+_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "json": ("--json", {"action": "store_true", "help": "print the result as one JSON object"}),
+    "sink": (
+        "--sink",
+        {
+            "action": "append",
+            "default": [],
+            "metavar": "URL",
+            "help": "this sink instead of BACKUP_SINKS (may be repeated)",
+        },
+    ),
+    "journal": ("--journal", {"metavar": "NAME", "help": "only this journal"}),
+    "by": ("--by", {"metavar": "NAME", "help": "who says so; kept with the backup"}),
+    "note": ("--note", {"metavar": "TEXT", "help": "why; kept with the backup"}),
+    "long": ("--long", {"action": "store_true", "help": "read the manifests too"}),
+    "deep": (
+        "--deep",
+        {"action": "store_true", "help": "also unpack archives and parse every record"},
+    ),
+    "target": (
+        "--target",
+        {"required": True, "metavar": "DIR", "help": "directory that gets <journal>/journal"},
+    ),
+    "selector": ("selector", _SELECTOR),
+    "selector?": (
         "selector",
-        metavar="SELECTOR",
-        help=f"'latest' (the latest good one), an id, or the beginning of one{more}",
-        **options,
-    )
+        {**_SELECTOR, "nargs": "?", "help": f"{_SELECTOR['help']}; without it: every backup"},
+    ),
+    "id": ("id", {"metavar": "ID", "help": "the backup that raised it, or the beginning of one"}),
+    "which": ("which", {"metavar": "JOURNAL", "help": "journal-<statefulset>-<ordinal>"}),
+}
+
+
+def _require_verb(given: Sequence[str]) -> None:
+    """Refuse a word that is no verb, naming the nearest."""
+    names = [verb.name for verb in _VERBS]
+    word = given[0]
+    if word.startswith("-") or word in names:
+        return
+    import difflib
+
+    near = difflib.get_close_matches(word, names, n=1)
+    fix = f"did you mean {near[0]}?" if near else f"verbs are {', '.join(names)}"
+    message = f"there is no verb {word!r}"
+    raise ConfigError(message, fix)
+
+
+def _verb_in(given: Sequence[str]) -> str | None:
+    return next((verb.name for verb in _VERBS if verb.name == given[0]), None)
 
 
 # -- verbs that need no sink
@@ -138,21 +217,21 @@ def _version(args: argparse.Namespace) -> int:
     if args.json:
         import json
 
-        print(json.dumps({"verb": "version", "exit_code": 0, "version": backup.__version__}))
+        content = {"verb": "version", "exit_code": 0, "version": backup.__version__}
+        _print(json.dumps(content, indent=2))
     else:
-        print(f"deepgram-journal-backup {backup.__version__}")
+        _print(f"deepgram-journal-backup {backup.__version__}")
     return 0
 
 
 def _config(args: argparse.Namespace) -> int:
     from backup import config, report
 
-    settings = config.load()
-    rows = list(config.describe(settings))
+    rows = list(config.describe(config.load()))
     if args.json:
-        print(report.to_json("config", 0, {"settings": rows}))
+        _print(report.to_json("config", 0, {"settings": rows}))
     else:
-        report.print_config(rows, report.console(sys.stdout))
+        _print(report.config_text(rows, _width(sys.stdout)))
     return 0
 
 
@@ -162,34 +241,47 @@ def _config(args: argparse.Namespace) -> int:
 def _perform(args: argparse.Namespace) -> int:
     from backup import config, log, report
     from backup.model import RunFinished
-    from backup.sinks import open_sink
-    from backup.stop import Stop, on_signals
+    from backup.stop import Stop
 
     settings = config.load(sinks=getattr(args, "sink", ()))
     config.require_sinks(settings)
     begun = datetime.now(UTC)
     run_id = _new_run_id(begun)
     style = settings.log_format or ("console" if sys.stderr.isatty() else "json")
-    logger = log.set_up(level=settings.log_level, style=style, run_id=run_id)
-    allowed = settings.deadline.total_seconds() if args.verb == "backup" else None
-    stop = Stop(seconds=allowed)
-    code = 1
+    has_bar = style == "console" and sys.stderr.isatty()  # which would fold lines of JSON
+    has_report = has_bar and not args.json and sys.stdout.isatty()
+    logger = log.set_up(level=settings.log_level, style=style, run_id=run_id, has_report=has_report)
+    stop = Stop(seconds=settings.deadline.total_seconds() if args.verb == "backup" else None)
+    code, figures = _UNEXPECTED, {}
     try:
-        with on_signals(stop), _listeners(logger) as emit:
-            sinks = [open_sink(url, settings.sink_options(), stop=stop) for url in settings.sinks]
-            result = _VERBS[args.verb](_Run(args, settings, sinks, run_id, emit, stop))
-        code = report.worst(result.exit_codes)
+        with _listeners(logger, has_bar=has_bar, keep=has_report) as emit:
+            result = _run_verb(args, settings, run_id, emit, stop)
+        code, figures = report.worst(result.exit_codes), report.figures(result)
     except BackupError as error:
         code = error.exit_code
         raise
-    except Exception as error:  # noqa: BLE001 - the last resort: say that it is a bug, and exit 1
-        log.bug(error)
-        return code
     finally:
-        seconds = (datetime.now(UTC) - begun).total_seconds()
-        logger(RunFinished(verb=args.verb, exit_code=code, duration_seconds=round(seconds, 3)))
-    _print(args, result, code)
+        seconds = round((datetime.now(UTC) - begun).total_seconds(), 3)
+        logger(
+            RunFinished(verb=args.verb, exit_code=code, duration_seconds=seconds, figures=figures)
+        )
+    if args.json:
+        _print(report.to_json(args.verb, code, result))
+    else:
+        _print(report.result_text(result, code, _width(sys.stdout)))
     return code
+
+
+def _run_verb(
+    args: argparse.Namespace, settings: Settings, run_id: str, emit: Emit, stop: Stop
+) -> Result:
+    from backup.sinks import open_sink
+    from backup.stop import on_signals
+
+    perform = next(v.perform for v in _VERBS if v.name == args.verb and v.perform is not None)
+    with on_signals(stop):
+        sinks = [open_sink(url, settings.sink_options(), stop=stop) for url in settings.sinks]
+        return perform(_Run(args, settings, sinks, run_id, emit, stop))
 
 
 def _new_run_id(now: datetime) -> str:
@@ -200,39 +292,36 @@ def _new_run_id(now: datetime) -> str:
     return f"{stamp(now)}-{secrets.token_hex(4)}"
 
 
-def _print(args: argparse.Namespace, result: Result, code: int) -> None:
-    from backup import report
-
-    if args.json:
-        print(report.to_json(args.verb, code, result))
-    else:
-        report.print_result(result, code, report.console(sys.stdout))
-
-
-def _give_up(args: argparse.Namespace, error: BackupError) -> int:
-    from backup import report
-
-    if args.json:
-        print(report.error_json(args.verb, error))
-    report.print_error(error, report.console(sys.stderr))
-    return error.exit_code
-
-
 @contextmanager
-def _listeners(logger: Emit) -> Iterator[Emit]:
-    """Give the log, and on a terminal a progress bar beside it."""
-    if not sys.stderr.isatty():
+def _listeners(logger: Emit, *, has_bar: bool, keep: bool) -> Iterator[Emit]:
+    """Give the log, and a progress bar beside it.
+
+    Args:
+        logger: the log.
+        has_bar: whether stderr is a terminal to draw one on.
+        keep: problems were left to the report; if there will be none, tell them after all.
+    """
+    if not has_bar:
         yield logger
         return
-    from backup.report import ProgressBar
+    from backup import report
+    from backup.model import Problem, Warned
 
-    with ProgressBar() as bar:
+    kept: list[Problem | Warned] = []
+    try:
+        with report.ProgressBar() as bar:
 
-        def both(event: Event) -> None:
-            bar(event)
-            logger(event)
+            def every(event: Event) -> None:
+                bar(event)
+                logger(event)
+                if keep and isinstance(event, Problem | Warned):
+                    kept.append(event)
 
-        yield both
+            yield every
+    except BaseException:
+        if kept:
+            _tell(report.events_text(kept, _width(sys.stderr)))
+        raise
 
 
 def _backup(run: _Run) -> Result:
@@ -303,19 +392,152 @@ def _retire(run: _Run) -> Result:
     from backup.verbs.ledger import retire
 
     args = run.args
-    return retire(run.sinks, args.journal, by=args.by, note=args.note, clock=_now, emit=run.emit)
+    return retire(run.sinks, args.which, by=args.by, note=args.note, clock=_now, emit=run.emit)
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-_VERBS: dict[str, Callable[[_Run], Result]] = {
-    "backup": _backup,
-    "list": _list,
-    "show": _show,
-    "verify": _verify,
-    "restore": _restore,
-    "acknowledge": _acknowledge,
-    "retire": _retire,
-}
+_VERBS = (
+    _Verb(
+        "backup",
+        "back up every journal to every sink",
+        _backup,
+        more="""\
+Reads each journal below BACKUP_SOURCE once, stores it on each sink of
+BACKUP_SINKS, reads back what the sink holds, and only then writes the manifest
+that makes it a backup. Billing may go on writing.""",
+        examples=(
+            "BACKUP_SINKS=file:///mnt/nas journal-backup backup",
+            "journal-backup backup --json",
+        ),
+    ),
+    _Verb(
+        "list",
+        "list the backups",
+        _list,
+        "journal sink long",
+        more="By journal, the oldest first.",
+        examples=(
+            "journal-backup list --long",
+            "journal-backup list --journal journal-deepgram-billing-0",
+        ),
+    ),
+    _Verb(
+        "show",
+        "show one backup in full",
+        _show,
+        "selector journal sink",
+        examples=(
+            "journal-backup show 20261123T020000Z-3f9a1c",
+            "journal-backup show latest --journal journal-deepgram-billing-0",
+        ),
+    ),
+    _Verb(
+        "verify",
+        "prove that backups are what they claim",
+        _verify,
+        "selector? journal sink deep",
+        more="""\
+Checks manifests, the chain that they form, and the hash of every archive, on
+every sink.""",
+        examples=("journal-backup verify", "journal-backup verify latest --deep"),
+    ),
+    _Verb(
+        "restore",
+        "restore one journal, or all",
+        _restore,
+        "selector target journal sink",
+        more="""\
+Whole and proved, or not at all; nothing is ever overwritten. 'latest' restores
+every journal.""",
+        examples=(
+            "journal-backup restore latest --target /restored",
+            "journal-backup restore 20261123T020000Z-3f9a1c --target /restored",
+        ),
+    ),
+    _Verb(
+        "acknowledge",
+        "answer the alarm of a backup",
+        _acknowledge,
+        "id sink by note",
+        more="""\
+A journal that shrank or was rewritten raises an alarm, and every run exits with
+6 until somebody says that it was looked into.""",
+        examples=('journal-backup acknowledge 20261123T020000Z-3f9a1c --by ada --note "moved"',),
+    ),
+    _Verb(
+        "retire",
+        "say that a journal is gone for good",
+        _retire,
+        "which sink by note",
+        more="""\
+A journal that was backed up once is expected for ever, until it is retired. Its
+backups stay. Should it come back, it is expected again.""",
+        examples=("journal-backup retire journal-deepgram-billing-2 --by ada",),
+    ),
+    _Verb(
+        "config",
+        "print every setting, and where it came from",
+        more="Problems of the settings are reported all at once.",
+        examples=("journal-backup config", "journal-backup config --json"),
+    ),
+    _Verb("version", "print the version", examples=("journal-backup version",)),
+)
+
+
+# -- printing
+
+
+def _print(text: str) -> None:
+    """Print a result.
+
+    Raises:
+        BackupError: stdout cannot take it. A reader that has gone is no error.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _discard_stdout()
+    except OSError as error:
+        _discard_stdout()
+        message = f"the result cannot be written: {error.strerror}"
+        raise BackupError(message) from error
+
+
+def _discard_stdout() -> None:
+    """Keep Python from flushing once more, at exit, what cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _give_up(given: Sequence[str], error: BackupError) -> int:
+    from backup import report
+
+    _tell(report.error_text(error, _width(sys.stderr)))
+    if "--json" in given:
+        with suppress(BackupError):
+            _print(report.error_json(_verb_in(given), error))
+    return error.exit_code
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _bug(error: Exception) -> BackupError:
+    from backup import log
+
+    log.bug(error)
+    return BackupError(
+        f"unexpected {error.__class__.__name__}: {error}",
+        f"this is a bug in version {backup.__version__}: please report it, with the log above",
+    )
+
+
+def _width(stream: TextIO) -> int | None:
+    """Give the columns of a terminal; None where there is none."""
+    if not stream.isatty():
+        return None
+    return os.get_terminal_size(stream.fileno()).columns or 80

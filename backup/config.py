@@ -4,9 +4,13 @@ Rules:
 
 - One prefix, ``BACKUP_``. The SDKs' own names (``AWS_…``, ``GOOGLE_…``, ``*_PROXY``) are theirs.
 - Every problem is reported at once, with the setting's name and the fix.
-- A name that nobody knows is a problem, because it is a misspelt one; the names that Kubernetes
-  injects for a Service called ``backup`` are not.
-- Empty means unset. Durations are written ``90s 5m 24h 7d``.
+- A name that nobody knows is a problem, because it is a misspelt one, and what it was meant to
+  set would silently keep its default. Only the names that Kubernetes injects for Services called
+  ``backup`` or ``backup-…`` are passed over, and only in exactly the forms that it makes.
+- Blanks around a value are dropped (a Secret made from a file ends in a newline), and nothing
+  but blanks means unset. Durations are written ``90s 5m 24h 7d``.
+- A value that may hold a secret is never shown: of URLs neither user nor query, and of what is
+  no URL nothing at all.
 - The README's table is made from the descriptions here.
 """
 
@@ -14,13 +18,15 @@ from __future__ import annotations
 
 import difflib
 import os
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -33,9 +39,12 @@ PREFIX = "BACKUP_"
 _DURATION = re.compile(r"(?P<count>[0-9]{1,6})(?P<unit>[smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _SERVICE_LINK = re.compile(
-    r"BACKUP(?:_[A-Z0-9_]+)?"
-    r"_(?:SERVICE_(?:HOST|PORT(?:_[A-Z0-9_]+)?)|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_[A-Z]+)?)?)"
+    r"BACKUP(?:_+[A-Z0-9]+)*_(?:SERVICE_HOST|SERVICE_PORT(?:_+[A-Z0-9]+)*|PORT"
+    r"|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
 )
+"""What Kubernetes injects for the Services of a namespace; no setting may ever look like that."""
+_SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://.*", re.DOTALL)
 
 
 def _duration(value: object) -> object:
@@ -43,7 +52,7 @@ def _duration(value: object) -> object:
         return value
     match = _DURATION.fullmatch(value)
     if match is None or not int(match["count"]):
-        message = f"{value!r} is not a duration: write 90s, 5m, 24h or 7d"
+        message = "write a duration: 90s, 5m, 24h or 7d"
         raise ValueError(message)
     return timedelta(**{_UNITS[match["unit"]]: int(match["count"])})
 
@@ -54,8 +63,16 @@ def _urls(value: object) -> object:
     return tuple(url for url in re.split(r"[,\s]+", value) if url)
 
 
+def _site(value: str) -> str:
+    if _SITE.fullmatch(value) is None:
+        message = "use letters, digits, dots, dashes and underscores: 63 at most"
+        raise ValueError(message)
+    return value
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Urls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_urls)]
+Site = Annotated[str, AfterValidator(_site)]
 
 
 class Settings(BaseSettings):
@@ -73,20 +90,19 @@ class Settings(BaseSettings):
         description="names the journals: `journal-<this>-<ordinal>`",
     )
     expect_replicas: int = Field(
-        default=0, ge=0, le=10_000, description="ordinals 0 to N-1 must be there"
+        default=0, ge=0, le=10_000, description="a number N: the ordinals 0 to N-1 must be there"
     )
     sinks: Urls = Field(
         default=(),
         description="where to: one or more sink URLs, separated by commas or blanks",
     )
-    site: str | None = Field(
+    site: Site | None = Field(
         default=None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
-        description="label of this site, kept in every manifest",
+        description="label of this site, kept in every manifest: a prefix belongs to one site",
     )
     readback: Readback = Field(
         default="full",
-        description="after the upload read back every byte (`full`) or ask for the size (`size`)",
+        description="after the upload, read back every byte (`full`) or ask the size (`size`)",
     )
     compression_level: int = Field(
         default=1, ge=0, le=3, description="isal level, 0 (fast) to 3 (small)"
@@ -98,14 +114,20 @@ class Settings(BaseSettings):
         default=timedelta(hours=6), description="time allowed for a whole backup run"
     )
     file_require_mount: bool = Field(
-        default=False, description="a file sink must be a mounted volume"
+        default=False, description="a file sink must lie on a mounted volume, not on `/`"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="what is logged, on stderr"
+        default="info", description="`debug`, `info`, `warning` or `error`: what stderr is told"
     )
     log_format: Literal["json", "console"] | None = Field(
-        default=None, description="`json`, or `console` (the default on a terminal)"
+        default=None, description="`json`, or `console`: sentences, the default on a terminal"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks(cls, given: dict[str, Any]) -> dict[str, Any]:
+        stripped = {k: v.strip() if isinstance(v, str) else v for k, v in given.items()}
+        return {k: v for k, v in stripped.items() if v != ""}
 
     def sink_options(self) -> SinkOptions:
         """Say what the settings say about all sinks."""
@@ -133,42 +155,51 @@ def load(*, sinks: Sequence[str] = ()) -> Settings:
 
 
 def _unknown(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    stems = [name.upper() for name in Settings.model_fields]
     for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.fullmatch(name):
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            fix = f"did you mean {near[0]}?" if near else "see: journal-backup config"
+        prefix, stem = name[: len(PREFIX)], name[len(PREFIX) :]
+        if prefix.upper() != PREFIX or _SERVICE_LINK.fullmatch(name):
+            continue
+        if prefix != PREFIX or stem not in stems:
+            near = difflib.get_close_matches(stem.upper(), stems, n=1)
+            fix = f"did you mean {PREFIX}{near[0]}?" if near else "see: journal-backup config"
             yield f"{name} is not a setting", fix
 
 
 def _invalid(error: ValidationError) -> Iterator[tuple[str, str]]:
     for item in error.errors(include_url=False):
-        name = str(item["loc"][0])
-        text = item["msg"].removeprefix("Value error, ")
-        text = text[0].lower() + text[1:]
-        given = "" if "is not a duration" in text else f"{item['input']!r}: "
-        yield (
-            f"{PREFIX}{name.upper()}: {given}{text}",
-            Settings.model_fields[name].description or "",
-        )
+        variable = PREFIX + str(item["loc"][0]).upper()
+        fix = item["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+        yield f"{variable} is {item['input']!r}", fix
 
 
 def _wrong(settings: Settings) -> Iterator[tuple[str, str]]:
     if Journal.parse(f"journal-{settings.statefulset}-0") is None:
         yield (
-            f"BACKUP_STATEFULSET: {settings.statefulset!r} is not the name of a StatefulSet",
+            f"BACKUP_STATEFULSET is {settings.statefulset!r}, which names no StatefulSet",
             "give the billing StatefulSet's name, as kubectl get statefulsets shows it",
         )
     if not settings.source.is_absolute():
-        yield f"BACKUP_SOURCE: {str(settings.source)!r} is not absolute", "begin it with /"
-    for url in settings.sinks:
+        yield f"BACKUP_SOURCE is {str(settings.source)!r}, which is not absolute", "begin it with /"
+    places: list[str] = []
+    for number, url in enumerate(settings.sinks, start=1):
         try:
-            check_url(url)
+            places.append(_place(url))
         except ConfigError as error:
             yield f"BACKUP_SINKS: {error.message}", error.hints[0]
-    places = [redacted(url).rstrip("/") for url in settings.sinks]
+        except ValueError:
+            yield f"BACKUP_SINKS: number {number} is not a URL", "give file:///directory"
     for place in sorted({p for p in places if places.count(p) > 1}):
         yield f"BACKUP_SINKS: {place!r} is named twice", "name each sink once"
+
+
+def _place(url: str) -> str:
+    """Check a sink's URL; give it without its secrets, always spelt in the same way."""
+    if _URL.fullmatch(url) is None:
+        raise ValueError
+    check_url(url)
+    scheme, path = redacted(url).split("://", 1)
+    return f"{scheme}://{posixpath.normpath(unquote(path))}"
 
 
 def require_sinks(settings: Settings) -> None:
@@ -190,7 +221,7 @@ def describe(settings: Settings) -> Iterator[dict[str, Any]]:
         yield {
             "name": variable,
             "value": _shown(name, getattr(settings, name)),
-            "source": "environment" if os.environ.get(variable) else "default",
+            "source": "environment" if os.environ.get(variable, "").strip() else "default",
             "description": field.description,
         }
 
@@ -200,7 +231,7 @@ def _shown(name: str, value: Any) -> Any:  # noqa: ANN401 - a setting is of any 
         return [redacted(url) for url in value]
     if isinstance(value, timedelta):
         return duration_text(value)
-    return TypeAdapter(type(value)).dump_python(value, mode="json")
+    return str(value) if isinstance(value, Path) else value
 
 
 def duration_text(value: timedelta) -> str:
@@ -227,5 +258,5 @@ def _default(name: str, field: FieldInfo) -> str:
         return "required"
     value = _shown(name, field.default)
     if value is None:
-        return "none"
+        return "not set"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

@@ -11,6 +11,8 @@ Rules:
   on appending behind that bound and is not disturbed. Of a quiesced one every byte is taken.
 - A short read, another inode, or a file that is now smaller than the bound means that it was
   replaced under us: :class:`~backup.errors.JournalChangedError`, and nothing is kept of the pass.
+- Files beside the file ``journal`` are taken along, but they never cost the journal its backup:
+  one that vanishes is passed over, one that may not be read makes the backup suspect.
 - A NUL inside the bound of a live journal is not data. JSON has none; it is a block that NFS shows
   before its content has arrived: :class:`~backup.errors.JournalHoleError`. It is waited for
   (:func:`await_filled`), and if it stays, the bound ends before it (:func:`cut_before`) and the
@@ -25,9 +27,10 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from backup.errors import (
@@ -38,10 +41,23 @@ from backup.errors import (
     JournalMissingError,
     JournalUnreadableError,
 )
-from backup.model import CHUNK_BYTES, JOURNAL_FILE, Consistency, Digest, Journal
+from backup.model import CHUNK_BYTES, JOURNAL_FILE, Clock, Consistency, Digest, Journal
 from backup.stop import Stop
 
 _PASSED_OVER = re.compile(rb"lost\+found|\.snapshot|\.nfs.*", re.DOTALL)
+_FILE, _DIRECTORY = "a file", "a directory"
+_LEFT_ALONE = "left to the file system"
+_GONE = "gone before it was read"
+_UNREADABLE = "unreadable"
+_KINDS = {
+    stat.S_IFREG: _FILE,
+    stat.S_IFDIR: _DIRECTORY,
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _NEAR_HOLE_BYTES = 64 << 10
 HOLE_POLL_SECONDS = 0.5
 
@@ -80,10 +96,8 @@ def discover(source: Path, statefulset: str) -> Discovery:
             ignored += 1
         elif journal.statefulset != statefulset:
             foreign.append(entry.name)
-        elif entry.is_symlink():
-            odd.append((entry.name, "is a symbolic link, and links are not followed"))
-        elif not entry.is_dir(follow_symlinks=False):
-            odd.append((entry.name, "is not a directory"))
+        elif reason := _why_not(entry):
+            odd.append((entry.name, reason))
         else:
             found.append(journal)
     return Discovery(
@@ -109,6 +123,15 @@ def _scan_source(source: Path) -> list[os.DirEntry[str]]:
         raise _unreadable(str(source), error) from error
 
 
+def _why_not(entry: os.DirEntry[str]) -> str | None:
+    try:
+        if entry.is_symlink():
+            return "is a symbolic link, and links are not followed"
+        return None if entry.is_dir(follow_symlinks=False) else "is not a directory"
+    except OSError:
+        return None  # whoever captures it will say what is wrong with it
+
+
 # -- fix
 
 
@@ -121,6 +144,9 @@ class Member:
     size_bytes: int
     """The bound: exactly so many bytes are read, from the start."""
     omitted_tail_bytes: int
+    """Live: what lies behind the bound, because its record is not complete."""
+    torn_tail_bytes: int
+    """Quiesced: what lies within the bound although its record is not complete."""
     device: int
     inode: int
     mode: int
@@ -141,12 +167,19 @@ class Capture:
     journal: Journal
     root: Path
     consistency: Consistency
+    taken_at: datetime
+    """When the bounds were fixed, UTC."""
     members: tuple[Member, ...]
     """By path; the file ``journal`` is always among them."""
     passed_over: tuple[tuple[bytes, str], ...]
     """Entries that are not read, and what they are."""
     suspicion: str | None = None
     """What could not be read as it should be."""
+
+    @property
+    def odd(self) -> tuple[tuple[bytes, str], ...]:
+        """Those of them that are neither files nor directories, and that billing never makes."""
+        return tuple(p for p in self.passed_over if p[1] not in {_LEFT_ALONE, _GONE, _UNREADABLE})
 
     @property
     def main(self) -> Member:
@@ -159,98 +192,116 @@ class Capture:
         return sum(m.size_bytes for m in self.members)
 
 
-def capture(source: Path, journal: Journal, *, consistency: Consistency = "live") -> Capture:
+def capture(
+    source: Path, journal: Journal, *, clock: Clock, consistency: Consistency = "live"
+) -> Capture:
     """Fix what will be read of a journal.
 
     Raises:
         JournalMissingError: the directory, or its file ``journal``, is not there.
         JournalUnreadableError: it is there and may not be read.
+        JournalChangedError: it was replaced while we looked, twice.
     """
     root = source / journal.name
-    paths: list[bytes] = []
-    passed_over: list[tuple[bytes, str]] = []
     try:
-        for path, kind in _walk(os.fsencode(root), b""):
-            if kind == "file":
-                paths.append(path)
-            else:
-                passed_over.append((path, kind))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        message = f"{root} is not a directory"
-        raise JournalMissingError(message) from error
-    except OSError as error:
-        raise _unreadable(str(root), error) from error
-    if JOURNAL_FILE not in paths:
-        raise _without_file(root, dict(passed_over))
-    return _bounded(
-        Capture(
+        return _Look(root, consistency).capture(journal, clock)
+    except JournalChangedError:
+        return _Look(root, consistency).capture(journal, clock)
+
+
+class _Look:
+    """A look at a journal's directory, as far as one may look."""
+
+    def __init__(self, root: Path, consistency: Consistency) -> None:
+        self._root = root
+        self._consistency = consistency
+        self._members: list[Member] = []
+        self._passed_over: dict[bytes, str] = {}
+        self._suspicions: list[str] = []
+
+    def capture(self, journal: Journal, clock: Clock) -> Capture:
+        taken_at = clock()
+        self._walk()
+        if not any(m.is_journal for m in self._members):
+            raise self._without_file()
+        return Capture(
             journal=journal,
-            root=root,
-            consistency=consistency,
-            members=(),
-            passed_over=tuple(passed_over),
-        ),
-        sorted(paths),
-    )
+            root=self._root,
+            consistency=self._consistency,
+            taken_at=taken_at,
+            members=tuple(sorted(self._members, key=lambda m: m.path)),
+            passed_over=tuple(sorted(self._passed_over.items())),
+            suspicion="; ".join(self._suspicions) or None,
+        )
 
+    def _walk(self) -> None:
+        pending = [b""]
+        while pending:
+            below = pending.pop()
+            with self._sparing_the_journal(below):
+                for path, kind in _listed(self._root, below):
+                    if kind == _DIRECTORY:
+                        pending.append(path)
+                    elif kind == _FILE:
+                        self._fix(path)
+                    else:
+                        self._passed_over[path] = kind
 
-def _walk(root: bytes, below: bytes) -> Iterator[tuple[bytes, str]]:
-    with os.scandir(os.path.join(root, below)) as entries:
-        listing = sorted(entries, key=lambda e: e.name)
-    for entry in listing:
-        path = os.path.join(below, entry.name)
-        mode = entry.stat(follow_symlinks=False).st_mode
-        if _PASSED_OVER.fullmatch(entry.name):
-            yield path, "left to the file system"
-        elif stat.S_ISDIR(mode):
-            yield from _walk(root, path)
-        elif stat.S_ISREG(mode):
-            yield path, "file"
-        else:
-            yield path, _kind(mode)
-
-
-def _kind(mode: int) -> str:
-    kinds = {
-        stat.S_IFLNK: "a symbolic link",
-        stat.S_IFIFO: "a FIFO",
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFCHR: "a device",
-        stat.S_IFBLK: "a device",
-    }
-    return kinds.get(stat.S_IFMT(mode), "neither a file nor a directory")
-
-
-def _without_file(root: Path, passed_over: dict[bytes, str]) -> JournalMissingError:
-    what = passed_over.get(JOURNAL_FILE)
-    detail = f"its 'journal' is {what}" if what else "it has no file 'journal'"
-    return JournalMissingError(
-        f"{root} holds no journal: {detail}",
-        "check that the volume is mounted where billing mounts it",
-    )
-
-
-def _bounded(blank: Capture, paths: list[bytes]) -> Capture:
-    members: list[Member] = []
-    suspicion = None
-    for path in paths:
-        with _opened(blank.root, path) as fd:
+    def _fix(self, path: bytes) -> None:
+        is_live = self._consistency == "live"
+        with self._sparing_the_journal(path), _opened(self._root, path) as fd:
             state = os.fstat(fd)
-            bound = state.st_size
-            if path == JOURNAL_FILE and blank.consistency == "live":
-                bound = _end_of_records(fd, bound)
-                if state.st_size and not bound:
-                    bound = state.st_size
-                    suspicion = f"not one complete record in {bound} bytes: no newline"
-            members.append(_member(path, state, bound))
-    return replace(blank, members=tuple(members), suspicion=suspicion)
+            size = state.st_size
+            end = _end_of_records(fd, size) if path == JOURNAL_FILE else size
+            bound = end if is_live and end else size
+            if is_live and bound > end:
+                self._suspicions.append(f"not one complete record in {size} bytes: no newline")
+            self._members.append(_member(path, state, bound=bound, end=end))
+
+    @contextmanager
+    def _sparing_the_journal(self, path: bytes) -> Iterator[None]:
+        """Pass over what cannot be read, unless it is the journal itself."""
+        try:
+            yield
+        except (JournalChangedError, JournalUnreadableError) as error:
+            if path in {b"", JOURNAL_FILE}:
+                raise
+            self._passed_over[path] = _GONE
+            if isinstance(error, JournalUnreadableError):
+                self._passed_over[path] = _UNREADABLE
+                self._suspicions.append(error.message)
+
+    def _without_file(self) -> JournalMissingError:
+        what = self._passed_over.get(JOURNAL_FILE)
+        detail = f"its 'journal' is {what}" if what else "it has no file 'journal'"
+        return JournalMissingError(
+            f"{self._root} holds no journal: {detail}",
+            "check that the volume is mounted where billing mounts it",
+        )
 
 
-def _member(path: bytes, state: os.stat_result, bound: int) -> Member:
+def _listed(root: Path, below: bytes) -> list[tuple[bytes, str]]:
+    where = os.path.join(os.fsencode(root), below)
+    with _translated(root, below), os.scandir(where) as entries:
+        return [(os.path.join(below, entry.name), _kind(entry)) for entry in entries]
+
+
+def _kind(entry: os.DirEntry[bytes]) -> str:
+    if _PASSED_OVER.fullmatch(entry.name):
+        return _LEFT_ALONE
+    try:
+        mode = entry.stat(follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return _GONE
+    return _KINDS.get(stat.S_IFMT(mode), "neither a file nor a directory")
+
+
+def _member(path: bytes, state: os.stat_result, *, bound: int, end: int) -> Member:
     return Member(
         path=path,
         size_bytes=bound,
         omitted_tail_bytes=state.st_size - bound,
+        torn_tail_bytes=bound - end,
         device=state.st_dev,
         inode=state.st_ino,
         mode=stat.S_IMODE(state.st_mode),
@@ -264,11 +315,18 @@ def _end_of_records(fd: int, end: int) -> int:
     """Find the end of the last complete line before ``end``, looking backwards; 0 if none."""
     while end > 0:
         begin = max(0, end - CHUNK_BYTES)
-        newline = os.pread(fd, end - begin, begin).rfind(b"\n")
+        newline = _read_at(fd, begin, end - begin).rfind(b"\n")
         if newline >= 0:
             return begin + newline + 1
         end = begin
     return 0
+
+
+def _read_at(fd: int, offset: int, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size and (piece := os.pread(fd, size - len(data), offset + len(data))):
+        data += piece
+    return bytes(data)
 
 
 # -- read
@@ -308,7 +366,7 @@ def read(found: Capture, member: Member, reading: Reading) -> Iterator[bytes]:
         JournalUnreadableError: the operating system failed.
     """
     guarded = member.is_journal and found.consistency == "live"
-    with _opened(found.root, member.path) as fd, _translated(found.root, member.path):
+    with _opened(found.root, member.path) as fd:
         _require_unchanged(found, member, os.fstat(fd))
         os.posix_fadvise(fd, 0, member.size_bytes, os.POSIX_FADV_SEQUENTIAL)
         left = member.size_bytes
@@ -323,7 +381,6 @@ def read(found: Capture, member: Member, reading: Reading) -> Iterator[bytes]:
             left -= len(chunk)
             reading.take(chunk)
             yield chunk
-        _require_unchanged(found, member, os.fstat(fd))
         _require_unchanged(found, member, _stat(found.root, member.path))
 
 
@@ -356,36 +413,38 @@ def await_filled(found: Capture, offset: int, *, seconds: float, stop: Stop) -> 
     only to whoever opens a file after the writer's data has arrived.
 
     Returns:
-        Whether that happened within the time.
+        Whether that happened within the time. It has just been seen as NULs, so each look comes
+        after a pause, and in no time nothing can have happened.
     """
-    polls = int(seconds / HOLE_POLL_SECONDS)
-    for _ in range(polls + 1):
+    for _ in range(int(seconds / HOLE_POLL_SECONDS)):
+        stop.sleep(HOLE_POLL_SECONDS)
         if 0 not in _fresh(found, offset):
             return True
-        stop.sleep(HOLE_POLL_SECONDS)
     return False
 
 
 def _fresh(found: Capture, offset: int) -> bytes:
-    with _opened(found.root, JOURNAL_FILE) as fd, _translated(found.root, JOURNAL_FILE):
+    with _opened(found.root, JOURNAL_FILE) as fd:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        return os.pread(fd, min(_NEAR_HOLE_BYTES, found.main.size_bytes - offset), offset)
+        return _read_at(fd, offset, min(_NEAR_HOLE_BYTES, found.main.size_bytes - offset))
 
 
 def cut_before(found: Capture, offset: int) -> Capture:
     """End the journal's bound at the last complete record before a hole that stays."""
     main = found.main
-    with _opened(found.root, JOURNAL_FILE) as fd, _translated(found.root, JOURNAL_FILE):
+    with _opened(found.root, JOURNAL_FILE) as fd:
         end = _end_of_records(fd, offset)
     cut = replace(
         main,
         size_bytes=end,
         omitted_tail_bytes=main.omitted_tail_bytes + main.size_bytes - end,
+        torn_tail_bytes=0,
     )
+    hole = f"a hole at byte {offset} was not filled; all after byte {end} is left out"
     return replace(
         found,
         members=tuple(cut if m.is_journal else m for m in found.members),
-        suspicion=f"a hole at byte {offset} was not filled; all after byte {end} is left out",
+        suspicion="; ".join(filter(None, (found.suspicion, hole))),
     )
 
 
@@ -396,10 +455,10 @@ def cut_before(found: Capture, offset: int) -> Capture:
 def _opened(root: Path, path: bytes) -> Iterator[int]:
     with _translated(root, path):
         fd = os.open(os.path.join(os.fsencode(root), path), os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
 
 def _stat(root: Path, path: bytes) -> os.stat_result:
@@ -408,10 +467,13 @@ def _stat(root: Path, path: bytes) -> os.stat_result:
 
 @contextmanager
 def _translated(root: Path, path: bytes) -> Iterator[None]:
-    name = os.fsdecode(os.path.join(os.fsencode(root), path))
+    name = os.fsdecode(os.path.join(os.fsencode(root), path)) if path else str(root)
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
+        if not path:
+            message = f"{name} is not a directory"
+            raise JournalMissingError(message) from error
         message = f"{name!r} vanished while it was read"
         raise JournalChangedError(message) from error
     except OSError as error:
@@ -423,29 +485,19 @@ def _translated(root: Path, path: bytes) -> Iterator[None]:
 
 def _unreadable(name: str, error: OSError) -> JournalError:
     if error.errno not in {errno.EACCES, errno.EPERM}:
-        return JournalUnreadableError(f"{name} cannot be read: {error.strerror}")
+        return JournalUnreadableError(f"{name!r} cannot be read: {error.strerror}")
     return JournalUnreadableError(
-        f"{name} may not be read by uid {os.geteuid()} gid {os.getegid()}{_owner(name)}",
-        "run the pod with that uid (securityContext.runAsUser), or as root with all capabilities "
-        "dropped but DAC_READ_SEARCH where the journal is root's",
+        f"{name!r} may not be read by uid {os.geteuid()} gid {os.getegid()}: {_owner(Path(name))}",
+        "run the pod with that uid and gid (securityContext.runAsUser and runAsGroup); "
+        "as root, where they are root's, all capabilities can be dropped",
     )
 
 
-def _owner(name: str) -> str:
-    where = next((p for p in (Path(name), *Path(name).parents) if _visible(p)), None)
-    if where is None:
-        return ""
+def _owner(path: Path) -> str:
+    """Say whose a path is, or the nearest directory above it that can be looked at."""
+    where = next(p for p in (path, *path.parents) if os.path.lexists(p))
     state = where.lstat()
     return (
-        f": {where} belongs to uid {state.st_uid} gid {state.st_gid},"
+        f"{str(where)!r} belongs to uid {state.st_uid} gid {state.st_gid},"
         f" mode {stat.S_IMODE(state.st_mode):04o}"
     )
-
-
-def _visible(path: Path) -> bool:
-    check: Callable[[], object] = path.lstat
-    try:
-        check()
-    except OSError:
-        return False
-    return True

@@ -1,11 +1,14 @@
-"""Logs: structlog on stderr, JSON for machines, readable on a terminal.
+"""Logs on stderr: structlog's JSON for machines, sentences on a terminal.
 
 Rules:
 
 - One listener turns events into log lines; nothing else logs, so the names of events are a closed
   list: ``noun_verb``, in the past.
-- Keys carry their units. Progress is told every ten seconds at most. A run ends with one
-  canonical line, ``run_finished``.
+- Keys carry their units; what says nothing (none, empty) is left out. Progress is told every ten
+  seconds at most. A run ends with one canonical line, ``run_finished``, with the run's figures.
+- On a terminal a line is a sentence, and what the report is about to say in the same window is
+  left to it: nobody should read a problem twice. JSON leaves nothing out.
+- Standard error that has gone away (a closed pipe, a full disk) must never end a backup.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -32,6 +37,8 @@ from backup.model import (
 
 PROGRESS_SECONDS = 10.0
 
+Monotonic = Callable[[], float]
+
 _NAMES: dict[type[Event], tuple[str, str]] = {
     RunStarted: ("info", "run_started"),
     Progressed: ("info", "bytes_processed"),
@@ -42,6 +49,18 @@ _NAMES: dict[type[Event], tuple[str, str]] = {
     RemainsSwept: ("info", "remains_swept"),
     RunFinished: ("info", "run_finished"),
 }
+_SENTENCES = {
+    "run_started": "{verb} to {sinks}",
+    "bytes_processed": "{subject}: {done_bytes:,} of {total_bytes:,} bytes",
+    "pass_repeated": "{journal} is read once more: {reason}",
+    "backup_committed": "{journal} stored on {sink} ({continuity})",
+    "problem_found": "error: {place}{message}",
+    "warning_raised": "warning: {place}{message}",
+    "remains_swept": "{objects} old remains swept from {sink}",
+    "run_finished": "{verb} ended with exit code {exit_code} after {duration_seconds} s",
+    "bug_met": "a bug in this program:\n{exception}",
+}
+_TOLD_BY_REPORT = (Problem, Warned, RunFinished)
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -49,69 +68,90 @@ class _Stderr:
     """Standard error as it is at the moment of writing: a progress bar may have replaced it."""
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        with suppress(OSError, ValueError):  # ValueError: it is closed
+            return sys.stderr.write(text)
+        return 0
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
-def set_up(*, level: str, style: str, run_id: str) -> Emit:
+def set_up(
+    *,
+    level: str,
+    style: str,
+    run_id: str,
+    has_report: bool = False,
+    monotonic: Monotonic = time.monotonic,
+) -> Emit:
     """Begin logging.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
         style: ``json`` or ``console``.
         run_id: bound to every line.
+        has_report: the report, which tells problems too, will be printed in the same window.
+        monotonic: a clock in seconds that never goes back.
 
     Returns:
         The listener that logs events.
     """
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            structlog.processors.JSONRenderer() if style == "json" else _sentence,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.PrintLoggerFactory(file=_Stderr()),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
-    return _Listener(structlog.get_logger().bind(run_id=run_id))
+    left_out = _TOLD_BY_REPORT if has_report else ()
+    return _Listener(structlog.get_logger().bind(run_id=run_id), left_out, monotonic)
+
+
+def _sentence(_logger: object, _method: str, entry: Mapping[str, Any]) -> str:
+    message = entry.get("message", "")
+    named = [entry[key] for key in ("journal", "sink") if entry.get(key, "") not in message]
+    place = f"{' on '.join(named)}: " if named else ""
+    words = dict(entry, place=place, sinks=", ".join(entry.get("sinks", ())))
+    return f"{entry['timestamp'][11:19]}Z {_SENTENCES[entry['event']].format_map(words)}"
 
 
 class _Listener:
-    def __init__(self, logger: Any) -> None:
+    def __init__(
+        self, logger: Any, left_out: tuple[type[Event], ...], monotonic: Monotonic
+    ) -> None:
         self._logger = logger
-        self._told: dict[str, float] = {}
+        self._left_out = left_out
+        self._monotonic = monotonic
+        self._told_at = monotonic()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Progressed) and not self._is_due(event):
+        if isinstance(event, self._left_out) or not self._is_due(event):
             return
         level, name = _NAMES[type(event)]
-        fields = {
-            f.name: getattr(event, f.name)
-            for f in dataclasses.fields(event)
-            if getattr(event, f.name) not in (None, ())
-        }
+        fields = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
+        fields |= fields.pop("figures", {})
         if isinstance(event, RunFinished) and event.exit_code:
             level = "error"
-        getattr(self._logger, level)(name, **fields)
+        telling = {key: value for key, value in fields.items() if value not in (None, ())}
+        getattr(self._logger, level)(name, **telling)
 
-    def _is_due(self, event: Progressed) -> bool:
-        now = time.monotonic()
-        first = self._told.setdefault(event.subject, now)
-        if now - first < PROGRESS_SECONDS:
+    def _is_due(self, event: Event) -> bool:
+        if not isinstance(event, Progressed):
+            return True
+        now = self._monotonic()
+        if now - self._told_at < PROGRESS_SECONDS:
             return False
-        self._told[event.subject] = now
+        self._told_at = now
         return True
 
 
 def bug(error: BaseException) -> None:
     """Log an error that nobody declared, with its traceback."""
+    if not structlog.is_configured():
+        set_up(level="error", style="console" if sys.stderr.isatty() else "json", run_id="none")
     structlog.get_logger().critical("bug_met", exc_info=error)

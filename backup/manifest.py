@@ -17,20 +17,29 @@ The published schema is ``docs/manifest-v1.schema.json``; a test keeps it equal 
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from backup.errors import ManifestError, UnsupportedFormatError
 from backup.model import (
     ID_PATTERN,
+    JOURNAL_FILE,
     Consistency,
     Continuity,
     Journal,
     Readback,
     decode_name,
+    is_id,
     parse_key,
 )
 
@@ -38,9 +47,22 @@ FORMAT = "1.0"
 MAX_BYTES = 8 << 20
 """No manifest is larger; a reader need not take in more."""
 
+_MAX_COUNT = 2**53 - 1
+_MAX_OWNER = 2**32 - 1
+
+
+def _real_id(text: str) -> str:
+    if not is_id(text):
+        message = f"{text!r} names a time that there is not"
+        raise ValueError(message)
+    return text
+
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Id = Annotated[str, Field(pattern=f"^{ID_PATTERN.pattern}$")]
-Count = Annotated[int, Field(ge=0)]
+Id = Annotated[str, Field(pattern=f"^{ID_PATTERN.pattern}$"), AfterValidator(_real_id)]
+Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
+"""A number that every JSON reader holds exactly."""
+Owner = Annotated[int, Field(ge=0, le=_MAX_OWNER)]
 
 
 def _safe_name(text: str) -> str:
@@ -53,6 +75,10 @@ def _safe_name(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_safe_name)]
 """A file's name, percent-encoded, relative, without ``..``."""
+
+
+class _Version(BaseModel):
+    format: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}$")]
 
 
 class _Model(BaseModel):
@@ -115,13 +141,14 @@ class File(_Model):
     """Complete lines in it."""
     omitted_tail_bytes: Count
     """Bytes after the last complete record, which billing was still writing."""
-    mode: Count
+    mode: Annotated[int, Field(ge=0, le=0o7777)]
     """Permission bits."""
-    uid: Count
-    gid: Count
-    mtime: datetime
+    uid: Owner
+    gid: Owner
+    mtime: AwareDatetime
     """Time of the last change when it was read, UTC."""
-    segments: tuple[Segment, ...]
+    segments: Annotated[tuple[Segment, ...], Field(min_length=1)]
+    """In order, from the file's first byte to its last. None is empty, unless the file is."""
 
     @model_validator(mode="after")
     def _is_covered(self) -> File:
@@ -129,6 +156,9 @@ class File(_Model):
         for segment in self.segments:
             if segment.offset != reached:
                 message = f"{self.path}: a segment begins at {segment.offset}, not at {reached}"
+                raise ValueError(message)
+            if self.size_bytes and not segment.length:
+                message = f"{self.path}: the segment at {segment.offset} is empty"
                 raise ValueError(message)
             reached += segment.length
         if reached != self.size_bytes:
@@ -140,12 +170,12 @@ class File(_Model):
 class Manifest(_Model):
     """One backup of one journal on one sink."""
 
-    format: str = Field(default=FORMAT, pattern=r"^[0-9]+\.[0-9]+$")
+    format: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}$")] = FORMAT
     """Version of this format, ``major.minor``."""
     id: Id
     journal: str
     """``journal-<statefulset>-<ordinal>``."""
-    created_at: datetime
+    created_at: AwareDatetime
     """When the journal's size was fixed for reading, UTC."""
     tool: str
     """Name and version of the program that wrote it."""
@@ -175,16 +205,30 @@ class Manifest(_Model):
         if (self.previous is None) != (self.continuity == "first"):
             message = f"continuity {self.continuity!r} contradicts the predecessor"
             raise ValueError(message)
-        keys = self._checked_keys()
-        _refuse_repeats([f.path for f in self.files], "file")
+        if self.previous is not None and self.previous.id >= self.id:
+            message = f"its predecessor {self.previous.id} is not older than {self.id}"
+            raise ValueError(message)
+        if self.file(JOURNAL_FILE) is None:
+            message = f"it has no file {JOURNAL_FILE.decode()!r}"
+            raise ValueError(message)
+        self._check_files(self._checked_keys())
+        if max(self.size_bytes, self.archive_bytes, self.records) > _MAX_COUNT:
+            message = f"its files or archives hold more than {_MAX_COUNT} bytes or records"
+            raise ValueError(message)
+        return self
+
+    def _check_files(self, keys: dict[str, int]) -> None:
+        _refuse_repeats(((decode_name(f.path), f.path) for f in self.files), "file")
         segments = [s for f in self.files for s in f.segments]
-        _refuse_repeats([f"{s.archive} {s.member}" for s in segments], "segment")
+        _refuse_repeats(
+            (((s.archive, decode_name(s.member)), f"{s.archive} {s.member}") for s in segments),
+            "segment",
+        )
         for file in self.files:
             order = [keys.get(s.archive, -1) for s in file.segments]
             if -1 in order or order != sorted(order):
                 message = f"{file.path}: its segments do not follow the list of archives"
                 raise ValueError(message)
-        return self
 
     def _checked_keys(self) -> dict[str, int]:
         for archive in self.archives:
@@ -193,7 +237,7 @@ class Manifest(_Model):
                 message = f"{archive.key!r} is not the key of an archive of {self.journal}"
                 raise ValueError(message)
         keys = [a.key for a in self.archives]
-        _refuse_repeats(keys, "archive")
+        _refuse_repeats(((key, key) for key in keys), "archive")
         return {key: index for index, key in enumerate(keys)}
 
     @property
@@ -220,10 +264,28 @@ class Manifest(_Model):
         return self.model_dump_json(indent=2).encode() + b"\n"
 
 
-def _refuse_repeats(names: list[str], what: str) -> None:
-    if len(set(names)) != len(names):
-        message = f"a {what} is listed twice"
-        raise ValueError(message)
+def _refuse_repeats(things: Iterable[tuple[object, str]], what: str) -> None:
+    """Refuse two that mean the same, however they are written."""
+    seen: set[object] = set()
+    for thing, name in things:
+        if thing in seen:
+            message = f"the {what} {name} is listed twice"
+            raise ValueError(message)
+        seen.add(thing)
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def _validated(model: type[_M], data: bytes, what: str) -> _M:
+    """Take JSON for what it says: a text is no number, and a number is no truth value."""
+    try:
+        return model.model_validate_json(data, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = "".join(f"{part}: " for part in [".".join(map(str, first["loc"]))] if part)
+        message = f"not a valid {what}: {where}{first['msg'].removeprefix('Value error, ')}"
+        raise ManifestError(message) from error
 
 
 def parse(data: bytes) -> Manifest:
@@ -233,22 +295,18 @@ def parse(data: bytes) -> Manifest:
         ManifestError: it is not a valid manifest.
         UnsupportedFormatError: a newer major version of this package wrote it.
     """
-    try:
-        content: Any = json.loads(data)
-        major = int(str(content["format"]).split(".")[0])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        message = f"not a manifest: {error.__class__.__name__}: {error}"
-        raise ManifestError(message) from error
-    if major != int(FORMAT.split(".", maxsplit=1)[0]):
-        message = f"the manifest has format {content['format']}, this version reads {FORMAT}"
+    version = _validated(_Version, data, "manifest").format
+    if _major(version) > _major(FORMAT):
+        message = f"the manifest has format {version}, this version reads {FORMAT}"
         raise UnsupportedFormatError(message, "use a newer deepgram-journal-backup")
-    try:
-        return Manifest.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = f"not a valid manifest: {where}: {first['msg']}".replace(": : ", ": ")
-        raise ManifestError(message) from error
+    if _major(version) < _major(FORMAT):
+        message = f"not a valid manifest: format: there never was a format {version}"
+        raise ManifestError(message)
+    return _validated(Manifest, data, "manifest")
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0])
 
 
 def schema() -> dict[str, Any]:
@@ -269,7 +327,7 @@ class Mark(_Model):
     kind: MarkKind
     journal: str
     id: Id
-    created_at: datetime
+    created_at: AwareDatetime
     """When it was learned, UTC."""
     by: str | None = None
     """Who said so."""
@@ -289,8 +347,4 @@ def parse_mark(data: bytes) -> Mark:
     Raises:
         ManifestError: it is not a valid mark.
     """
-    try:
-        return Mark.model_validate_json(data)
-    except ValidationError as error:
-        message = f"not a valid mark: {error.errors(include_url=False)[0]['msg']}"
-        raise ManifestError(message) from error
+    return _validated(Mark, data, "mark")

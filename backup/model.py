@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from backup.errors import BackupError
+from backup.errors import BackupError, IntegrityError
 
 Clock = Callable[[], datetime]
 """Gives the time now, in UTC."""
@@ -82,15 +82,41 @@ def new_id(now: datetime, *, after: Iterable[str], token: str) -> str:
         after: ids of earlier backups of the same journal; a clock that was set back since
             gives way to the latest of them, plus a second.
         token: six hexadecimal digits that nobody else has drawn.
+
+    Raises:
+        IntegrityError: one of them is from the last second that an id can name.
     """
     latest = max((id_time(i) for i in after), default=None)
-    when = now if latest is None else max(now, latest + timedelta(seconds=1))
-    return f"{stamp(when)}-{token}"
+    if latest is None:
+        return f"{stamp(now)}-{token}"
+    try:
+        following = latest + timedelta(seconds=1)
+    except OverflowError as error:
+        message = f"no id can be later than {stamp(latest)}"
+        raise IntegrityError(message, "move what bears that id: no backup was made then") from error
+    return f"{stamp(max(now, following))}-{token}"
 
 
 def id_time(backup_id: str) -> datetime:
-    """Read the time in an id, UTC."""
+    """Read the time in an id, UTC.
+
+    Raises:
+        ValueError: no calendar has that time.
+    """
     return datetime.strptime(backup_id[:16], _STAMP).replace(tzinfo=UTC)
+
+
+def is_id(text: str) -> bool:
+    """Tell whether this is the id of a backup: its form, and a time that there is."""
+    return ID_PATTERN.fullmatch(text) is not None and _is_time(text)
+
+
+def _is_time(text: str) -> bool:
+    try:
+        id_time(text)
+    except ValueError:
+        return False
+    return True
 
 
 def stamp(when: datetime) -> str:
@@ -118,6 +144,9 @@ class Key:
     role: Role
     attempt: int = 1
     mark: str | None = None
+    """A mark's kind."""
+    time: str | None = None
+    """When it was made, as its name says; None for a mark that there can be only one of."""
 
     def __str__(self) -> str:
         """Write the key, relative to the sink's prefix."""
@@ -126,13 +155,13 @@ class Key:
             return f"{stem}{f'.{self.attempt}' if self.attempt > 1 else ''}.tar.gz"
         if self.role == "checksum":
             return f"{stem}.sha256"
-        return f"{stem}.{self.mark or self.role}.json"
+        return f"{stem}.{self.mark or self.role}{f'-{self.time}' if self.time else ''}.json"
 
 
 def parse_key(text: str) -> Key | None:
     """Read an object's key; None if it is not one of ours."""
     match = _KEY.fullmatch(text)
-    if match is None:
+    if match is None or not all(_is_time(t) for t in (match["id"], match["time"]) if t):
         return None
     journal, backup_id = match["journal"], match["id"]
     if match["archive"]:
@@ -146,7 +175,7 @@ def parse_key(text: str) -> Key | None:
         return Key(journal=journal, id=backup_id, role="manifest")
     if word == "draft" and not match["time"]:
         return Key(journal=journal, id=backup_id, role="draft")
-    return Key(journal=journal, id=backup_id, role="mark", mark=word)
+    return Key(journal=journal, id=backup_id, role="mark", mark=word, time=match["time"])
 
 
 def encode_name(name: bytes) -> str:

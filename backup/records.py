@@ -16,6 +16,7 @@ import codecs
 import re
 import secrets
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 import orjson
@@ -128,12 +129,16 @@ def _is_object(line: bytes) -> bool:
 
 _Want = Literal["object", "key or end", "key", "colon", "value", "value or end", "next", "nothing"]
 
-_BODY = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+')
-_BROKEN_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?")
+_BODY = re.compile(
+    rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]'
+    rb"|u(?:[0-9abcefABCEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2})"
+    rb"|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}))*+"
+)
+_ESCAPE_BYTES = 12
 _BLANK = re.compile(rb"[ \t\r]+")
 _SCALAR = re.compile(rb"[-+.0-9a-zA-Z]+")
 _COMPLETE_SCALAR = re.compile(
-    rb"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
+    rb"true|false|null|(?P<number>-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)"
 )
 
 
@@ -187,9 +192,9 @@ class _LongLine:
                 self._in_string = False
                 self._want = "colon" if self._want in {"key", "key or end"} else self._after_value()
                 return at + 1
-            if _BROKEN_ESCAPE.fullmatch(data, at) is None:
+            if data[at] != ord("\\") or len(data) - at >= _ESCAPE_BYTES:
                 raise ValueError
-            self._held = data[at:]
+            self._held = data[at:]  # an escape that may be complete with what comes next
         return len(data)
 
     def _add_to_scalar(self, piece: bytes) -> None:
@@ -199,7 +204,8 @@ class _LongLine:
 
     def _end_scalar(self) -> None:
         if self._scalar:
-            if _COMPLETE_SCALAR.fullmatch(self._scalar) is None:
+            match = _COMPLETE_SCALAR.fullmatch(self._scalar)
+            if match is None or not isfinite(float(match["number"] or 0)):
                 raise ValueError
             self._scalar = b""
             self._want = self._after_value()

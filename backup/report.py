@@ -3,30 +3,30 @@
 Rules:
 
 - Of several exit codes the most severe one counts; one that is unknown is a failure.
-- JSON is one object on stdout: ``verb``, ``exit_code``, and the result or the ``error``.
-- Text is for people: tables, then what went wrong with its hints, then one line that says it all.
+- JSON is one object: ``verb``, ``exit_code``, and the result or the ``error``. Its keys are a
+  contract. Text is for people: a table, then what went wrong with its hints, then one line that
+  says it all.
+- An id or a name in a table is never cut and never folded: people copy them. Where a table is too
+  wide for the terminal, the journal's name gets a line of its own; columns without content are
+  left out. (That is why the tables are made here: rich folds cells, and takes 1.7 s for the 5,000
+  rows that a list may have.) Off the terminal a table is as wide as it is.
+- Nothing that a file is named can do anything to a terminal, or break JSON: control characters
+  and bytes that are no text are shown as escapes.
+- This module makes text; only :mod:`backup.cli` prints it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self, TextIO
-
-import orjson
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.table import Table
-from rich.text import Text
+import json
+import os
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from backup.errors import BackupError, SettingsError
 from backup.manifest import Manifest
@@ -35,6 +35,9 @@ from backup.verbs.backup import BackupResult, JournalOutcome
 from backup.verbs.inspect import Details, ListResult, ShowResult, VerifyResult
 from backup.verbs.ledger import LedgerResult
 from backup.verbs.restore import RestoreResult
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 OK = 0
 EXIT_CODES: dict[int, str] = {
@@ -45,9 +48,9 @@ EXIT_CODES: dict[int, str] = {
     4: "an expected journal was not read, or is suspect",
     5: "a journal reached no sink, or a sink cannot be read",
     6: "integrity: stored bytes contradict their record, or a journal's alarm stands",
-    7: "the cluster refused something",
-    8: "billing was not brought back",
-    9: "the deadline or the downtime budget is over",
+    7: "reserved: the cluster refused something",
+    8: "reserved: billing was not brought back",
+    9: "the deadline is over",
 }
 _SEVERITY = (8, 1, 6, 7, 2, 4, 5, 9, 3, 0)
 _FIRST_SIGNAL = 129
@@ -74,88 +77,273 @@ def exit_code_table() -> str:
     return "\n".join(["| code | meaning |", "|---|---|", *rows, signals])
 
 
+def figures(result: Result) -> dict[str, int]:
+    """Give what a run's canonical log line counts."""
+    counts: dict[str, int] = {"problems": len(result.problems)}
+    if isinstance(result, BackupResult):
+        stored = [j for j in result.journals if _is_stored(j)]
+        counts |= {
+            "warnings": len(result.warnings),
+            "journals": len(result.journals),
+            "journals_stored": len(stored),
+            "size_bytes": sum(j.size_bytes for j in stored),
+            "records": sum(j.records for j in stored),
+        }
+    elif isinstance(result, ListResult | VerifyResult):
+        counts["backups"] = len(result.backups)
+    elif isinstance(result, RestoreResult):
+        counts["journals_restored"] = len(result.restored)
+        counts["size_bytes"] = sum(r.size_bytes for r in result.restored)
+    return counts
+
+
+def _is_stored(outcome: JournalOutcome) -> bool:
+    return any(copy.is_held for copy in outcome.copies)
+
+
 # -- JSON
 
 
-def to_json(verb: str, exit_code: int, result: Any) -> str:
+def to_json(verb: str | None, exit_code: int, result: Any) -> str:
     """Write a result, or anything made of dictionaries, as one JSON object."""
     content = {"verb": verb, "exit_code": exit_code, **_plain(result)}
-    options = orjson.OPT_INDENT_2 | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_UTC_Z
-    return orjson.dumps(content, default=_plain, option=options).decode()
+    return json.dumps(content, indent=2, ensure_ascii=False)
 
 
-def error_json(verb: str, error: BackupError) -> str:
+def error_json(verb: str | None, error: BackupError) -> str:
     """Write an error as one JSON object."""
-    return to_json(verb, error.exit_code, {"error": _error(error)})
+    return to_json(verb, error.exit_code, {"error": error})
 
 
 def _plain(item: Any) -> Any:
+    """Turn what results are made of into what JSON knows."""
+    if isinstance(item, str):
+        return _without_surrogates(item)
+    if isinstance(item, float):
+        return round(item, 3)
+    if isinstance(item, datetime):
+        return item.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(item, list | tuple):
+        return [_plain(each) for each in item]
+    if item is None or isinstance(item, int):
+        return item
+    return {key: _plain(value) for key, value in _fields(item).items()}
+
+
+def _fields(item: Any) -> Mapping[str, Any]:
     if isinstance(item, dict):
         return item
     if isinstance(item, Manifest):
         return item.model_dump(mode="json")
     if isinstance(item, BackupError):
         return _error(item)
-    plain = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
-    return {"state": item.state, **plain} if isinstance(item, JournalOutcome) else plain
+    fields = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
+    return {"state": item.state, **fields} if isinstance(item, JournalOutcome) else fields
 
 
 def _error(error: BackupError) -> dict[str, Any]:
+    content: dict[str, Any] = {"message": error.message, "hints": error.hints}
     if isinstance(error, SettingsError):
-        problems = [{"message": m, "hints": [h]} for m, h in error.problems]
-        return {"message": error.message, "problems": problems}
-    return {"message": error.message, "hints": list(error.hints)}
+        content["problems"] = [{"message": m, "hints": [h]} for m, h in error.problems]
+    return content
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def _without_surrogates(text: str) -> str:
+    """Show bytes that are no text, which Python keeps as surrogates, as escapes."""
+    return _SURROGATE.sub(lambda m: f"\\x{ord(m[0]) & 0xFF:02x}", text)
+
+
+def _printable(text: str) -> str:
+    return _UNPRINTABLE.sub(lambda m: f"\\x{ord(m[0]):02x}", _without_surrogates(text))
 
 
 # -- text
 
-
-def console(stream: TextIO) -> Console:
-    """Open a console: as wide as the terminal, or wide enough where there is none."""
-    width = None if stream.isatty() else 200
-    return Console(file=stream, width=width, highlight=False, soft_wrap=True)
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_GAP = "  "
 
 
-def print_error(error: BackupError, out: Console) -> None:
-    """Print an error and what to do about it."""
+class _Cell(NamedTuple):
+    text: str
+    style: str = ""
+
+
+class _Page:
+    """Lines of text for a terminal of some width, or, without a width, for anything else."""
+
+    def __init__(self, width: int | None) -> None:
+        self.width = width
+        self._lines: list[str] = []
+        dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        self._is_coloured = width is not None and not dumb
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines)
+
+    def line(self, text: str, style: str = "") -> None:
+        """Add a line as it is."""
+        self._lines.append(self._paint(_printable(text), style))
+
+    def say(self, text: str, label: str = "", style: str = "") -> None:
+        """Add a text, after a label if it has one; on a terminal it is wrapped at blanks."""
+        room = (self.width or 0) - len(label)
+        lines = [_printable(text)]
+        if self.width is not None:
+            lines = textwrap.wrap(
+                lines[0], max(room, 20), break_long_words=False, break_on_hyphens=False
+            )
+        head = self._paint(label, style)
+        for line in lines:
+            self._lines.append(f"{head}{line}".rstrip())
+            head = " " * len(label)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str | _Cell]]) -> None:
+        """Add a table; the first column may become lines of its own, see the module."""
+        if not rows:
+            return
+        cells = [[_cell(value) for value in row] for row in rows]
+        used = [i for i in range(len(columns)) if any(row[i].text for row in cells)]
+        head = [_Cell(columns[i], "bold") for i in used]
+        body = [[row[i] for i in used] for row in cells]
+        widths = [max(len(row[i].text) for row in [head, *body]) for i in range(len(used))]
+        numbers = [cell.text in _NUMBERS for cell in head]
+        if self.width is None or _row_width(widths) <= self.width:
+            for row in [head, *body]:
+                self._row(row, widths, numbers)
+            return
+        widths[0] = 0
+        self._narrow_row([_Cell(""), *head[1:]], widths, numbers, self.width, is_head=True)
+        for title, group in groupby(body, key=lambda row: row[0]):
+            self.line(title.text, "bold")
+            for row in group:
+                self._narrow_row([_Cell(""), *row[1:]], widths, numbers, self.width)
+
+    def _narrow_row(
+        self,
+        row: Sequence[_Cell],
+        widths: Sequence[int],
+        numbers: Sequence[bool],
+        room: int,
+        *,
+        is_head: bool = False,
+    ) -> None:
+        """Add a row whose last cell, where there is no room for it, gets a line of its own."""
+        *_, last = row
+        if _row_width([*widths[:-1], len(last.text)]) <= room:
+            self._row(row, widths, numbers)
+            return
+        self._row(row[:-1], widths[:-1], numbers[:-1])
+        if not is_head:
+            self.say(last.text, 2 * _GAP)
+
+    def _row(self, row: Sequence[_Cell], widths: Sequence[int], numbers: Sequence[bool]) -> None:
+        parts = [
+            f"{' ' * (width - len(cell.text)) if number else ''}{self._paint(*cell)}"
+            f"{'' if number else ' ' * (width - len(cell.text))}"
+            for cell, width, number in zip(row, widths, numbers, strict=True)
+        ]
+        self._lines.append(_GAP.join(parts).rstrip())
+
+    def _paint(self, text: str, style: str = "") -> str:
+        if not (style and text and self._is_coloured):
+            return text
+        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+
+
+_NUMBERS = {"SIZE", "ARCHIVE", "RECORDS", "BYTES"}
+"""Columns that are aligned to the right."""
+
+
+def _row_width(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
+def _cell(value: str | _Cell) -> _Cell:
+    text, style = value if isinstance(value, _Cell) else (value, "")
+    return _Cell(_printable(text), style)
+
+
+def error_text(error: BackupError, width: int | None) -> str:
+    """Write an error and what to do about it, for a terminal of that width or for none."""
+    page = _Page(width)
     if isinstance(error, SettingsError):
         for message, hint in error.problems:
-            _print_problem(message, (hint,), out)
+            _say_problem(page, message, (hint,))
     else:
-        _print_problem(error.message, error.hints, out)
+        _say_problem(page, error.message, error.hints)
+    return str(page)
 
 
-def _print_problem(message: str, hints: Sequence[str], out: Console, style: str = "red") -> None:
-    out.print(Text.assemble(("error: " if style == "red" else "warning: ", style), message))
-    for hint in hints:
-        out.print(Text.assemble(("  hint: ", "cyan"), hint))
+def events_text(events: Sequence[Problem | Warned], width: int | None) -> str:
+    """Write what a run had to say before it was given up."""
+    page = _Page(width)
+    _say_warnings(page, [e for e in events if isinstance(e, Warned)])
+    _say_problems(page, [e for e in events if isinstance(e, Problem)])
+    return str(page)
 
 
-def print_result(result: Result, exit_code: int, out: Console) -> None:
-    """Print a verb's result."""
-    _PRINTERS[type(result)](result, out)
-    for problem in result.problems:
-        _print_problem(_about(problem), problem.hints, out)
+def result_text(result: Result, exit_code: int, width: int | None) -> str:
+    """Write a verb's result, for a terminal of that width or for none."""
+    page = _Page(width)
+    _WRITERS[type(result)](result, page)
+    _say_problems(page, result.problems)
     if exit_code:
-        meaning = EXIT_CODES.get(exit_code, "failed")
-        out.print(Text(f"exit code {exit_code}: {meaning}", style="bold"))
+        page.say(EXIT_CODES.get(exit_code, "failed"), f"exit code {exit_code}: ", "bold")
+    return str(page)
+
+
+def config_text(rows: Iterable[Mapping[str, Any]], width: int | None) -> str:
+    """Write the settings, each with its value, where that came from, and its meaning."""
+    rows = list(rows)
+    page = _Page(width)
+    name_width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        value = row["value"]
+        values = value if isinstance(value, list) else [_setting(value)]
+        first, *more = values or [_setting(None)]
+        origin = "" if row["source"] == "default" else f"  (from the {row['source']})"
+        page.say(f"{first}{origin}", f"{row['name']:<{name_width}}  ", "bold")
+        for other in more:
+            page.line(f"{'':<{name_width}}  {other}")
+        page.say(str(row["description"]), _GAP)
+    return str(page)
+
+
+def _setting(value: object) -> str:
+    if value is None:
+        return "not set"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _say_problem(
+    page: _Page, message: str, hints: Sequence[str], *, label: str = "error: ", style: str = "red"
+) -> None:
+    page.say(message, label, style)
+    for hint in hints:
+        page.say(hint, "  hint: ", "cyan")
+
+
+def _say_problems(page: _Page, problems: Sequence[Problem]) -> None:
+    """Say problems, and hints that several in a row share only once."""
+    for hints, group in groupby(problems, key=lambda problem: problem.hints):
+        *others, last = group
+        for problem in others:
+            _say_problem(page, _about(problem), ())
+        _say_problem(page, _about(last), hints)
+
+
+def _say_warnings(page: _Page, warnings: Sequence[Warned]) -> None:
+    for warning in warnings:
+        _say_problem(page, _about(warning), (), label="warning: ", style="yellow")
 
 
 def _about(item: Problem | Warned) -> str:
-    place = " on ".join(part for part in (item.journal, item.sink) if part)
-    if place and place not in item.message and (item.sink or "") not in item.message:
-        return f"{place}: {item.message}"
-    if item.journal and item.journal not in item.message:
-        return f"{item.journal}: {item.message}"
-    return item.message
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        right = column in {"SIZE", "ARCHIVE", "RECORDS", "BYTES"}
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    return table
+    named = [part for part in (item.journal, item.sink) if part and part not in item.message]
+    return f"{' on '.join(named)}: {item.message}" if named else item.message
 
 
 def size_text(size_bytes: int) -> str:
@@ -168,167 +356,175 @@ def size_text(size_bytes: int) -> str:
     return f"{size:.1f} TiB"
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+class _Legend:
+    """Numbers for sinks: their URLs are too long for a table. One sink needs no number."""
+
+    def __init__(self, sinks: Iterable[str]) -> None:
+        self._sinks = sorted(set(sinks))
+
+    def cell(self, sinks: Iterable[str]) -> str:
+        if len(self._sinks) <= 1:
+            return ""
+        return " ".join(str(self._sinks.index(sink) + 1) for sink in sinks)
+
+    def say(self, page: _Page) -> None:
+        for number, sink in enumerate(self._sinks, start=1):
+            page.line(f"sink {number}: {sink}" if len(self._sinks) > 1 else f"sink: {sink}")
+
+
 _STATE_STYLES = {"backed up": "green", "empty": "yellow", "partial": "yellow"}
+_ALARMING = {"rewritten", "shrunk"}
 
 
-def _print_backup(result: BackupResult, out: Console) -> None:
-    table = _table("JOURNAL", "STATE", "SIZE", "RECORDS", "ID", "CONTINUITY", "SINKS")
-    for outcome in result.journals:
-        good = [c for c in outcome.copies if c.error is None]
-        table.add_row(
-            escape(outcome.journal),
-            Text(outcome.state, style=_STATE_STYLES.get(outcome.state, "red")),
-            size_text(outcome.size_bytes) if outcome.copies else "",
-            f"{outcome.records:,}" if outcome.copies else "",
-            good[0].id if good else "",
-            ", ".join(sorted({c.continuity for c in good if c.continuity})),
-            f"{len(good)} of {len(outcome.copies)}" if outcome.copies else "",
-        )
-    if result.journals:
-        out.print(table)
-    for warning in result.warnings:
-        _print_problem(_about(warning), (), out, style="yellow")
-    safe = sum(o.state in {"backed up", "empty"} for o in result.journals)
-    out.print(
-        f"{safe} of {len(result.journals)} journals backed up in {result.duration_seconds:.1f} s;"
-        f" {result.ignored_entries} other entries in the source left alone"
+def _write_backup(result: BackupResult, page: _Page) -> None:
+    columns = ("JOURNAL", "STATE", "SIZE", "RECORDS", "ID", "CONTINUITY", "SINKS")
+    page.table(columns, [_outcome_cells(o) for o in result.journals])
+    _say_warnings(page, result.warnings)
+    stored = sum(_is_stored(outcome) for outcome in result.journals)
+    entries = result.ignored_entries
+    others = f"{entries:,} other {'entry' if entries == 1 else 'entries'} in the source"
+    page.say(
+        f"{stored} of {_count(len(result.journals), 'journal')} backed up"
+        f" in {result.duration_seconds:.1f} s; {others} left alone"
     )
 
 
-def _print_list(result: ListResult, out: Console) -> None:
-    long = any(row.details for row in result.backups)
-    columns = ["JOURNAL", "ID", "CREATED", "ARCHIVE"]
-    columns += ["SIZE", "RECORDS", "CONTINUITY", "NOTES"] if long else []
-    several = len({sink for row in result.backups for sink in row.sinks}) > 1
-    table = _table(*columns, "MARKS", *(["SINKS"] if several else []))
-    for row in result.backups:
-        cells = [row.journal, row.id, f"{row.created_at:%Y-%m-%d %H:%M:%S}"]
-        cells.append(size_text(row.archive_bytes))
-        if long:
-            cells += _detail_cells(row.details)
-        cells.append(", ".join(row.marks))
-        table.add_row(*(escape(c) for c in [*cells, *([" ".join(row.sinks)] if several else [])]))
-    if result.backups:
-        out.print(table)
-    tail = f"; {result.not_backups} objects belong to no backup" if result.not_backups else ""
-    out.print(f"{len(result.backups)} backups{tail}")
-
-
-def _detail_cells(details: Details | None) -> list[str]:
-    if details is None:
-        return ["", "", "", "damaged"]
-    notes = ["suspect"] if details.suspect else []
-    notes += [f"alarm {alarm}" for alarm in details.alarms]
+def _outcome_cells(outcome: JournalOutcome) -> list[str | _Cell]:
+    state = _Cell(outcome.state, _STATE_STYLES.get(outcome.state, "red"))
+    if not outcome.copies:
+        return [outcome.journal, state, "", "", "", "", ""]
+    good = [c for c in outcome.copies if c.is_held]
+    continuity = {c.continuity for c in good if c.continuity}
     return [
-        size_text(details.size_bytes),
-        f"{details.records:,}",
-        details.continuity,
-        ", ".join(notes),
+        outcome.journal,
+        state,
+        size_text(outcome.size_bytes),
+        f"{outcome.records:,}",
+        next((c.id for c in good if c.id), ""),
+        _Cell(", ".join(sorted(continuity)), "red" if continuity & _ALARMING else ""),
+        f"{len(good)} of {len(outcome.copies)}",
     ]
 
 
-def _print_show(result: ShowResult, out: Console) -> None:
-    manifest = result.manifest
-    facts = {
-        "journal": manifest.journal,
-        "id": manifest.id,
-        "created": f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC by {manifest.tool}",
-        "site": manifest.site or "",
-        "continuity": manifest.continuity
-        + (f", after {manifest.previous.id}" if manifest.previous else ""),
-        "suspect": manifest.suspicion or "",
-        "alarms": ", ".join(result.standing_alarms),
-        "marks": ", ".join(result.marks),
-        "good": "yes" if result.against is None else f"no: {result.against}",
-        "sink": " ".join((result.sink, *result.also_on)),
-        "manifest": f"sha256 {result.manifest_sha256}",
-    }
-    for name, value in facts.items():
-        if value:
-            out.print(Text.assemble((f"{name:<11}", "bold"), value))
-    for archive in manifest.archives:
-        out.print(Text.assemble((f"{'archive':<11}", "bold"), archive.key))
-        out.print(f"{'':<11}{size_text(archive.size_bytes)}, sha256 {archive.sha256}")
-    for file in manifest.files:
-        out.print(Text.assemble((f"{'file':<11}", "bold"), file.path))
-        out.print(
-            f"{'':<11}{file.size_bytes:,} bytes, {file.records:,} records, sha256 {file.sha256}"
-        )
-
-
-def _print_verify(result: VerifyResult, out: Console) -> None:
-    deep = any(row.records is not None for row in result.backups)
-    table = _table("JOURNAL", "ID", "SINK", "RESULT", "ARCHIVE", *(["RECORDS"] if deep else []))
+def _write_list(result: ListResult, page: _Page) -> None:
+    legend = _Legend(sink for row in result.backups for sink in row.sinks)
+    is_long = any(row.details for row in result.backups)
+    rows = []
     for row in result.backups:
+        *details, notes = _detail_cells(row.details) if is_long else ("", "", "", "")
+        marks = [notes, *row.marks] if notes else list(row.marks)
+        cells = [row.journal, row.id, size_text(row.archive_bytes), *details]
+        rows.append([*cells, legend.cell(row.sinks), ", ".join(marks)])
+    columns = ("JOURNAL", "ID", "ARCHIVE", "SIZE", "RECORDS", "CONTINUITY", "SINKS", "NOTES")
+    page.table(columns, rows)
+    legend.say(page)
+    page.line(_count(len(result.backups), "backup"))
+    if result.not_backups:
+        page.line(f"{_count(result.not_backups, 'object')} without a manifest: not backups")
+
+
+def _detail_cells(details: Details | None) -> tuple[str, str, str, str]:
+    if details is None:
+        return ("", "", "", "damaged")
+    notes = ["suspect"] if details.suspect else []
+    notes += [f"alarm {alarm}" for alarm in details.alarms]
+    size, records = size_text(details.size_bytes), f"{details.records:,}"
+    return (size, records, details.continuity, ", ".join(notes))
+
+
+def _write_show(result: ShowResult, page: _Page) -> None:
+    manifest = result.manifest
+    after = f", after {manifest.previous.id}" if manifest.previous else ""
+    facts = [
+        ("journal", manifest.journal),
+        ("id", manifest.id),
+        ("created", f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC by {manifest.tool}"),
+        ("site", manifest.site or ""),
+        ("continuity", manifest.continuity + after),
+        ("suspect", manifest.suspicion or ""),
+        *(("alarm", alarm) for alarm in result.standing_alarms),
+        ("marks", ", ".join(result.marks)),
+        ("good", "yes" if result.against is None else f"no: {result.against}"),
+        *(("stored in", f"{sink}/{manifest.journal}") for sink in (result.sink, *result.also_on)),
+        ("manifest", f"{manifest.journal}-{manifest.id}.manifest.json"),
+        ("  sha256", result.manifest_sha256),
+    ]
+    for archive in manifest.archives:
+        facts += [
+            ("archive", archive.key.rpartition("/")[2]),
+            ("  sha256", archive.sha256),
+            ("  size", f"{archive.size_bytes:,} bytes, read back: {archive.readback}"),
+        ]
+    for file in manifest.files:
+        tail = file.omitted_tail_bytes
+        omitted = f", {tail:,} bytes of an unfinished one left out" if tail else ""
+        facts += [
+            ("file", file.path),
+            ("  sha256", file.sha256),
+            ("  size", f"{file.size_bytes:,} bytes, {file.records:,} records{omitted}"),
+        ]
+    for name, value in facts:
+        if value:
+            page.say(value, f"{name:<11}", "bold")
+
+
+def _write_verify(result: VerifyResult, page: _Page) -> None:
+    legend = _Legend(row.sink for row in result.backups)
+    rows: list[list[str | _Cell]] = []
+    for row in sorted(result.backups, key=lambda row: (row.journal, row.id, row.sink)):
         notes = ["suspect"] if row.suspect else []
         notes += [f"alarm {alarm}" for alarm in row.alarms]
         verdict = "damaged" if row.findings else ", ".join(["ok", *notes])
-        cells: list[Any] = [row.journal, row.id, escape(row.sink)]
-        cells.append(Text(verdict, style="red" if row.findings else "green"))
-        cells.append(size_text(row.archive_bytes))
-        table.add_row(*cells, *([f"{row.records or 0:,}"] if deep else []))
-    if result.backups:
-        out.print(table)
+        style = "red" if row.findings else "yellow" if notes else "green"
+        records = "" if row.records is None else f"{row.records:,}"
+        cells = [row.journal, row.id, size_text(row.archive_bytes), records]
+        rows.append([*cells, legend.cell([row.sink]), _Cell(verdict, style)])
+    page.table(("JOURNAL", "ID", "ARCHIVE", "RECORDS", "SINK", "RESULT"), rows)
+    legend.say(page)
     bad = sum(bool(row.findings) for row in result.backups)
-    out.print(f"{len(result.backups)} backups verified, {bad} damaged")
+    page.line(f"{_count(len(result.backups), 'backup')} verified, {bad} damaged")
 
 
-def _print_restore(result: RestoreResult, out: Console) -> None:
-    table = _table("JOURNAL", "ID", "BYTES", "RECORDS", "RESTORED TO")
-    for row in result.restored:
-        table.add_row(
-            row.journal, row.id, f"{row.size_bytes:,}", f"{row.records:,}", escape(row.path)
-        )
-    if result.restored:
-        out.print(table)
-    out.print(f"{len(result.restored)} journals restored, every hash compared")
+def _write_restore(result: RestoreResult, page: _Page) -> None:
+    rows = [
+        (row.journal, row.id, f"{row.size_bytes:,}", f"{row.records:,}") for row in result.restored
+    ]
+    page.table(("JOURNAL", "ID", "BYTES", "RECORDS"), rows)
+    places = ", ".join(sorted({str(Path(row.path).parent) for row in result.restored}))
+    where = f" into {places}, every hash compared" if places else ""
+    page.say(f"{_count(len(result.restored), 'journal')} restored{where}")
 
 
-def _print_ledger(result: LedgerResult, out: Console) -> None:
+def _write_ledger(result: LedgerResult, page: _Page) -> None:
     for mark in result.marks:
-        already = "" if mark.is_new else " already"
-        out.print(f"{mark.journal} {mark.id} is{already} {mark.kind} on {mark.sink}")
+        already = "" if mark.is_new else "already "
+        page.say(f"{mark.journal} {mark.id} is {already}{mark.kind} on {mark.sink}")
 
 
-_PRINTERS: dict[type[Any], Callable[[Any, Console], None]] = {
-    BackupResult: _print_backup,
-    ListResult: _print_list,
-    ShowResult: _print_show,
-    VerifyResult: _print_verify,
-    RestoreResult: _print_restore,
-    LedgerResult: _print_ledger,
+_WRITERS: dict[type[Any], Callable[[Any, _Page], None]] = {
+    BackupResult: _write_backup,
+    ListResult: _write_list,
+    ShowResult: _write_show,
+    VerifyResult: _write_verify,
+    RestoreResult: _write_restore,
+    LedgerResult: _write_ledger,
 }
-
-
-def print_config(rows: Iterable[dict[str, Any]], out: Console) -> None:
-    """Print the settings, each with its value, where it came from, and its meaning."""
-    table = _table("SETTING", "VALUE", "FROM", "MEANING")
-    for row in rows:
-        value = row["value"]
-        shown = "\n".join(value) if isinstance(value, list) else "" if value is None else str(value)
-        table.add_row(row["name"], escape(shown), row["source"], escape(str(row["description"])))
-    out.print(table)
 
 
 class ProgressBar:
     """A listener that shows progress on a terminal, and nothing when it is done."""
 
     def __init__(self) -> None:
-        """Draw on stderr."""
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
+        """Draw on stderr, from the first progress on."""
+        self._progress = _bar()
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
-        self._progress.start()
+        """Wait for something to draw."""
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -339,9 +535,34 @@ class ProgressBar:
         """Take an event; only progress is drawn."""
         if not isinstance(event, Progressed):
             return
+        self._progress.start()
         task = self._tasks.get(event.subject)
         if task is None:
             task = self._progress.add_task(event.subject, total=event.total_bytes)
             self._tasks[event.subject] = task
-        done = event.done_bytes >= event.total_bytes
-        self._progress.update(task, completed=event.done_bytes, visible=not done)
+        self._progress.update(task, completed=event.done_bytes)
+        if event.done_bytes >= event.total_bytes:  # verifying thousands must not keep them all
+            self._progress.remove_task(self._tasks.pop(event.subject))
+
+
+def _bar() -> Progress:
+    from rich.console import Console  # noqa: PLC0415 - 60 ms that only a terminal has to pay
+    from rich.progress import (  # noqa: PLC0415 - as above
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, soft_wrap=True),  # lines of the log are not folded
+        transient=True,
+        expand=True,
+    )

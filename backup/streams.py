@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from backup.errors import SinkStalledError, StopError, StreamAbortedError
@@ -112,7 +113,7 @@ def _start(name: str, run: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-def _close(chunks: Iterable[bytes]) -> None:
+def _close(chunks: Iterable[object]) -> None:
     if isinstance(chunks, Generator):
         chunks.close()
 
@@ -140,10 +141,12 @@ def prefetch(
     def run() -> None:
         error: BaseException | None = None
         try:
-            for chunk in chunks:
-                if not channel.send(chunk, stop=stop):
-                    break
-            _close(chunks)
+            try:
+                for chunk in chunks:
+                    if not channel.send(chunk, stop=stop):
+                        break
+            finally:
+                _close(chunks)
         except BaseException as caught:  # noqa: BLE001 - it is raised again where the data was due
             error = caught
         channel.finish(error)
@@ -154,6 +157,123 @@ def prefetch(
             yield chunk
     finally:
         channel.leave()
+
+
+def each(
+    run: Callable[[T], R], items: Iterable[T], *, workers: int, stop: Stop
+) -> Generator[R, None, None]:
+    """Call ``run`` with each item, ``workers`` at a time; the results keep the order.
+
+    Items are taken when there is room for their results, so nothing piles up.
+
+    Raises:
+        Exception: what a call or the items raised, where its result was due.
+    """
+    lanes = _Lanes(run, iter(items), workers=workers)
+    for _ in range(workers):
+        _start("lane", lambda: lanes.work(stop))
+    try:
+        while (lane := lanes.next_result(stop)) is not None:
+            yield lane.value()
+    finally:
+        lanes.leave()
+
+
+@dataclass(slots=True)
+class _Lane(Generic[R]):
+    """The result of one item, in its place."""
+
+    result: R | None = None
+    error: BaseException | None = None
+
+    def value(self) -> R:
+        if self.error is not None:
+            raise self.error
+        return self.result  # type: ignore[return-value]  # no error: run() returned it
+
+
+class _Lanes(Generic[T, R]):
+    """Results in the order of their items, made by several threads."""
+
+    def __init__(self, run: Callable[[T], R], items: Iterator[T], *, workers: int) -> None:
+        self._run = run
+        self._items = items
+        self._workers = workers
+        self._room = threading.Semaphore(2 * workers)
+        self._taking = threading.Lock()
+        self._changed = threading.Condition()
+        self._taken = 0
+        self._given = 0
+        self._results: dict[int, _Lane[R]] = {}
+        self._ended = False
+        self._count = 0
+
+    def work(self, stop: Stop) -> None:
+        """Take items and make results until there are no more, or nobody wants them."""
+        try:
+            self._work(stop)
+        finally:
+            with self._changed:
+                self._workers -= 1
+                is_last = not self._workers
+            if is_last:  # no other thread can be in the middle of the items now
+                _close(self._items)
+
+    def _work(self, stop: Stop) -> None:
+        while self._wait_for_room(stop):
+            with self._taking:
+                if self._ended:
+                    return
+                place = self._taken
+                self._taken += 1
+                try:
+                    item = next(self._items)
+                except StopIteration:
+                    self._end(place)
+                    return
+                except BaseException as error:  # noqa: BLE001 - raised where it was due
+                    self._put(place, _Lane(error=error))
+                    self._end(place + 1)
+                    return
+            try:
+                lane = _Lane(self._run(item))
+            except BaseException as error:  # noqa: BLE001 - raised where its result was due
+                lane = _Lane(error=error)
+            self._put(place, lane)
+
+    def _wait_for_room(self, stop: Stop) -> bool:
+        while not self._room.acquire(timeout=SLICE_SECONDS):
+            if self._ended or stop.requested:
+                return False
+        return True
+
+    def _put(self, place: int, lane: _Lane[R]) -> None:
+        with self._changed:
+            self._results[place] = lane
+            self._changed.notify_all()
+
+    def _end(self, count: int) -> None:
+        with self._changed:
+            self._ended = True
+            self._count = count
+            self._changed.notify_all()
+
+    def next_result(self, stop: Stop) -> _Lane[R] | None:
+        """Wait for the next result; None after the last."""
+        with self._changed:
+            while self._given not in self._results:
+                if self._ended and self._given >= self._count:
+                    return None
+                stop.check()
+                self._changed.wait(SLICE_SECONDS)
+            lane = self._results.pop(self._given)
+            self._given += 1
+        self._room.release()
+        return lane
+
+    def leave(self) -> None:
+        """Say that no more results are wanted."""
+        self._end(0)
 
 
 class Feed:
@@ -259,7 +379,7 @@ def spread(run: Callable[[T], R], items: Sequence[T], *, limit: int, stop: Stop)
                 stop.check()
     except StopError as cause:
         failed.append(cause)
-        _await_all([task.done for task in tasks], UNWIND_SECONDS + SLICE_SECONDS)
+        _await_all([task.done for task in tasks], UNWIND_SECONDS + SLICE_SECONDS, stop=stop)
         raise
     if failed:
         raise failed[0]
@@ -305,9 +425,11 @@ class _Consumer(Generic[R]):
         self.channel.finish(StreamAbortedError(error.args[0]))
 
     def wait(self, *, stop: Stop, stall: float) -> None:
+        """Wait for its end; where the source was slow, its time counts from now."""
+        since = time.monotonic()
         while self.dropped is None and not self.done.wait(SLICE_SECONDS):
             stop.check()
-            if time.monotonic() - self.feed.last_sign_of_life > stall:
+            if time.monotonic() - max(since, self.feed.last_sign_of_life) > stall:
                 self.drop(_stalled(stall))
 
 
@@ -338,8 +460,9 @@ def fan_out(
     except BaseException as cause:
         for consumer in running.values():
             consumer.channel.finish(StreamAbortedError(str(cause)))
+        _close(chunks)
         patience = UNWIND_SECONDS if isinstance(cause, StopError) else CLEANUP_SECONDS
-        _await_all([consumer.done for consumer in running.values()], patience)
+        _await_all([consumer.done for consumer in running.values()], patience, stop=stop)
         raise
 
 
@@ -352,11 +475,15 @@ def _pour(
         if not live:
             _close(chunks)
             return
+        stop.check()
     for consumer in live:
         consumer.channel.finish()
 
 
-def _await_all(events: Iterable[threading.Event], seconds: float) -> None:
+def _await_all(events: Iterable[threading.Event], seconds: float, *, stop: Stop) -> None:
+    """Wait for all of them, but not for longer than that, and shorter once there is a stop."""
     until = time.monotonic() + seconds
     for event in events:
-        event.wait(max(0.0, until - time.monotonic()))
+        while (left := until - time.monotonic()) > 0 and not event.wait(min(left, SLICE_SECONDS)):
+            if stop.requested:
+                until = min(until, time.monotonic() + UNWIND_SECONDS)

@@ -18,8 +18,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from backup import manifest
+from backup import config, manifest, report
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,7 +49,60 @@ def manifest_schema() -> str:
     return json.dumps(manifest.schema(), indent=2) + "\n"
 
 
-BLOCKS: Mapping[str, Callable[[], str]] = {"help": help_text}
+def settings_table() -> str:
+    """Give the table of all settings."""
+    return f"\n{config.table()}\n\n"
+
+
+def exit_code_table() -> str:
+    """Give the table of all exit codes."""
+    return f"\n{report.exit_code_table()}\n\n"
+
+
+def manifest_fields() -> str:
+    """Give a table of fields for the manifest and for each part of it."""
+    schema = manifest.schema()
+    parts = [("manifest", schema), *schema["$defs"].items()]
+    return "".join(_fields(name, part) for name, part in parts if "properties" in part) + "\n"
+
+
+def mark_fields() -> str:
+    """Give the table of a mark's fields."""
+    return _fields("mark", manifest.Mark.model_json_schema()) + "\n"
+
+
+def _fields(name: str, part: Mapping[str, Any]) -> str:
+    lines = ["", f"**{name}**: {_markdown(part['description'].splitlines()[0])}", ""]
+    lines += ["| field | type | meaning |", "|---|---|---|"]
+    for field, content in part["properties"].items():
+        meaning = _markdown(content.get("description", ""))
+        lines.append(f"| `{field}` | {_type(content)} | {meaning} |")
+    return "\n".join([*lines, ""])
+
+
+def _markdown(docstring: str) -> str:
+    return " ".join(docstring.replace("``", "`").split())
+
+
+def _type(content: Mapping[str, Any]) -> str:
+    if "anyOf" in content:
+        return " or ".join(_type(each) for each in content["anyOf"])
+    if "$ref" in content:
+        return f"*{content['$ref'].rpartition('/')[2]}*"
+    if "enum" in content:
+        return ", ".join(f"`{value}`" for value in content["enum"])
+    if content["type"] == "array":
+        return f"list of {_type(content['items'])}"
+    return "time" if content.get("format") == "date-time" else str(content["type"])
+
+
+BLOCKS: Mapping[str, Callable[[], str]] = {
+    "help": help_text,
+    "settings": settings_table,
+    "exit-codes": exit_code_table,
+    "manifest-fields": manifest_fields,
+    "mark-fields": mark_fields,
+}
 FILES: Mapping[str, Callable[[], str]] = {"docs/manifest-v1.schema.json": manifest_schema}
 
 

@@ -9,7 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 
+import hypothesis
 import pytest
+
+# The same examples in every run: a failure is never luck, and slow machines get the time they need.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, database=None, max_examples=60
+)
+hypothesis.settings.load_profile("repeatable")
 
 IN_CI = os.environ.get("CI") == "true"
 

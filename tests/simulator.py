@@ -8,8 +8,12 @@ idempotence) is the one that users get. Faults are scripted by operation::
     sink.flip("*.tar.gz")                                    # stored bytes differ from sent ones
     sink.crash_before(7)                                     # the process "dies" at the 7th call
     sink.hang("put")                                         # until sink.release()
+    sink.tear("*.tar.gz", at=100, error=OSError(), times=1)  # a stream of it breaks there
 
-Operations are ``probe put put_exclusive open list size delete sweep``; ``calls`` remembers them.
+Operations are those in ``OPERATIONS``; ``calls`` remembers them, and ``offsets`` where each
+``open`` began. ``"put_exclusive reply"`` (and ``"put reply"``) is the moment when the object is
+stored and the caller does not know it yet. A put whose data is interrupted by a crash leaves an
+unfinished upload behind, as S3 does: no key shows it, and ``sweep`` removes it.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from backup.sinks.base import Object, Sink
 from backup.stop import Stop
 
 CHUNK = 64 << 10
+OPERATIONS = ("probe", "put", "put_exclusive", "open", "list", "size", "delete", "sweep")
 
 
 class CrashError(BaseException):
@@ -64,10 +69,22 @@ class Held:
 
 
 @dataclass(slots=True)
+class Tear:
+    """Where a stream of an object breaks, with what, and how often."""
+
+    key: str
+    at: int
+    error: Exception
+    times: int | None
+
+
+@dataclass(slots=True)
 class Place:
     """What survives a crash: the objects. Several sinks may share one place."""
 
     objects: dict[str, Held] = field(default_factory=dict)
+    uploads: list[tuple[str, datetime]] = field(default_factory=list)
+    """Puts that have begun and not ended: key and begin."""
 
     def keys(self) -> list[str]:
         """The keys, sorted."""
@@ -90,7 +107,9 @@ class SimulatedSink(Sink):
         self.place = place or Place()
         self.clock = clock
         self.calls: list[tuple[str, str]] = []
+        self.offsets: list[int] = []
         self._faults: list[Fault] = []
+        self._tears: list[Tear] = []
         self._flips: list[str] = []
         self._crash_at: int | None = None
         self._released = threading.Event()
@@ -134,6 +153,10 @@ class SimulatedSink(Sink):
         """Store the last byte of matching objects wrong, and say nothing."""
         self._flips.append(key)
 
+    def tear(self, key: str, *, at: int, error: Exception, times: int | None = None) -> None:
+        """Let streams of matching objects break before the byte at that offset."""
+        self._tears.append(Tear(key, at, error, times))
+
     def crash_before(self, call: int) -> None:
         """Die before the call of that number, counted from 1; and at every later one."""
         self._crash_at = call
@@ -142,6 +165,7 @@ class SimulatedSink(Sink):
         """Forget the script."""
         self._faults.clear()
         self._flips.clear()
+        self._tears.clear()
         self._crash_at = None
 
     # -- the sink
@@ -151,10 +175,13 @@ class SimulatedSink(Sink):
             self.calls.append((operation, key))
             if self._crash_at is not None and len(self.calls) >= self._crash_at:
                 raise CrashError
+        self._strike(operation, key)
+
+    def _strike(self, operation: str, key: str) -> None:
         for fault in list(self._faults):
             fault.meet(operation, key)
 
-    def _keep(self, key: str, data: bytes) -> None:
+    def _keep(self, operation: str, key: str, data: bytes) -> None:
         if any(fnmatch(key, pattern) for pattern in self._flips) and data:
             data = data[:-1] + bytes([data[-1] ^ 1])
         with self._lock:
@@ -162,6 +189,7 @@ class SimulatedSink(Sink):
                 message = f"{self}: {key} exists"
                 raise ObjectExistsError(message)
             self.place.objects[key] = Held(data, self.clock())
+        self._strike(f"{operation} reply", key)
 
     def _held(self, key: str) -> Held:
         try:
@@ -175,17 +203,32 @@ class SimulatedSink(Sink):
 
     def _put(self, key: str, chunks: Iterable[bytes]) -> None:
         self._meet("put", key)
-        self._keep(key, b"".join(chunks))
+        upload = (key, self.clock())
+        self.place.uploads.append(upload)
+        try:
+            data = b"".join(chunks)
+        except Exception:
+            self.place.uploads.remove(upload)
+            raise
+        self.place.uploads.remove(upload)
+        self._keep("put", key, data)
 
     def _put_exclusive(self, key: str, data: bytes) -> None:
         self._meet("put_exclusive", key)
-        self._keep(key, data)
+        self._keep("put_exclusive", key, data)
 
     def _open(self, key: str, offset: int) -> Iterator[bytes]:
         self._meet("open", key)
+        self.offsets.append(offset)
         data = self._held(key).data
         for begin in range(offset, len(data), CHUNK):
-            yield data[begin : begin + CHUNK]
+            chunk = data[begin : begin + CHUNK]
+            for tear in self._tears:
+                if tear.times != 0 and fnmatch(key, tear.key) and 0 <= tear.at - begin < CHUNK:
+                    tear.times = None if tear.times is None else tear.times - 1
+                    yield chunk[: tear.at - begin]
+                    raise tear.error
+            yield chunk
 
     def _list(self, prefix: str) -> Iterator[Object]:
         self._meet("list", prefix)
@@ -204,7 +247,10 @@ class SimulatedSink(Sink):
 
     def _sweep(self, before: datetime) -> int:
         self._meet("sweep")
-        return 0
+        old = [upload for upload in self.place.uploads if upload[1] < before]
+        for upload in old:
+            self.place.uploads.remove(upload)
+        return len(old)
 
     def _translate(self, what: str, error: Exception) -> SinkError:
         return SinkError(f"{self}: cannot {what}: {error.__class__.__name__}: {error}")

@@ -5,6 +5,7 @@ Each kind's SDK is imported in its own file, and only when a URL asks for it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -14,6 +15,9 @@ from backup.sinks.base import Object, Sink
 from backup.stop import Stop
 
 __all__ = ["Object", "Sink", "SinkOptions", "open_sink"]
+
+_PLACE = re.compile(r"/[^/\0][^\0]*")
+"""An absolute path, but not of the root directory."""
 
 STALL_SECONDS = 60.0
 """A sink that moves no data for so long is dropped from the pass."""
@@ -34,12 +38,16 @@ def check_url(url: str) -> None:
     Raises:
         ConfigError: it is not a URL of a sink.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        message = f"{redacted(url)!r} is not a URL"
+        raise ConfigError(message, "give file:///directory") from error
     if parts.scheme != "file":
         message = f"{redacted(url)!r} has the scheme {parts.scheme!r}"
         raise ConfigError(message, "give file:///directory")
     path = unquote(parts.path)
-    if parts.netloc or not path.startswith("/") or path == "/" or ".." in path.split("/"):
+    if parts.netloc or _PLACE.fullmatch(path) is None or ".." in path.split("/"):
         message = f"{redacted(url)!r} is not a file URL"
         raise ConfigError(message, "give file:///directory, with three slashes")
     unknown = dict(parse_qsl(parts.query, keep_blank_values=True)).keys() - {"require_mount"}
@@ -71,7 +79,10 @@ def open_sink(
 
 def redacted(url: str) -> str:
     """Give a URL as it may be shown: without a user, a password or a query."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "<not a URL>"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

@@ -10,8 +10,10 @@ Rules:
   the same bytes are success.
 - What may be repeated safely is repeated here, once for all sinks, with jitter and within the
   run's :class:`~backup.stop.Stop`. ``put`` is not repeated as a whole: its chunks are gone.
-- A call that hangs is left behind after ``patience`` seconds.
-- A key is relative, plain ASCII, and checked on the way in; ``list`` gives nothing else out.
+- A call that hangs is left behind after ``patience`` seconds. ``put`` and ``open`` move data in
+  the caller's thread: whoever calls them watches them (:mod:`backup.streams`).
+- A key is a name, or a name in a directory ``journal-…``; plain ASCII; no deeper, as another
+  site's prefix may lie beneath. It is checked on the way in, and ``list`` gives nothing else out.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -38,10 +42,14 @@ from backup.streams import call
 R = TypeVar("R")
 
 ATTEMPTS = 4
+PAGE_OBJECTS = 1_000
+"""Objects of a listing for which a sink gets its ``patience`` anew: long is not stalled."""
+
 SMALL_BYTES = 16 << 20
 """The largest object that :meth:`Sink.read` takes into memory."""
 
-_KEY = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,254}/){0,8}[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+# At most 200 characters leave a sink room for a temporary name of its own (255 bytes).
+_KEY = re.compile(r"(?:journal-[A-Za-z0-9._-]{1,192}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +82,12 @@ class Sink(ABC):
         return self.url
 
     def probe(self) -> None:
-        """Find out whether backups can be stored here, without leaving anything."""
+        """Find out whether backups can be stored here, without leaving anything.
+
+        Raises:
+            ConfigError: this place must not be a sink.
+            SinkError: nothing can be stored.
+        """
         self._repeat("probe", self._probe)
 
     def put(self, key: str, chunks: Iterable[bytes]) -> None:
@@ -97,11 +110,13 @@ class Sink(ABC):
         try:
             self._repeat(f"store {_valid(key)}", lambda: self._put_exclusive(key, data))
         except ObjectExistsError:
-            if self.read(key) != data:
+            if self.size(key) != len(data) or self.read(key, limit=len(data)) != data:
                 raise
 
     def open(self, key: str, offset: int = 0) -> Generator[bytes, None, None]:
         """Read an object from ``offset`` on; a broken stream is taken up where it broke.
+
+        Only :data:`ATTEMPTS` in a row that give nothing are too many.
 
         Raises:
             ObjectMissingError: there is none.
@@ -114,11 +129,13 @@ class Sink(ABC):
                 with self._declared(f"read {_valid(key)}"):
                     for chunk in self._open(key, reached):
                         self._stop.check()
-                        reached += len(chunk)
-                        yield chunk
+                        if chunk:
+                            broken = 0
+                            reached += len(chunk)
+                            yield chunk
             except SinkError as error:
                 broken += 1
-                if not error.transient or broken >= ATTEMPTS:
+                if not _worth_repeating(error) or broken >= ATTEMPTS:
                     raise
                 self._stop.sleep(0.1 * 2**broken)
             else:
@@ -145,7 +162,7 @@ class Sink(ABC):
 
     def list(self, prefix: str = "") -> list[Object]:
         """List the objects whose keys begin with ``prefix``, by key."""
-        listing = self._repeat("list", lambda: list(self._list(prefix)))
+        listing = self._persist(lambda: list(self._pages(prefix)))
         return sorted((o for o in listing if _KEY.fullmatch(o.key)), key=lambda o: o.key)
 
     def size(self, key: str) -> int:
@@ -205,22 +222,33 @@ class Sink(ABC):
         except Exception as error:
             raise self._translate(what, error) from error
 
-    def _repeat(self, what: str, run: Callable[[], R]) -> R:
-        def once() -> R:
-            try:
-                with self._declared(what):
-                    return call(run, stop=self._stop, patience=self._patience)
-            except SinkStalledError as error:
-                message = f"{self}: cannot {what}: no answer for {self._patience:g} s"
-                raise SinkStalledError(message) from error
+    def _pages(self, prefix: str) -> Iterator[Object]:
+        objects = self._answer("list", lambda: self._list(prefix))
+        while page := self._answer("list", lambda: [*islice(objects, PAGE_OBJECTS)]):
+            yield from page
 
+    def _repeat(self, what: str, run: Callable[[], R]) -> R:
+        return self._persist(partial(self._answer, what, run))
+
+    def _persist(self, run: Callable[[], R]) -> R:
         return Retrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.1, max=5),
             retry=retry_if_exception(_worth_repeating),
             sleep=self._stop.sleep,
             reraise=True,
-        )(once)
+        )(run)
+
+    def _answer(self, what: str, run: Callable[[], R]) -> R:
+        def declared() -> R:
+            with self._declared(what):  # asks the sink too, so it belongs into the thread
+                return run()
+
+        try:
+            return call(declared, stop=self._stop, patience=self._patience)
+        except SinkStalledError as error:
+            message = f"{self}: cannot {what}: no answer for {self._patience:g} s"
+            raise SinkStalledError(message) from error
 
 
 def _worth_repeating(error: BaseException) -> bool:

@@ -6,13 +6,15 @@ Rules:
   directory, every byte flushed to the device, then a hard link, which is atomic *and* exclusive
   where a rename would overwrite; then the directory is flushed. (NFS may report a full disk only
   at ``fsync`` or ``close``: both are part of the put.)
-- A link whose reply was lost says "exists" although it is ours: the same inode is success.
+- A link whose reply was lost fails although it was made: the same inode is success, whatever the
+  error says. An archive whose directory cannot be flushed is taken back.
 - Owners, modes and times of files on the sink are never set: an NFS server that squashes root
   refuses that.
 - Reading drops the page cache first: what counts is what the device holds.
 - A file system without hard links is refused: nothing can be committed exclusively on it.
 - The directory must exist, and where a mount is required it must not lie on the root file system:
-  an unmounted volume must not swallow backups into the container's own layer.
+  an unmounted volume must not swallow backups into the container's own layer, nor look like a sink
+  without any. So this is asked before every put and listing, not once.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -41,12 +44,15 @@ from backup.model import CHUNK_BYTES
 from backup.sinks.base import Object, Sink
 from backup.stop import Stop
 
-_PART = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9._-]*\.[0-9a-f]{8}\.part")
-_FLUSH_BYTES = 64 << 20
+_PART = re.compile(r"(?:\.probe|journal-[^/]+/\.[A-Za-z0-9][A-Za-z0-9._-]*)\.[0-9a-f]{8}\.part")
+"""The path below the root of a temporary file of ours."""
+_BEGIN_BYTES = 8 << 20
+"""So often Linux is asked to begin writing back (what POSIX_FADV_DONTNEED does to dirty pages)."""
+_FLUSH_BYTES = 256 << 20
 """Flushed so often, a large object never has more than this left for its last flush."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_DENIED = {errno.EACCES, errno.EPERM}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _PASSING = {
     errno.ESTALE,
@@ -55,8 +61,11 @@ _PASSING = {
     errno.ENOTCONN,
     errno.ECONNRESET,
     errno.ECONNABORTED,
+    errno.ECONNREFUSED,
     errno.EHOSTDOWN,
     errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.EREMOTEIO,
     errno.EAGAIN,
     errno.EINTR,
     errno.EBUSY,
@@ -87,6 +96,7 @@ class FileSink(Sink):
 
     def _probe(self) -> None:
         self._require_place()
+        self._require_outside()
         probe, link = (self._root / f".probe.{secrets.token_hex(4)}.part" for _ in range(2))
         try:
             with _created(probe) as fd:
@@ -99,14 +109,17 @@ class FileSink(Sink):
                     path.unlink()
 
     def _require_place(self) -> None:
-        if not self._root.is_dir():
+        try:
+            is_directory = stat.S_ISDIR(self._root.stat().st_mode)
+        except FileNotFoundError:
             message = f"{self}: the directory does not exist"
-            raise SinkMissingError(message, "mount the volume there, or create the directory")
-        real, source = self._root.resolve(), self._source.resolve()
-        if real == source or source in real.parents:
-            message = f"{self}: lies inside the journals' own directory {source}"
-            raise ConfigError(message, "choose a directory outside BACKUP_SOURCE")
-        if self._require_mount and _mount_point(real) == Path("/"):
+            raise SinkMissingError(
+                message, "mount the volume there, or create the directory"
+            ) from None
+        if not is_directory:
+            message = f"{self}: is not a directory"
+            raise SinkMissingError(message, "name a directory, or mount the volume there")
+        if self._require_mount and _mount_point(self._root.resolve()) == Path("/"):
             message = f"{self}: nothing is mounted there"
             raise SinkMissingError(
                 message,
@@ -114,11 +127,36 @@ class FileSink(Sink):
                 "if backups really belong on the root file system",
             )
 
+    def _require_outside(self) -> None:
+        real, source = self._root.resolve(), self._source.resolve()
+        if real == source or source in real.parents:
+            message = f"{self}: lies inside the journals' own directory {source}"
+            raise ConfigError(message, "choose a directory outside BACKUP_SOURCE")
+
     # -- objects
 
     def _put(self, key: str, chunks: Iterable[bytes]) -> None:
+        final = self._store(key, chunks)
+        try:
+            _flush_directory(final.parent)
+        except OSError:
+            with suppress(OSError):
+                final.unlink()
+            raise
+
+    def _put_exclusive(self, key: str, data: bytes) -> None:
+        # Never taken back: another try may have found it meanwhile, and counted it as stored.
+        try:
+            final = self._store(key, (data,))
+        except FileExistsError:
+            _flush_directory((self._root / key).parent)  # it may be ours, of a try that failed here
+            raise
+        _flush_directory(final.parent)
+
+    def _store(self, key: str, chunks: Iterable[bytes]) -> Path:
+        self._require_place()
         final = self._root / key
-        self._make_directory(final.parent)
+        _make_directory(final.parent)
         part = final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
         try:
             with _created(part) as fd:
@@ -127,32 +165,20 @@ class FileSink(Sink):
         finally:
             with suppress(OSError):
                 part.unlink()
-        _flush_directory(final.parent)
-
-    def _put_exclusive(self, key: str, data: bytes) -> None:
-        self._put(key, (data,))
+        return final
 
     def _link(self, part: Path, final: Path) -> None:
         try:
             os.link(part, final, follow_symlinks=False)
-        except FileExistsError:
-            if not os.path.samestat(part.lstat(), final.lstat()):
-                raise
         except OSError as error:
+            if _are_same(part, final):
+                return
             if error.errno not in _NO_LINKS:
                 raise
             message = f"{self}: the file system makes no hard links ({error.strerror})"
             raise SinkUnsupportedError(
                 message, "use a file system with hard links: NFS, ext4, xfs; not FAT or SMB"
             ) from error
-
-    def _make_directory(self, directory: Path) -> None:
-        if not self._root.is_dir():
-            message = f"{self}: the directory is gone"
-            raise SinkMissingError(message, "is the volume still mounted?")
-        if not directory.is_dir():
-            directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-            _flush_directory(directory.parent)
 
     def _open(self, key: str, offset: int) -> Iterator[bytes]:
         fd = os.open(self._root / key, os.O_RDONLY | os.O_NOFOLLOW)
@@ -166,23 +192,33 @@ class FileSink(Sink):
             os.close(fd)
 
     def _list(self, prefix: str) -> Iterator[Object]:
-        for path, state in self._walk(self._root, ""):
-            if path.startswith(prefix) and not path.rpartition("/")[2].startswith("."):
-                yield Object(
-                    key=path,
-                    size_bytes=state.st_size,
-                    modified_at=datetime.fromtimestamp(state.st_mtime, UTC),
-                )
+        self._require_place()
+        for path, entry in self._walk(self._root, ""):
+            if path.startswith(prefix) and not entry.name.startswith("."):
+                with suppress(FileNotFoundError):
+                    state = entry.stat(follow_symlinks=False)
+                    yield Object(
+                        key=path,
+                        size_bytes=state.st_size,
+                        modified_at=datetime.fromtimestamp(state.st_mtime, UTC),
+                    )
 
-    def _walk(self, directory: Path, below: str) -> Iterator[tuple[str, os.stat_result]]:
+    def _walk(self, directory: Path, below: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
         with os.scandir(directory) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     if not below and entry.name.startswith("journal-"):
-                        yield from self._walk(directory / entry.name, f"{entry.name}/")
+                        yield from self._walk_journal(entry.name)
                 elif entry.is_file(follow_symlinks=False):
-                    with suppress(FileNotFoundError):
-                        yield below + entry.name, entry.stat(follow_symlinks=False)
+                    yield below + entry.name, entry
+
+    def _walk_journal(self, name: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        try:
+            yield from self._walk(self._root / name, f"{name}/")
+        except FileNotFoundError as error:
+            # Either it was removed, or the volume went away: looking again will tell.
+            message = f"{self}: {name} vanished while it was listed"
+            raise SinkUnavailableError(message, "is the volume still mounted?") from error
 
     def _size(self, key: str) -> int:
         return (self._root / key).lstat().st_size
@@ -195,11 +231,12 @@ class FileSink(Sink):
 
     def _sweep(self, before: datetime) -> int:
         swept = 0
-        for path, state in list(self._walk(self._root, "")):
-            is_part = _PART.fullmatch(path.rpartition("/")[2]) is not None
-            if is_part and state.st_mtime < before.timestamp():
-                (self._root / path).unlink(missing_ok=True)
-                swept += 1
+        parts = [(p, e) for p, e in self._walk(self._root, "") if _PART.fullmatch(p)]
+        for path, entry in parts:
+            with suppress(FileNotFoundError):
+                if entry.stat(follow_symlinks=False).st_mtime < before.timestamp():
+                    (self._root / path).unlink()
+                    swept += 1
         return swept
 
     # -- errors
@@ -207,7 +244,7 @@ class FileSink(Sink):
     def _translate(self, what: str, error: Exception) -> SinkError:
         if not isinstance(error, OSError):
             return SinkError(f"{self}: cannot {what}: {error.__class__.__name__}: {error}")
-        message = f"{self}: cannot {what}: {error.strerror}"
+        message = f"{self}: cannot {what}: {error.strerror or error!r}"
         if error.errno in {errno.ENOENT, errno.ENOTDIR}:
             return self._missing(message)
         for codes, kind, hint in self._meanings():
@@ -217,16 +254,20 @@ class FileSink(Sink):
 
     def _meanings(self) -> Iterator[tuple[set[int], type[SinkError], tuple[str, ...]]]:
         yield _FULL, SinkFullError, ("make room on the volume, or raise its quota",)
-        who = f"this process is uid {os.geteuid()} gid {os.getegid()}: let it write"
+        who = f"this process is uid {os.geteuid()} gid {os.getegid()}: give it access"
         yield _DENIED, SinkDeniedError, (who,)
+        yield {errno.EROFS}, SinkDeniedError, ("mount the volume so that it can be written",)
         yield _PASSING, SinkUnavailableError, ("is the file server up?",)
         yield {errno.EEXIST}, ObjectExistsError, ()
 
     def _missing(self, message: str) -> SinkError:
-        with suppress(OSError):
-            if self._root.is_dir():
-                return ObjectMissingError(message)
-        return SinkMissingError(message, "is the volume still mounted?")
+        try:
+            self._require_place()
+        except SinkMissingError as error:
+            return error
+        except OSError:
+            return SinkMissingError(message, "is the volume still mounted?")
+        return ObjectMissingError(message)
 
 
 @contextmanager
@@ -242,16 +283,32 @@ def _created(path: Path) -> Iterator[int]:
 
 
 def _write(fd: int, chunks: Iterable[bytes]) -> None:
-    unflushed = 0
+    written = begun = flushed = 0
     for chunk in chunks:
         view = memoryview(chunk)
         while view:
             view = view[os.write(fd, view) :]
-        unflushed += len(chunk)
-        if unflushed >= _FLUSH_BYTES:
+        written += len(chunk)
+        if written - begun >= _BEGIN_BYTES:
+            os.posix_fadvise(fd, begun, written - begun, os.POSIX_FADV_DONTNEED)
+            begun = written
+        if written - flushed >= _FLUSH_BYTES:
             os.fdatasync(fd)
-            unflushed = 0
+            flushed = written
     os.fsync(fd)
+
+
+def _make_directory(directory: Path) -> None:
+    if not directory.is_dir():
+        directory.mkdir(mode=0o750, exist_ok=True)
+        _flush_directory(directory.parent)
+
+
+def _are_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samestat(one.lstat(), other.lstat())
+    except OSError:
+        return False
 
 
 def _flush_directory(directory: Path) -> None:
@@ -269,7 +326,9 @@ def _mount_point(path: Path) -> Path:
     """Find the mount that holds a path, in ``/proc/self/mountinfo`` (proc(5)), field 5."""
     mounts = {
         Path(_unescaped(line.split()[4]))
-        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+        for line in Path("/proc/self/mountinfo")
+        .read_text(encoding="utf-8", errors="surrogateescape")
+        .splitlines()
     }
     return next(p for p in (path, *path.parents) if p in mounts or p == Path("/"))
 

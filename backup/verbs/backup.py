@@ -11,6 +11,9 @@ Rules:
   there is told in :mod:`backup.verbs.passes`.
 - A failure that may pass gets one second pass over the same bound, which must hash as the first
   did. A journal that changed under us, or has a hole, is read again; see :mod:`backup.journals`.
+- A directory without the file ``journal`` fails the run even where nobody expected that journal:
+  billing made it. Only one that was retired may stay behind empty.
+- The result names every journal that was expected or found, and for each one every sink.
 - A journal that is not what it was (``rewritten``, ``shrunk``) is stored in full, as evidence,
   and raises an alarm that every later manifest inherits until somebody acknowledges it.
 - One failing journal or sink never stops the others.
@@ -35,10 +38,12 @@ from backup.errors import (
     JournalMissingError,
     ManifestError,
     SinkError,
+    StopError,
 )
 from backup.journals import Capture, Discovery, capture, discover
 from backup.model import (
     Clock,
+    Consistency,
     Emit,
     Journal,
     Problem,
@@ -81,6 +86,8 @@ class Options:
     concurrency: int = 4
     deadline: timedelta = timedelta(hours=6)
     strategy: str = "direct"
+    consistency: Consistency = "live"
+    """``quiesced`` where it is certain that billing is stopped."""
     stall_seconds: float = STALL_SECONDS
     hole_seconds: float = HOLE_SECONDS
 
@@ -95,16 +102,19 @@ class JournalOutcome:
     size_bytes: int = 0
     records: int = 0
     omitted_tail_bytes: int = 0
+    is_empty: bool = False
+    """Whether the file ``journal`` gave no byte."""
     suspicion: str | None = None
     passed_over: tuple[tuple[str, str], ...] = ()
     """Entries of its directory that were not read, and what they are."""
     copies: tuple[Copy, ...] = ()
+    """One for each sink of the run; none where the journal could not even be captured."""
     problem: Problem | None = None
 
     @property
     def state(self) -> State:
         """One word for it."""
-        good = [c for c in self.copies if c.error is None]
+        good = [c for c in self.copies if c.is_held]
         if not self.found:
             return "missing"
         if not good:
@@ -113,7 +123,8 @@ class JournalOutcome:
             return "suspect"
         if len(good) < len(self.copies):
             return "partial"
-        return "backed up" if self.size_bytes else "empty"
+        is_shrunk = any(c.raised_alarm for c in good)
+        return "empty" if self.is_empty and not is_shrunk else "backed up"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +167,7 @@ class _Run:
         self._clock = clock
         self._emit = emit
         self._stop = stop
+        self._unopened: list[Copy] = []
         self._problems: list[Problem] = []
         self._warnings: list[Warned] = []
 
@@ -174,6 +186,8 @@ class _Run:
         expected = self._expected(targets)
         outcomes = self._missing(expected, found)
         outcomes += self._each(found.journals, targets, expected)
+        if not any(o.found or o.expected for o in outcomes):
+            self._fail(Problem.of(self._nothing()))
         self._sweep(targets)
         return BackupResult(
             run_id=self._options.run_id,
@@ -206,6 +220,7 @@ class _Run:
         for sink, result in zip(sinks, opened, strict=True):
             if isinstance(result, BackupError):
                 self._fail(_on_sink(result, sink=sink.url, held=bool(targets)))
+                self._unopened.append(Copy(sink=sink.url, error=result))
         return targets
 
     def _open_one(self, sink: Sink) -> Target | BackupError:
@@ -236,10 +251,12 @@ class _Run:
 
     def _sweep(self, targets: Sequence[Target]) -> None:
         before = self._clock() - max(SWEEP_GRACE, 2 * self._options.deadline)
-        for target in targets:
+        for target in (t for t in targets if t.given_up is None):
             try:
                 swept = target.catalog.sweep(target.listing, before=before)
-            except (SinkError, ManifestError) as error:
+            except StopError:
+                raise
+            except BackupError as error:
                 self._warn(f"old remains were not swept: {error.message}", sink=target.url)
                 continue
             if swept:
@@ -258,14 +275,6 @@ class _Run:
                 f"BACKUP_STATEFULSET={label} would back it up",
                 journal=name,
             )
-        for journal in found.journals:
-            for target in targets:
-                if target.listing.is_retired(journal.name):
-                    self._warn(
-                        "was retired and is back: it is no longer retired",
-                        journal=journal.name,
-                        sink=target.url,
-                    )
         self._speak_of_strangers(targets)
 
     def _speak_of_strangers(self, targets: Sequence[Target]) -> None:
@@ -296,8 +305,6 @@ class _Run:
         return promised | {j for j in known if j is not None}
 
     def _missing(self, expected: set[Journal], found: Discovery) -> list[JournalOutcome]:
-        if not (found.journals or expected):
-            self._fail(Problem.of(self._nothing()))
         return [
             self._lost(journal, expected=True, error=self._absent(journal))
             for journal in sorted(expected - set(found.journals))
@@ -311,16 +318,20 @@ class _Run:
             "set BACKUP_STATEFULSET if the StatefulSet has another name",
         )
 
-    def _absent(self, journal: Journal) -> JournalError:
-        return JournalError(
+    def _absent(self, journal: Journal) -> JournalMissingError:
+        return JournalMissingError(
             f"expected, but {self._options.source / journal.name} is not there",
             "is its volume mounted? a journal that is gone for good is told by: "
             f"journal-backup retire {journal}",
         )
 
     def _lost(self, journal: Journal, *, expected: bool, error: JournalError) -> JournalOutcome:
-        problem = self._fail(Problem.of(error, journal=journal.name))
-        return JournalOutcome(journal=journal.name, expected=expected, found=False, problem=problem)
+        return JournalOutcome(
+            journal=journal.name,
+            expected=expected,
+            found=not isinstance(error, JournalMissingError),
+            problem=self._fail(Problem.of(error, journal=journal.name)),
+        )
 
     # -- journals
 
@@ -331,12 +342,9 @@ class _Run:
         captured: list[Capture] = []
         for journal in journals:
             try:
-                captured.append(
-                    call(partial(capture, self._options.source, journal), stop=self._stop)
-                )
+                captured.append(self._captured(journal))
             except JournalError as error:
-                lost = self._lost(journal, expected=journal in expected, error=error)
-                outcomes.append(replace(lost, found=not isinstance(error, JournalMissingError)))
+                outcomes.append(self._unread(journal, targets, expected, error))
         small = [c for c in captured if c.size_bytes <= SMALL_JOURNAL_BYTES]
         large = [c for c in captured if c.size_bytes > SMALL_JOURNAL_BYTES]
         one = partial(self._one, targets=targets, expected=expected)
@@ -344,16 +352,32 @@ class _Run:
         outcomes += spread(one, large, limit=1, stop=self._stop)
         return outcomes
 
-    def _one(
-        self, found: Capture, *, targets: list[Target], expected: set[Journal]
-    ) -> JournalOutcome:
-        name = found.journal.name
-        outcome = JournalOutcome(
-            journal=name,
-            expected=found.journal in expected,
-            found=True,
-            size_bytes=found.size_bytes,
+    def _captured(self, journal: Journal) -> Capture:
+        look = partial(
+            capture,
+            self._options.source,
+            journal,
+            clock=self._clock,
+            consistency=self._options.consistency,
         )
+        return call(look, stop=self._stop)
+
+    def _unread(
+        self,
+        journal: Journal,
+        targets: Sequence[Target],
+        expected: set[Journal],
+        error: JournalError,
+    ) -> JournalOutcome:
+        is_retired = any(t.listing.is_retired(journal.name) for t in targets)
+        if isinstance(error, JournalMissingError) and is_retired and journal not in expected:
+            self._warn(f"is retired, and {error.message}", journal=journal.name)
+            return JournalOutcome(journal=journal.name, expected=False, found=False)
+        return self._lost(journal, expected=journal in expected, error=error)
+
+    def _one(
+        self, found: Capture, *, targets: Sequence[Target], expected: set[Journal]
+    ) -> JournalOutcome:
         work = JournalBackup(
             found,
             targets,
@@ -362,20 +386,26 @@ class _Run:
             emit=self._emit,
             stop=self._stop,
         )
-        try:
-            copies = work.perform()
-        except JournalError as error:
-            return replace(outcome, problem=self._fail(Problem.of(error, journal=name)))
-        self._judge(name, work.found, copies)
-        return replace(
-            outcome,
+        copies = work.perform()
+        outcome = JournalOutcome(
+            journal=found.journal.name,
+            expected=found.journal in expected,
+            found=True,
             size_bytes=work.found.size_bytes,
             records=work.records,
             omitted_tail_bytes=work.found.main.omitted_tail_bytes,
+            is_empty=not work.found.main.size_bytes,
             suspicion=work.found.suspicion,
             passed_over=tuple((encode_name(p), kind) for p, kind in work.found.passed_over),
-            copies=tuple(copies),
+            copies=(*copies, *self._unopened),
         )
+        self._judge_copies(outcome.journal, copies, problem=work.problem)
+        if work.problem is not None:
+            problem = Problem.of(work.problem, journal=outcome.journal)
+            return replace(outcome, problem=self._fail(problem))
+        self._judge_reading(outcome, work.found)
+        self._welcome_back(outcome, targets)
+        return outcome
 
     def _pass_options(self) -> PassOptions:
         options = self._options
@@ -390,15 +420,18 @@ class _Run:
             hole_seconds=options.hole_seconds,
         )
 
-    def _judge(self, journal: str, found: Capture, copies: Sequence[Copy]) -> None:
-        held = [c for c in copies if c.error is None]
+    def _judge_copies(
+        self, journal: str, copies: Sequence[Copy], *, problem: BackupError | None
+    ) -> None:
+        is_held = any(c.is_held for c in copies)
         for copy in copies:
-            for problem in copy.problems:
-                self._fail(problem)
-            if copy.error is not None:
-                self._fail(_on_sink(copy.error, journal=journal, sink=copy.sink, held=bool(held)))
-            elif copy.alarms:
-                self._fail(_alarm(journal, copy))
+            for damage in copy.problems:
+                self._fail(damage)
+            if copy.error is None:
+                if copy.alarms:
+                    self._fail(_alarm(journal, copy))
+            elif copy.error is not problem:
+                self._fail(_on_sink(copy.error, journal=journal, sink=copy.sink, held=is_held))
         if not copies:
             self._fail(
                 Problem(
@@ -407,17 +440,36 @@ class _Run:
                     journal=journal,
                 )
             )
-        if found.suspicion is not None:
+
+    def _judge_reading(self, outcome: JournalOutcome, found: Capture) -> None:
+        journal = outcome.journal
+        if outcome.suspicion is not None:
             self._fail(
                 Problem(
                     exit_code=JournalError.exit_code,
-                    message=f"suspect: {found.suspicion}",
+                    message=f"suspect: {outcome.suspicion}",
                     hints=("look at the journal where billing runs; tell Deepgram if it stays",),
                     journal=journal,
                 )
             )
-        if not found.main.size_bytes:
+        elif found.main.torn_tail_bytes:
+            torn = found.main.torn_tail_bytes
+            self._warn(f"ends in the middle of a record: {torn} bytes, kept", journal=journal)
+        elif outcome.state == "empty":
             self._warn("is empty: no complete record yet", journal=journal)
+        if found.odd:
+            odd = ", ".join(f"{encode_name(path)} is {kind}" for path, kind in found.odd)
+            self._warn(f"was backed up without what is no file: {odd}", journal=journal)
+
+    def _welcome_back(self, outcome: JournalOutcome, targets: Sequence[Target]) -> None:
+        held = {c.sink for c in outcome.copies if c.is_held}
+        for target in targets:
+            if target.url in held and target.listing.is_retired(outcome.journal):
+                self._warn(
+                    "was retired and is back: it is no longer retired",
+                    journal=outcome.journal,
+                    sink=target.url,
+                )
 
 
 def _on_sink(error: BackupError, *, sink: str, held: bool, journal: str | None = None) -> Problem:
@@ -429,8 +481,11 @@ def _on_sink(error: BackupError, *, sink: str, held: bool, journal: str | None =
 
 
 def _alarm(journal: str, copy: Copy) -> Problem:
-    raised = copy.id in copy.alarms
-    how = f"was {copy.continuity} since its last backup" if raised else "has a standing alarm"
+    how = (
+        f"was {copy.continuity} since its last backup"
+        if copy.raised_alarm
+        else "has a standing alarm"
+    )
     return Problem(
         exit_code=ALARM,
         message=f"{how}: {', '.join(copy.alarms)}",

@@ -3,8 +3,9 @@
 Rules:
 
 - Archives are read in the manifest's order, each once, as streams; memory stays constant.
-- A member must be one that the manifest names, of exactly the length it names; so nobody can make
-  a reader write more than the manifest says, whatever an archive claims. (An archive that is
+- A member must be one that the manifest names, of exactly the length it names, and come when its
+  file has reached exactly its offset; so nobody can make a reader write more than the manifest
+  says, or in another order, whatever an archive claims. (An archive that is
   shared with an earlier backup may hold files that this one does not name: they are passed over.)
 - Every archive's and every file's size and SHA-256 is compared. The last of these comparisons
   happens when the last file ends: only a generator that ended without an error has proved all.
@@ -70,8 +71,9 @@ def _pieces(
                 _require_shared(manifest, archive, entry)
                 continue
             file, segment = place
-            _require_length(entry, segment)
-            yield Piece(file, segment, digests[file.path].over(content))
+            digest = digests[file.path]
+            _require_fit(entry, segment, digest.size_bytes)
+            yield Piece(file, segment, digest.over(content))
         _require_all_found(wanted)
         _require_same(archive, whole)
     except ArchiveError as error:
@@ -95,9 +97,12 @@ def _require_shared(manifest: Manifest, archive: Archive, entry: Entry) -> None:
         raise ArchiveError(message)
 
 
-def _require_length(entry: Entry, segment: Segment) -> None:
+def _require_fit(entry: Entry, segment: Segment, reached: int) -> None:
     if entry.size_bytes != segment.length:
         message = f"member {entry.name!r} has {entry.size_bytes} bytes, not {segment.length}"
+        raise ArchiveError(message)
+    if reached != segment.offset:
+        message = f"member {entry.name!r} comes at byte {reached} of its file, not {segment.offset}"
         raise ArchiveError(message)
 
 

@@ -5,16 +5,21 @@ Rules:
 - ``list`` costs one listing a sink and reads no manifest unless asked for more.
 - ``verify`` trusts nothing: the manifest is parsed, its link to its predecessor is compared, the
   checksum file must say the same, every archive is read and hashed; ``deep`` also takes the
-  archives apart, hashes every file and parses every record.
+  archives apart, hashes every file, parses every record and counts them.
 - A finding is a fact about one backup on one sink. Verifying goes on after it: the reader gets
-  all of them.
+  all of them. What could not be read is no finding but a problem, and such a backup is never
+  among the verified ones.
+- A sink that has stopped answering is not asked once more for each of its backups.
+- No verb succeeds because there was nothing to look at: a journal that nobody knows, and a
+  verification of nothing, are errors.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
@@ -25,17 +30,35 @@ from backup.errors import (
     ObjectMissingError,
     SelectorError,
     SinkError,
+    SinkStalledError,
     StopError,
     UnsupportedFormatError,
 )
 from backup.manifest import Archive, Manifest
-from backup.model import Continuity, Digest, Emit, Problem, Progressed, id_time
-from backup.records import Checker
+from backup.model import (
+    JOURNAL_FILE,
+    Continuity,
+    Digest,
+    Emit,
+    Problem,
+    Progressed,
+    decode_name,
+    id_time,
+)
+from backup.records import Checker, Count
 from backup.sinks import STALL_SECONDS, Sink
 from backup.stop import Stop
 from backup.streams import call, prefetch
 from backup.verbs.extraction import extract
-from backup.verbs.selection import Chosen, Shelf, open_shelves, select
+from backup.verbs.selection import (
+    NEEDS_A_LOOK,
+    Chosen,
+    Shelf,
+    known_journals,
+    no_backups,
+    open_shelves,
+    select,
+)
 
 # -- list
 
@@ -71,7 +94,8 @@ class ListResult:
 
     backups: tuple[Row, ...]
     not_backups: int
-    """Objects without a manifest: what interruptions left, or a run that is under way."""
+    """Objects without a manifest, but for the tombstones of pruned backups: what interruptions
+    left, or a run that is under way."""
     problems: tuple[Problem, ...]
 
     @property
@@ -86,29 +110,26 @@ def list_backups(
     """List the backups of all journals, or of one.
 
     Raises:
+        SelectorError: no sink has a backup of the given journal.
         SinkError: no sink answers.
     """
-    shelves, problems = open_shelves(sinks)
+    shelves, problems = open_shelves(sinks, emit=emit)
     held: dict[tuple[str, str], list[Chosen]] = defaultdict(list)
+    names = known_journals(shelves, journal)
     for shelf in shelves:
-        for backup in shelf.listing.every():
-            if journal in {None, backup.journal}:
-                held[backup.journal, backup.id].append(Chosen(shelf, backup))
-    rows: list[Row] = []
-    for _, copies in sorted(held.items()):
-        details = None
-        if long:
-            try:
-                details = _details(copies[0])
-            except (IntegrityError, UnsupportedFormatError) as error:
-                problems.append(_problem(error, copies[0]))
-        rows.append(_row(copies, details))
-    for problem in problems:
-        emit(problem)
+        for backup in (b for name in names for b in shelf.listing.backups(name)):
+            held[backup.journal, backup.id].append(Chosen(shelf, backup))
+    reader = _DetailReader(shelves, emit)
+    rows = [_row(c, reader.read(c) if long else None) for _, c in sorted(held.items())]
     return ListResult(
         backups=tuple(rows),
-        not_backups=sum(len(b.objects) for s in shelves for b in s.listing.remains()),
-        problems=tuple(problems),
+        not_backups=sum(
+            len(b.objects)
+            for s in shelves
+            for b in s.listing.remains()
+            if journal in {None, b.journal} and "pruned" not in b.marks
+        ),
+        problems=(*problems, *reader.problems),
     )
 
 
@@ -125,6 +146,37 @@ def _row(copies: Sequence[Chosen], details: Details | None) -> Row:
     )
 
 
+class _DetailReader:
+    """Reads manifests from the first sink that has a good copy of each."""
+
+    def __init__(self, shelves: Sequence[Shelf], emit: Emit) -> None:
+        self.problems: list[Problem] = []
+        self._emit = emit
+        self._answering = {shelf.url for shelf in shelves}
+
+    def read(self, copies: Sequence[Chosen]) -> Details | None:
+        """Give what one of the copies says; None if none can be read."""
+        for copy in copies:
+            if copy.shelf.url not in self._answering:
+                continue
+            try:
+                return _details(copy)
+            except SinkError as error:
+                if not isinstance(error, ObjectMissingError):  # else removed since it was listed
+                    self._answering.discard(copy.shelf.url)
+                self._note(error, copy, NEEDS_A_LOOK if self._answering else None)
+            except (IntegrityError, UnsupportedFormatError) as error:
+                self._note(error, copy, None)
+        return None
+
+    def _note(self, error: BackupError, copy: Chosen, exit_code: int | None) -> None:
+        problem = Problem.of(
+            error, journal=copy.backup.journal, sink=copy.shelf.url, exit_code=exit_code
+        )
+        self.problems.append(problem)
+        self._emit(problem)
+
+
 def _details(chosen: Chosen) -> Details:
     catalog, backup = chosen.shelf.catalog, chosen.backup
     manifest, _ = catalog.manifest(backup.journal, backup.id)
@@ -135,10 +187,6 @@ def _details(chosen: Chosen) -> Details:
         suspect=manifest.suspect,
         alarms=catalog.standing_alarms(manifest, chosen.shelf.listing),
     )
-
-
-def _problem(error: BackupError, chosen: Chosen) -> Problem:
-    return Problem.of(error, journal=chosen.backup.journal, sink=chosen.shelf.url)
 
 
 # -- show
@@ -172,15 +220,20 @@ def show(sinks: Sequence[Sink], selector: str, *, journal: str | None, emit: Emi
         IntegrityError: its manifest is damaged.
         SinkError: no sink answers.
     """
-    shelves, problems = open_shelves(sinks)
+    shelves, problems = open_shelves(sinks, emit=emit)
     found, without = select(shelves, selector, journal=journal)
-    if len(found) != 1:
-        found = [_only(found, without)]
+    if len(found) + len(without) > 1:
+        names = ", ".join(
+            sorted([c.backup.journal for c in found] + [str(p.journal) for p in without])
+        )
+        message = f"{len(found) + len(without)} journals have backups: {names}"
+        raise SelectorError(message, "name one with --journal")
+    if without:
+        message = f"{without[0].journal} {without[0].message}"
+        raise SelectorError(message, *without[0].hints)
     chosen = found[0]
     catalog, backup, listing = chosen.shelf.catalog, chosen.backup, chosen.shelf.listing
     manifest, digest = catalog.manifest(backup.journal, backup.id)
-    for problem in problems:
-        emit(problem)
     return ShowResult(
         sink=chosen.shelf.url,
         also_on=tuple(
@@ -197,15 +250,6 @@ def show(sinks: Sequence[Sink], selector: str, *, journal: str | None, emit: Emi
         against=catalog.why_not_good(backup, listing),
         problems=tuple(problems),
     )
-
-
-def _only(found: Sequence[Chosen], without: Sequence[Problem]) -> Chosen:
-    if without:
-        message = f"{without[0].journal} {without[0].message}"
-        raise SelectorError(message, *without[0].hints)
-    names = ", ".join(c.backup.journal for c in found)
-    message = f"{len(found)} journals have a latest backup: {names}"
-    raise SelectorError(message, "name one with --journal")
 
 
 # -- verify
@@ -262,37 +306,29 @@ def verify(
         SelectorError: the selector matches none or several.
         SinkError: no sink answers.
     """
-    shelves, problems = open_shelves(sinks)
+    shelves, problems = open_shelves(sinks, emit=emit)
     chosen, without = _to_verify(shelves, selector, journal)
-    problems += without
-    for problem in problems:
+    for problem in without:
         emit(problem)
-    verifier = _Verifier(deep=deep, emit=emit, stop=stop)
-    results: list[Verified] = []
-    for choice in chosen:
-        result = call(partial(verifier.verify, choice), stop=stop)
-        results.append(result)
-        for finding in result.findings:
-            problem = Problem(
-                exit_code=IntegrityError.exit_code,
-                message=f"{result.id}: {finding}",
-                journal=result.journal,
-                sink=result.sink,
-            )
-            problems.append(problem)
-            emit(problem)
-    return VerifyResult(backups=tuple(results), problems=tuple(problems) + tuple(verifier.problems))
+    verifier = _Verifier(deep=deep, emit=emit, stop=stop, problems=problems + without)
+    results = [call(partial(verifier.verify, choice), stop=stop) for choice in chosen]
+    return VerifyResult(
+        backups=tuple(r for r in results if r is not None), problems=tuple(verifier.problems)
+    )
 
 
 def _to_verify(
     shelves: Sequence[Shelf], selector: str | None, journal: str | None
 ) -> tuple[list[Chosen], list[Problem]]:
     if selector is None:
+        names = known_journals(shelves, journal)
+        if not names:
+            raise no_backups()
         return [
             Chosen(shelf, backup)
             for shelf in shelves
-            for backup in shelf.listing.every()
-            if journal in {None, backup.journal}
+            for name in names
+            for backup in shelf.listing.backups(name)
         ], []
     chosen, without = select(shelves, selector, journal=journal)
     everywhere = [
@@ -312,96 +348,118 @@ class _Verifier:
     deep: bool
     emit: Emit
     stop: Stop
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Problem]
     _hashed: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
+    _silent: set[str] = field(default_factory=set)
 
-    def verify(self, chosen: Chosen) -> Verified:
-        backup = chosen.backup
-        result = partial(Verified, journal=backup.journal, id=backup.id, sink=chosen.shelf.url)
+    def verify(self, chosen: Chosen) -> Verified | None:
+        """Verify one backup; None if it could not be read, which is a problem then."""
+        self.stop.check()
+        if chosen.shelf.url in self._silent:
+            return None
+        noted, findings = len(self.problems), _Findings()
+        result = self._examine(chosen, findings)
+        if len(self.problems) > noted and not findings:
+            return None
+        for finding in findings:
+            self._tell(IntegrityError.exit_code, finding, chosen)
+        return replace(result, findings=tuple(findings))
+
+    def _examine(self, chosen: Chosen, findings: _Findings) -> Verified:
+        backup, catalog = chosen.backup, chosen.shelf.catalog
+        result = Verified(journal=backup.journal, id=backup.id, sink=chosen.shelf.url, findings=())
         try:
-            manifest, _ = chosen.shelf.catalog.manifest(backup.journal, backup.id)
+            manifest, _ = catalog.manifest(backup.journal, backup.id)
         except IntegrityError as error:
-            return result(findings=(error.message,))
+            findings.append(error.message)
+            return result
         except (SinkError, UnsupportedFormatError) as error:
             self._note(error, chosen)
-            return result(findings=())
-        findings = [*self._chain(chosen, manifest), *self._checksums(chosen, manifest)]
-        records = None
-        if self.deep:
-            records = self._deep(chosen, manifest, findings)
-        else:
-            findings += self._archives(chosen, manifest)
-        return result(
-            findings=tuple(findings),
+            return result
+        with self._noting(chosen, findings):
+            self._chain(chosen, manifest, findings)
+        with self._noting(chosen, findings):
+            self._checksums(chosen, manifest, findings)
+        so_far = len(findings)
+        records = self._deep(chosen, manifest, findings) if self.deep else None
+        if not self.deep or (records is None and len(findings) > so_far):  # which, if not all?
+            self._archives(chosen, manifest, findings)
+        return replace(
+            result,
             archive_bytes=manifest.archive_bytes,
             records=records,
             suspect=manifest.suspect,
-            alarms=chosen.shelf.catalog.standing_alarms(manifest, chosen.shelf.listing),
+            alarms=catalog.standing_alarms(manifest, chosen.shelf.listing),
         )
 
-    def _note(self, error: BackupError, chosen: Chosen) -> None:
-        problem = _problem(error, chosen)
-        self.problems.append(problem)
-        self.emit(problem)
-
-    def _try(self, chosen: Chosen, check: Callable[[], str | None]) -> Iterator[str]:
-        """Run a check; what it says and what is damaged are findings, the rest is a problem."""
+    @contextmanager
+    def _noting(self, chosen: Chosen, findings: _Findings) -> Iterator[None]:
+        """Take what is damaged or missing as a finding, and what cannot be read as a problem."""
         try:
-            finding = check()
+            yield
         except StopError:
             raise
         except (IntegrityError, ObjectMissingError) as error:
-            finding = error.message
+            findings.append(error.message)
         except BackupError as error:
             self._note(error, chosen)
-            return
-        if finding is not None:
-            yield finding
 
-    def _chain(self, chosen: Chosen, manifest: Manifest) -> Iterator[str]:
+    def _note(self, error: BackupError, chosen: Chosen) -> None:
+        message = error.message
+        if isinstance(error, SinkStalledError):
+            self._silent.add(chosen.shelf.url)
+            message += "; the backups after it on this sink were not verified"
+        self._tell(error.exit_code, message, chosen, error.hints)
+
+    def _tell(
+        self, exit_code: int, message: str, chosen: Chosen, hints: Sequence[str] = ()
+    ) -> None:
+        problem = Problem(
+            exit_code=exit_code,
+            message=f"{chosen.backup.id}: {message}",
+            hints=tuple(hints),
+            journal=chosen.backup.journal,
+            sink=chosen.shelf.url,
+        )
+        self.problems.append(problem)
+        self.emit(problem)
+
+    def _chain(self, chosen: Chosen, manifest: Manifest, findings: _Findings) -> None:
         previous = manifest.previous
         if previous is None:
             return
         catalog, listing = chosen.shelf.catalog, chosen.shelf.listing
         before = listing.find(manifest.journal, previous.id)
+        if before is not None and before.has_manifest:
+            found: str | None = catalog.manifest_sha256(manifest.journal, previous.id)
+        elif before is not None and "pruned" in before.marks:
+            found = catalog.pruned_sha256(manifest.journal, previous.id)
+        else:
+            findings.append(f"its predecessor {previous.id} is gone, and nobody pruned it")
+            return
+        if found != previous.manifest_sha256:
+            findings.append(f"its predecessor {previous.id} is not the one it was made after")
 
-        def check() -> str | None:
-            if before is not None and before.has_manifest:
-                found: str | None = catalog.manifest_sha256(manifest.journal, previous.id)
-            elif before is not None and "pruned" in before.marks:
-                found = catalog.pruned_sha256(manifest.journal, previous.id)
-            else:
-                return f"its predecessor {previous.id} is gone, and nobody pruned it"
-            if found != previous.manifest_sha256:
-                return f"its predecessor {previous.id} is not the one it was made after"
-            return None
-
-        yield from self._try(chosen, check)
-
-    def _checksums(self, chosen: Chosen, manifest: Manifest) -> Iterator[str]:
+    def _checksums(self, chosen: Chosen, manifest: Manifest, findings: _Findings) -> None:
         key = checksum_key(manifest.journal, manifest.id)
+        if chosen.shelf.catalog.read(key) != checksums(manifest.archives):
+            findings.append(f"{key} is not right")
 
-        def check() -> str | None:
-            held = chosen.shelf.catalog.sink.read(key)
-            return None if held == checksums(manifest.archives) else f"{key} is not right"
-
-        yield from self._try(chosen, check)
-
-    def _archives(self, chosen: Chosen, manifest: Manifest) -> Iterator[str]:
+    def _archives(self, chosen: Chosen, manifest: Manifest, findings: _Findings) -> None:
         for archive in manifest.archives:
-            yield from self._try(chosen, partial(self._archive, chosen, archive))
+            with self._noting(chosen, findings):
+                self._archive(chosen, archive, findings)
 
-    def _archive(self, chosen: Chosen, archive: Archive) -> str | None:
+    def _archive(self, chosen: Chosen, archive: Archive, findings: _Findings) -> None:
         place = (chosen.shelf.url, archive.key)
         if place not in self._hashed:
             self._hashed[place] = self._hash(chosen, archive)
         size, sha256 = self._hashed[place]
-        if (size, sha256) == (archive.size_bytes, archive.sha256):
-            return None
-        return (
-            f"{archive.key} holds {size} bytes with SHA-256 {sha256},"
-            f" not {archive.size_bytes} with {archive.sha256}"
-        )
+        if (size, sha256) != (archive.size_bytes, archive.sha256):
+            findings.append(
+                f"{archive.key} holds {size} bytes with SHA-256 {sha256},"
+                f" not {archive.size_bytes} with {archive.sha256}"
+            )
 
     def _hash(self, chosen: Chosen, archive: Archive) -> tuple[int, str]:
         digest = Digest()
@@ -411,29 +469,40 @@ class _Verifier:
             self._progress(chosen.backup, digest.size_bytes, archive.size_bytes)
         return digest.size_bytes, digest.sha256
 
-    def _deep(self, chosen: Chosen, manifest: Manifest, findings: list[str]) -> int:
-        checker = Checker()
-
-        def check() -> str | None:
-            done = 0
+    def _deep(self, chosen: Chosen, manifest: Manifest, findings: _Findings) -> int | None:
+        """Take the archives apart; None if that was not possible to the end."""
+        checker, done = Checker(), 0
+        records: int | None = None
+        with self._noting(chosen, findings):
             for piece in extract(chosen.shelf.catalog, manifest, stop=self.stop):
-                holds_records = piece.file.path == "journal"
+                holds_records = decode_name(piece.file.path) == JOURNAL_FILE
                 for chunk in piece.content:
                     if holds_records:
                         checker.update(chunk)
                     done += len(chunk)
                     self._progress(chosen.backup, done, manifest.size_bytes)
-            return None
+            records = self._records(checker.finish(), manifest, findings)
+        return records  # noqa: RET504 - the block may have ended before it had any
 
-        findings += self._try(chosen, check)
-        count = checker.finish()
-        if count.bad and not findings:
+    def _records(self, count: Count, manifest: Manifest, findings: _Findings) -> int:
+        if count.bad:
             findings.append(
                 f"{count.bad} of {count.records} records are not JSON objects,"
                 f" the first at byte {count.first_bad_offset}"
             )
+        recorded = sum(f.records for f in manifest.files if decode_name(f.path) == JOURNAL_FILE)
+        if recorded != count.records:
+            findings.append(f"the manifest counts {recorded} records, not {count.records}")
         return count.records
 
     def _progress(self, backup: Backup, done: int, total: int) -> None:
         subject = f"{backup.journal} {backup.id}"
         self.emit(Progressed(verb="verify", subject=subject, done_bytes=done, total_bytes=total))
+
+
+class _Findings(list[str]):
+    """What is wrong with one backup; nothing is said twice."""
+
+    def append(self, finding: str) -> None:
+        if finding not in self:
+            super().append(finding)

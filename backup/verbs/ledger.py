@@ -4,7 +4,9 @@ Rules:
 
 - A mark is an object of its own beside the manifest, which is never changed. It goes to every
   sink that has what it speaks of.
-- An alarm stands until somebody acknowledges the backup that raised it.
+- An alarm stands until somebody acknowledges the backup that raised it. Doing so again is fine.
+- A sink that cannot be marked is a problem, a smaller one if another took the mark: the alarm still
+  stands there, the journal is still expected there, and so the answer has to be given once more.
 - Retiring marks a journal's latest backup: from then on the journal is not expected. A newer
   backup, should the journal return, carries no such mark, and so it is expected again.
 """
@@ -12,13 +14,13 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from backup.errors import SelectorError, SinkError
+from backup.errors import BackupError, SelectorError, SinkError, UnsupportedFormatError
 from backup.manifest import Mark, MarkKind
 from backup.model import Clock, Emit, Problem
 from backup.sinks import Sink
-from backup.verbs.selection import Shelf, open_shelves
+from backup.verbs.selection import NEEDS_A_LOOK, Shelf, known_journals, open_shelves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,7 @@ class _Place:
     shelf: Shelf
     journal: str
     id: str
+    is_marked: bool = False
 
 
 def acknowledge(
@@ -76,26 +79,42 @@ def acknowledge(
         SelectorError: no such alarm was raised, or several match.
         SinkError: no sink answers.
     """
-    shelves, problems = open_shelves(sinks)
-    alarms = [p for shelf in shelves for p in _alarms(shelf)]
+    shelves, problems = open_shelves(sinks, emit=emit)
+
+    def tell(error: BackupError, place: str, journal: str) -> None:
+        problems.append(Problem.of(error, journal=journal, sink=place, exit_code=NEEDS_A_LOOK))
+        emit(problems[-1])
+
+    alarms = [p for shelf in shelves for p in _alarms(shelf, tell)]
     matches = [p for p in alarms if selector and p.id.startswith(selector)]
+    matches = [p for p in matches if not p.is_marked] or matches
+    names = sorted({f"{p.journal} {p.id}" for p in matches})
+    if len(names) > 1:
+        message = f"several alarms match {selector!r}"
+        raise SelectorError(message, *names)
     if not matches:
         message = f"no alarm matches {selector!r}"
-        known = sorted({f"{p.journal} {p.id}" for p in alarms})
-        raise SelectorError(message, *(known or ["no alarm was raised: see list --long"]))
-    if len({p.id for p in matches}) > 1:
-        message = f"several alarms match {selector!r}"
-        raise SelectorError(message, *sorted({f"{p.journal} {p.id}" for p in matches}))
+        standing = sorted({f"{p.journal} {p.id}" for p in alarms if not p.is_marked})
+        raise SelectorError(message, *(standing or ["no alarm stands: see list --long"]))
     return _mark_all("acknowledged", matches, problems, by=by, note=note, clock=clock, emit=emit)
 
 
-def _alarms(shelf: Shelf) -> Iterator[_Place]:
-    """Find the alarms that the latest manifests of a sink carry, acknowledged or not."""
-    for journal in shelf.listing.journals:
-        newest, _ = shelf.catalog.newest(journal, shelf.listing)
-        if newest is not None:
-            for alarm in newest[0].alarms:
-                yield _Place(shelf, journal, alarm)
+def _alarms(shelf: Shelf, tell: Callable[[BackupError, str, str], None]) -> Iterator[_Place]:
+    """Find the alarms of a sink: those its latest manifests carry, and those answered before."""
+    listing = shelf.listing
+    for journal in listing.journals:
+        answered = {i for i in listing.ids(journal) if listing.has_mark(journal, i, "acknowledged")}
+        carried: set[str] = set()
+        try:
+            newest, damaged = shelf.catalog.newest(journal, listing)
+        except (SinkError, UnsupportedFormatError) as error:
+            tell(error, shelf.url, journal)
+        else:
+            for damage in damaged:
+                tell(damage, shelf.url, journal)
+            carried = set(newest[0].alarms if newest else ())
+        for alarm in sorted(carried | answered):
+            yield _Place(shelf, journal, alarm, is_marked=alarm in answered)
 
 
 def retire(
@@ -113,16 +132,13 @@ def retire(
         SelectorError: no sink knows the journal.
         SinkError: no sink answers.
     """
-    shelves, problems = open_shelves(sinks)
+    shelves, problems = open_shelves(sinks, emit=emit)
+    known_journals(shelves, journal)
     places = [
-        _Place(shelf, journal, backups[-1].id)
+        _Place(shelf, journal, backups[-1].id, is_marked=shelf.listing.is_retired(journal))
         for shelf in shelves
         if (backups := shelf.listing.backups(journal))
     ]
-    if not places:
-        known = sorted({name for shelf in shelves for name in shelf.listing.journals})
-        message = f"there is no backup of {journal!r}"
-        raise SelectorError(message, f"journals here: {', '.join(known) or 'none'}")
     return _mark_all("retired", places, problems, by=by, note=note, clock=clock, emit=emit)
 
 
@@ -137,14 +153,15 @@ def _mark_all(
     emit: Callable[[Problem], None],
 ) -> LedgerResult:
     marks: list[Marked] = []
+    failed: list[Problem] = []
     for place in places:
         mark = Mark(
             kind=kind, journal=place.journal, id=place.id, created_at=clock(), by=by, note=note
         )
         try:
-            is_new = place.shelf.catalog.mark(mark)
+            is_new = place.shelf.catalog.mark(mark) and not place.is_marked
         except SinkError as error:
-            problems.append(Problem.of(error, journal=place.journal, sink=place.shelf.url))
+            failed.append(Problem.of(error, journal=place.journal, sink=place.shelf.url))
             continue
         marks.append(
             Marked(
@@ -155,6 +172,8 @@ def _mark_all(
                 is_new=is_new,
             )
         )
-    for problem in problems:
+    if marks:
+        failed = [replace(problem, exit_code=NEEDS_A_LOOK) for problem in failed]
+    for problem in failed:
         emit(problem)
-    return LedgerResult(marks=tuple(marks), problems=tuple(problems))
+    return LedgerResult(marks=tuple(marks), problems=(*problems, *failed))

@@ -1,7 +1,13 @@
 """One journal in one run: read it, send it to every sink, compare, commit.
 
 A *pass* is one reading of the journal that feeds every sink which still needs it. The rules that
-passes follow stand in :mod:`backup.verbs.backup`.
+passes follow stand in :mod:`backup.verbs.backup`. What they mean here:
+
+- The bound may be fixed anew, or cut before a hole, only while no sink holds this backup: one id
+  means the same bytes everywhere. Once one holds it, a journal that changed is a problem of the
+  others, and what was committed is told all the same.
+- A second pass is for archives. A commit that fails is repeated with the very same manifest: its
+  checksum file may be there already, and it names the archive of the first pass.
 """
 
 from __future__ import annotations
@@ -9,7 +15,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -17,10 +23,13 @@ from backup.archive import Entry, frame, gzip
 from backup.catalog import Catalog, Listing, Stored, archive_key
 from backup.errors import (
     BackupError,
+    IntegrityError,
     JournalChangedError,
+    JournalError,
     JournalHoleError,
     ReadbackError,
     SinkError,
+    SinkStalledError,
     StopError,
 )
 from backup.journals import Capture, Member, Reading, await_filled, capture, cut_before, read
@@ -40,7 +49,13 @@ from backup.model import (
     new_id,
 )
 from backup.stop import Stop
-from backup.streams import call, fan_out, prefetch, spread
+from backup.streams import call, each, fan_out, prefetch, spread
+
+COMPRESSORS = 2
+"""Threads that compress. Compressing costs three times what hashing does, and hashing is serial."""
+
+_LAST_SECOND = 253_402_300_799
+"""9999-12-31T23:59:59Z."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +86,16 @@ class Copy:
     error: BackupError | None = None
     """Why there is no backup; None if there is one."""
 
+    @property
+    def is_held(self) -> bool:
+        """Whether this backup exists on the sink."""
+        return self.id is not None
+
+    @property
+    def raised_alarm(self) -> bool:
+        """Whether it was this backup that raised an alarm."""
+        return self.id in self.alarms
+
 
 @dataclass(frozen=True, slots=True)
 class History:
@@ -81,7 +106,7 @@ class History:
 
     @property
     def file(self) -> File | None:
-        """The journal as it was then."""
+        """The journal as it was then; no valid manifest is without."""
         return self.manifest.file(JOURNAL_FILE)
 
     @property
@@ -98,6 +123,8 @@ class Target:
         self.catalog = catalog
         self.listing = listing
         self.url = catalog.sink.url
+        self.given_up: SinkStalledError | None = None
+        """Set once it has hung: no other journal of this run waits for it again."""
 
     def history(self, journal: str) -> tuple[History | None, list[Problem]]:
         """Find the newest valid manifest; every newer one that is damaged is a problem."""
@@ -110,12 +137,22 @@ class Target:
 class _Pass:
     """One reading: what went in, what came out, what each sink holds of it."""
 
+    of: Capture
     readings: dict[bytes, Reading]
     packed: Digest
     stored: dict[str, Stored | Exception] = field(default_factory=dict)
 
-    def hashes(self) -> dict[bytes, str]:
-        return {path: reading.sha256 for path, reading in self.readings.items()}
+    @property
+    def is_complete(self) -> bool:
+        """Whether it went to the end: it does not once every sink has dropped out."""
+        return all(self.readings[m.path].size_bytes == m.size_bytes for m in self.of.members)
+
+    def contradicts(self, other: _Pass) -> bool:
+        """Whether two complete readings of the same bounds differ."""
+        are_alike = self.of is other.of and self.is_complete and other.is_complete
+        return are_alike and any(
+            reading.sha256 != other.readings[path].sha256 for path, reading in self.readings.items()
+        )
 
 
 class JournalBackup:
@@ -134,6 +171,9 @@ class JournalBackup:
         """Take what was captured, and the sinks that want it."""
         self.found = found
         self.records = 0
+        """Complete records in what was committed."""
+        self.problem: BackupError | None = None
+        """What is wrong with the journal, so that it is missing where it is not held."""
         self._name = found.journal.name
         self._targets = {t.url: t for t in targets}
         self._options = options
@@ -141,31 +181,54 @@ class JournalBackup:
         self._emit = emit
         self._stop = stop
         self._begun = time.monotonic()
-        self._holes_until: float | None = None
+        self._patience = options.hole_seconds
+        self._may_capture_anew = True
         self._histories: dict[str, History | None] = {}
         self._copies: dict[str, Copy] = {}
         self._id = ""
 
     def perform(self) -> list[Copy]:
-        """Do it; what failed on a sink is in its copy.
+        """Do it; what failed on a sink is in its copy, and what failed here in ``problem`` too.
 
         Raises:
-            JournalError: the journal cannot be read as it should be.
             StopError: the run was stopped.
         """
         self._learn_histories()
+        try:
+            self._back_up(list(self._histories))
+        except (JournalError, IntegrityError) as error:
+            self.problem = error
+        return [self._concluded(url) for url in self._targets]
+
+    def _concluded(self, url: str) -> Copy:
+        copy = self._copies[url]
+        if isinstance(copy.error, SinkStalledError):
+            self._targets[url].given_up = copy.error
+        return copy if copy.is_held or copy.error else replace(copy, error=self.problem)
+
+    def _back_up(self, urls: Sequence[str]) -> None:
+        if not urls:
+            return
         used = [i for t in self._targets.values() for i in t.listing.ids(self._name)]
         self._id = new_id(self._clock(), after=used, token=secrets.token_hex(3))
-        first = self._read_until_steady(attempt=1, urls=list(self._histories))
-        again = self._settle_all(first, list(self._histories))
+        first = self._read_until_steady(attempt=1, urls=urls)
+        again = self._settle_all(first, urls)
         if again:
-            self._repeat("a sink failed in a way that may pass")
+            causes = "; ".join(str(self._copies[url].error) for url in again)
+            self._repeat(f"a sink failed in a way that may pass: {causes}")
             second = self._read_until_steady(attempt=2, urls=again)
-            if len(again) < len(self._targets) and second.hashes() != first.hashes():
-                message = f"{self._name} was rewritten between two readings of the same bytes"
-                raise JournalChangedError(message, "find out what writes there beside billing")
+            if second.contradicts(first):
+                raise self._changed("was rewritten between two readings of the same bytes")
             self._settle_all(second, again)
-        return [self._copies[url] for url in self._targets]
+
+    def _changed(self, how: str) -> JournalChangedError:
+        return JournalChangedError(
+            f"{self._name} {how}", "find out what writes there beside billing"
+        )
+
+    @property
+    def _is_held(self) -> bool:
+        return any(copy.is_held for copy in self._copies.values())
 
     def _repeat(self, reason: str) -> None:
         self._emit(PassRepeated(journal=self._name, reason=reason))
@@ -174,6 +237,9 @@ class JournalBackup:
 
     def _learn_histories(self) -> None:
         for url, target in self._targets.items():
+            if target.given_up is not None:
+                self._copies[url] = Copy(sink=url, error=target.given_up)
+                continue
             try:
                 self._histories[url], problems = target.history(self._name)
             except BackupError as error:
@@ -190,46 +256,54 @@ class JournalBackup:
     # -- passes
 
     def _read_until_steady(self, *, attempt: int, urls: Sequence[str]) -> _Pass:
-        changes_allowed = 1
-        while True:
+        reading: _Pass | None = None
+        while reading is None:
             try:
-                return self._pass(archive_key(self._name, self._id, attempt), urls)
-            except JournalHoleError as hole:
-                self._repeat(hole.message)
-                self._wait_for(hole)
+                reading = self._pass_unless_hole(attempt, urls)
             except JournalChangedError as change:
-                if not changes_allowed:
+                if self._is_held or not self._may_capture_anew:
                     raise
-                changes_allowed -= 1
+                self._may_capture_anew = False
                 self._repeat(change.message)
-                self.found = self._recapture()
+                self.found = self._captured_anew()
+        return reading
 
-    def _recapture(self) -> Capture:
+    def _pass_unless_hole(self, attempt: int, urls: Sequence[str]) -> _Pass | None:
+        try:
+            return self._pass(archive_key(self._name, self._id, attempt), urls)
+        except JournalHoleError as hole:
+            self._repeat(hole.message)
+            self._wait_for(hole)
+            return None
+
+    def _captured_anew(self) -> Capture:
         again = partial(
             capture,
             self.found.root.parent,
             self.found.journal,
+            clock=self._clock,
             consistency=self.found.consistency,
         )
         return call(again, stop=self._stop)
 
     def _wait_for(self, hole: JournalHoleError) -> None:
-        now = time.monotonic()
-        if self._holes_until is None:
-            self._holes_until = now + self._options.hole_seconds
+        begun = time.monotonic()
         wait = partial(
-            await_filled,
-            self.found,
-            hole.offset,
-            seconds=max(0.0, self._holes_until - now),
-            stop=self._stop,
+            await_filled, self.found, hole.offset, seconds=self._patience, stop=self._stop
         )
-        if not call(wait, stop=self._stop):
-            self.found = call(partial(cut_before, self.found, hole.offset), stop=self._stop)
+        is_filled = call(wait, stop=self._stop)
+        self._patience -= time.monotonic() - begun
+        if is_filled:
+            return
+        if self._is_held:
+            how = f"has a hole at byte {hole.offset}, where it had none before"
+            raise self._changed(how)
+        self.found = call(partial(cut_before, self.found, hole.offset), stop=self._stop)
 
     def _pass(self, key: str, urls: Sequence[str]) -> _Pass:
         marks = self._marks(urls)
         result = _Pass(
+            of=self.found,
             readings={m.path: Reading(marks if m.is_journal else ()) for m in self.found.members},
             packed=Digest(),
         )
@@ -238,7 +312,8 @@ class JournalBackup:
             for m in self.found.members
         )
         tar = prefetch(self._counted(frame(contents)), stop=self._stop)
-        packed = prefetch(gzip(tar, level=self._options.compression_level), stop=self._stop)
+        compress = partial(each, workers=COMPRESSORS, stop=self._stop)
+        packed = gzip(tar, level=self._options.compression_level, each=compress)
         result.stored = fan_out(
             result.packed.over(packed),
             {
@@ -268,29 +343,30 @@ class JournalBackup:
 
     def _settle_all(self, reading: _Pass, urls: Sequence[str]) -> list[str]:
         """Judge and commit on each sink; name those that are worth a second pass."""
-        self.records = reading.readings[JOURNAL_FILE].records
         settle = partial(self._settle, reading)
-        copies = spread(settle, urls, limit=max(1, len(urls)), stop=self._stop)
+        settled = spread(settle, urls, limit=len(urls), stop=self._stop)
         again: list[str] = []
-        for url, copy in zip(urls, copies, strict=True):
+        for url, (copy, is_worth_repeating) in zip(urls, settled, strict=True):
             self._copies[url] = copy
-            if isinstance(copy.error, SinkError) and copy.error.transient:
+            if copy.is_held:
+                self.records = reading.readings[JOURNAL_FILE].records
+            if is_worth_repeating:
                 again.append(url)
         return again
 
-    def _settle(self, reading: _Pass, url: str) -> Copy:
+    def _settle(self, reading: _Pass, url: str) -> tuple[Copy, bool]:
         known = self._copies[url].problems
-        stored = reading.stored[url]
         try:
-            if isinstance(stored, Exception):
-                raise stored
-            self._require_as_sent(url, stored, reading.packed)
-            manifest = self._manifest(url, stored, reading)
-            self._targets[url].catalog.commit(manifest)
+            stored = self._require_as_sent(url, reading)
         except SinkError as error:
-            return Copy(sink=url, problems=known, error=error)
+            return Copy(sink=url, problems=known, error=error), error.transient
+        manifest = self._manifest(url, stored, reading)
+        try:
+            self._commit(url, manifest)
+        except SinkError as error:
+            return Copy(sink=url, problems=known, error=error), False
         self._announce(url, manifest)
-        return Copy(
+        copy = Copy(
             sink=url,
             id=manifest.id,
             continuity=manifest.continuity,
@@ -298,10 +374,23 @@ class JournalBackup:
             alarms=manifest.alarms,
             problems=known,
         )
+        return copy, False
 
-    def _require_as_sent(self, url: str, stored: Stored, sent: Digest) -> None:
+    def _commit(self, url: str, manifest: Manifest) -> None:
+        commit = partial(self._targets[url].catalog.commit, manifest)
+        try:
+            commit()
+        except SinkError as error:
+            if not error.transient or isinstance(error, ReadbackError):
+                raise
+            commit()
+
+    def _require_as_sent(self, url: str, reading: _Pass) -> Stored:
+        stored, sent = reading.stored[url], reading.packed
+        if isinstance(stored, Exception):
+            raise stored
         if stored.size_bytes == sent.size_bytes and stored.sha256 in {None, sent.sha256}:
-            return
+            return stored
         self._targets[url].catalog.discard(stored.key)
         message = (
             f"{url}: holds {stored.size_bytes} bytes with SHA-256 {stored.sha256} of {stored.key},"
@@ -315,7 +404,7 @@ class JournalBackup:
         return Manifest(
             id=self._id,
             journal=self._name,
-            created_at=self._clock(),
+            created_at=self.found.taken_at,
             tool=self._options.tool,
             run_id=self._options.run_id,
             site=self._options.site,
@@ -389,8 +478,13 @@ def _entry(found: Capture, member: Member) -> Entry:
         mode=member.mode & 0o777,
         uid=member.uid,
         gid=member.gid,
-        mtime=max(0, member.mtime_ns // 1_000_000_000),
+        mtime=int(_seconds(member)),
     )
+
+
+def _seconds(member: Member) -> float:
+    """Give the time of the last change, as far as a calendar goes: a file system goes further."""
+    return min(max(0.0, member.mtime_ns / 1e9), _LAST_SECOND)
 
 
 def _file(journal: str, member: Member, reading: Reading, archive: str) -> File:
@@ -403,7 +497,7 @@ def _file(journal: str, member: Member, reading: Reading, archive: str) -> File:
         mode=member.mode,
         uid=member.uid,
         gid=member.gid,
-        mtime=datetime.fromtimestamp(member.mtime_ns / 1e9, UTC),
+        mtime=datetime.fromtimestamp(_seconds(member), UTC),
         segments=(
             Segment(
                 archive=archive,

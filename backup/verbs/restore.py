@@ -3,16 +3,19 @@
 Rules:
 
 - Everything is written into ``<target>/.partial-<id>/`` and renamed to ``<target>/<journal>``
-  when every hash is right; a failure leaves nothing under the final name.
+  when every hash is right; a failure leaves nothing under the final name. What a killed restore
+  left in that hidden directory, the next restore of the same backup removes.
 - Nothing is overwritten: a journal that is already in the target is refused before any reading.
 - Names come from a validated manifest and files are created exclusively, so neither an archive
   nor a manifest can write outside the partial directory, through a link, or more than the
   manifest says.
-- Mode and time are restored; owners where the process is root and the file system lets it.
+- Mode and time are restored, owners where the process is root: where the file system lets it (a
+  stick that is carried to Deepgram may not). What counts is the content.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -22,13 +25,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from backup.catalog import Catalog
 from backup.errors import BackupError, StopError, TargetError
 from backup.manifest import File, Manifest
 from backup.model import Emit, Problem, Progressed, decode_name
 from backup.sinks import Sink
 from backup.stop import Stop
-from backup.streams import call
-from backup.verbs.extraction import Piece, extract
+from backup.streams import spread
+from backup.verbs.extraction import extract
 from backup.verbs.selection import Chosen, open_shelves, select
 
 
@@ -82,21 +86,22 @@ def restore(
         TargetError: a journal is already in the target.
         SinkError: no sink answers.
     """
-    shelves, problems = open_shelves(sinks)
+    shelves, problems = open_shelves(sinks, emit=emit)
     chosen, without = select(shelves, selector, journal=journal)
-    problems += without
     for choice in chosen:
         _require_absent(target / choice.backup.journal)
     restored: list[Restored] = []
+    failed = without
     for choice in chosen:
         try:
             restored.append(_restore(choice, target, emit=emit, stop=stop))
         except StopError:
             raise
         except BackupError as error:
-            problems.append(Problem.of(error, journal=choice.backup.journal, sink=choice.shelf.url))
-    for problem in problems:
+            failed.append(Problem.of(error, journal=choice.backup.journal, sink=choice.shelf.url))
+    for problem in failed:
         emit(problem)
+    problems += failed
     return RestoreResult(restored=tuple(restored), problems=tuple(problems))
 
 
@@ -111,8 +116,9 @@ def _restore(choice: Chosen, target: Path, *, emit: Emit, stop: Stop) -> Restore
     catalog, backup = choice.shelf.catalog, choice.backup
     manifest, _ = catalog.manifest(backup.journal, backup.id)
     final = target / backup.journal
-    pieces = extract(catalog, manifest, stop=stop)
-    call(partial(_write_all, manifest, pieces, final, emit=emit, stop=stop), stop=stop)
+    write = partial(_write_all, catalog, emit=emit, stop=stop)
+    # Of one item: unlike call(), it gives the thread a moment to clean up when the run is stopped.
+    spread(lambda to: write(manifest, to), [final], limit=1, stop=stop)
     return Restored(
         journal=backup.journal,
         id=backup.id,
@@ -125,13 +131,18 @@ def _restore(choice: Chosen, target: Path, *, emit: Emit, stop: Stop) -> Restore
 
 
 def _write_all(
-    manifest: Manifest, pieces: Iterator[Piece], final: Path, *, emit: Emit, stop: Stop
+    catalog: Catalog, manifest: Manifest, final: Path, *, emit: Emit, stop: Stop
 ) -> None:
     with _target_errors(final), _partial(final.parent, manifest.id) as partial_dir:
+        whole = partial_dir / final.name
+        whole.mkdir()
+        paths = {f.path: whole / os.fsdecode(decode_name(f.path)) for f in manifest.files}
+        for path in paths.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
         done = 0
-        for piece in pieces:
-            path = partial_dir / os.fsdecode(decode_name(piece.file.path))
-            for size in _write(path, piece):
+        for piece in extract(catalog, manifest, stop=stop):
+            for size in _append(paths[piece.file.path], piece.content):
                 done += size
                 emit(
                     Progressed(
@@ -142,11 +153,13 @@ def _write_all(
                     )
                 )
         for file in manifest.files:
-            _finish(partial_dir / os.fsdecode(decode_name(file.path)), file)
+            _finish(paths[file.path], file)
+        for directory in {parent for path in paths.values() for parent in path.parents}:
+            if directory.is_relative_to(whole):
+                _flush(directory)
         stop.check()
         _require_absent(final)
-        partial_dir.rename(final)
-        _flush(final)
+        whole.rename(final)
         _flush(final.parent)
 
 
@@ -159,18 +172,14 @@ def _partial(target: Path, backup_id: str) -> Iterator[Path]:
     path.mkdir(mode=0o700)
     try:
         yield path
-    except BaseException:
+    finally:
         shutil.rmtree(path, ignore_errors=True)
-        raise
 
 
-def _write(path: Path, piece: Piece) -> Iterator[int]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    begins = piece.segment.offset == 0
-    flags = os.O_CREAT | os.O_EXCL if begins else os.O_APPEND
-    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | flags, 0o600)
+def _append(path: Path, content: Iterator[bytes]) -> Iterator[int]:
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
     try:
-        for chunk in piece.content:
+        for chunk in content:
             view = memoryview(chunk)
             while view:
                 view = view[os.write(fd, view) :]
@@ -181,18 +190,23 @@ def _write(path: Path, piece: Piece) -> Iterator[int]:
 
 
 def _finish(path: Path, file: File) -> None:
-    if os.geteuid() == 0:
-        with suppress(OSError):  # a server that squashes root says no
-            os.chown(path, file.uid, file.gid, follow_symlinks=False)
-    path.chmod(file.mode & 0o777)
+    """Restore owner, mode and time, as far as this process may and the file system can."""
     when = file.mtime.timestamp()
-    os.utime(path, (when, when), follow_symlinks=False)
+    with suppress(OSError):  # only root may, and not on a server that squashes root
+        os.chown(path, file.uid, file.gid, follow_symlinks=False)
+    with suppress(OSError):
+        path.chmod(file.mode & 0o777)
+    with suppress(OSError):
+        os.utime(path, (when, when), follow_symlinks=False)
 
 
 def _flush(directory: Path) -> None:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some file systems cannot
+            raise
     finally:
         os.close(fd)
 

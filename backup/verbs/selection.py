@@ -8,16 +8,25 @@ Rules:
   it is not suspect, and no alarm stands. A backup that is not good is chosen by its id alone.
 - Without a sink being named, the first one that holds a good copy is read. A sink that does not
   answer is passed over and told.
+- A manifest that cannot be read is not a bad one: nobody knows. Another sink may have the copy; if
+  none has, ``latest`` fails, because the backup before it is silently older.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from backup.catalog import Backup, Catalog, Listing
-from backup.errors import ManifestError, SelectorError, SinkError, UnsupportedFormatError
-from backup.model import Problem
+from backup.errors import (
+    ManifestError,
+    ObjectMissingError,
+    SelectorError,
+    SinkError,
+    UnsupportedFormatError,
+)
+from backup.model import Emit, Problem
 from backup.sinks import Sink
 
 LATEST = "latest"
@@ -45,8 +54,11 @@ class Chosen:
     backup: Backup
 
 
-def open_shelves(sinks: Sequence[Sink]) -> tuple[list[Shelf], list[Problem]]:
+def open_shelves(sinks: Sequence[Sink], *, emit: Emit) -> tuple[list[Shelf], list[Problem]]:
     """List every sink; one that does not answer is a problem, a smaller one if others do.
+
+    Returns:
+        What answered, and the problems; they are emitted already.
 
     Raises:
         SinkError: none of them answers.
@@ -61,9 +73,30 @@ def open_shelves(sinks: Sequence[Sink]) -> tuple[list[Shelf], list[Problem]]:
             failed.append((sink, error))
     if not shelves:
         raise failed[0][1]
-    return shelves, [
-        Problem.of(error, sink=sink.url, exit_code=NEEDS_A_LOOK) for sink, error in failed
-    ]
+    problems = [Problem.of(error, sink=sink.url, exit_code=NEEDS_A_LOOK) for sink, error in failed]
+    for problem in problems:
+        emit(problem)
+    return shelves, problems
+
+
+def known_journals(shelves: Iterable[Shelf], journal: str | None) -> list[str]:
+    """Name the journals that have backups; only this one if it is given.
+
+    Raises:
+        SelectorError: the given one has none.
+    """
+    known = sorted({name for shelf in shelves for name in shelf.listing.journals})
+    if journal is None:
+        return known
+    if journal not in known:
+        message = f"there is no backup of {journal!r}"
+        raise SelectorError(message, f"journals here: {', '.join(known) or 'none'}")
+    return [journal]
+
+
+def no_backups() -> SelectorError:
+    """Make the error that says that there is nothing to choose from."""
+    return SelectorError("there is no backup yet", "make one: journal-backup backup")
 
 
 def select(
@@ -73,16 +106,12 @@ def select(
 
     Returns:
         One backup for each journal where the selector is ``latest``, else exactly one; and the
-        journals that have backups but no good one.
+        journals that have backups but no good one, or none that can be read.
 
     Raises:
         SelectorError: it matches no backup, or several.
     """
-    known = {name for shelf in shelves for name in shelf.listing.journals}
-    if journal is not None and journal not in known:
-        message = f"there is no backup of {journal!r}"
-        raise SelectorError(message, f"journals here: {', '.join(sorted(known)) or 'none'}")
-    names = sorted(known) if journal is None else [journal]
+    names = known_journals(shelves, journal)
     if selector == LATEST:
         return _latest(shelves, names)
     return [_by_id(shelves, selector, names)], []
@@ -90,35 +119,27 @@ def select(
 
 def _latest(shelves: Sequence[Shelf], names: Sequence[str]) -> tuple[list[Chosen], list[Problem]]:
     if not names:
-        message = "there is no backup yet"
-        raise SelectorError(message, "make one: journal-backup backup")
+        raise no_backups()
     chosen: list[Chosen] = []
     problems: list[Problem] = []
     for name in names:
-        good, reasons = _latest_of(shelves, name)
-        if good is not None:
-            chosen.append(good)
-        else:
-            problems.append(
-                Problem(
-                    exit_code=SelectorError.exit_code,
-                    message="has no good backup",
-                    hints=(*reasons[:3], "choose one by its id to use it all the same"),
-                    journal=name,
-                )
-            )
+        try:
+            chosen.append(_latest_of(shelves, name))
+        except (SelectorError, SinkError) as error:
+            problems.append(Problem.of(error, journal=name))
     return chosen, problems
 
 
-def _latest_of(shelves: Sequence[Shelf], journal: str) -> tuple[Chosen | None, list[str]]:
+def _latest_of(shelves: Sequence[Shelf], journal: str) -> Chosen:
     reasons: list[str] = []
     candidates = {b.id for shelf in shelves for b in shelf.listing.backups(journal)}
     for backup_id in sorted(candidates, reverse=True):
         good, against = _first_good(_copies(shelves, journal, backup_id))
         if good is not None:
-            return good, []
+            return good
         reasons += [f"{backup_id}: {reason}" for reason in against]
-    return None, reasons
+    message = "has no good backup"
+    raise SelectorError(message, *reasons[:3], "choose one by its id to use it all the same")
 
 
 def _by_id(shelves: Sequence[Shelf], selector: str, names: Sequence[str]) -> Chosen:
@@ -137,8 +158,16 @@ def _by_id(shelves: Sequence[Shelf], selector: str, names: Sequence[str]) -> Cho
     if len(matches) > 1:
         message = f"{len(matches)} backups match {selector!r}"
         raise SelectorError(message, *(f"{name} {i}" for name, i in matches[:10]))
-    copies = _copies(shelves, *matches[0])
-    return _first_good(copies)[0] or _first_readable(copies)
+    return _best(_copies(shelves, *matches[0]))
+
+
+def _best(copies: Sequence[Chosen]) -> Chosen:
+    """Take a good copy, else one that can at least be read, else any."""
+    with suppress(SinkError):
+        good, _ = _first_good(copies)
+        if good is not None:
+            return good
+    return next(filter(_is_readable, copies), copies[0])
 
 
 def _copies(shelves: Iterable[Shelf], journal: str, backup_id: str) -> list[Chosen]:
@@ -147,21 +176,32 @@ def _copies(shelves: Iterable[Shelf], journal: str, backup_id: str) -> list[Chos
 
 
 def _first_good(copies: Sequence[Chosen]) -> tuple[Chosen | None, list[str]]:
+    """Find the first good one of a backup's copies; if there is none, say what is wrong with each.
+
+    Raises:
+        SinkError: none is good as far as is known, and one could not be read.
+    """
     against: list[str] = []
+    unread: SinkError | None = None
     for copy in copies:
-        reason = copy.shelf.catalog.why_not_good(copy.backup, copy.shelf.listing)
+        try:
+            reason = copy.shelf.catalog.why_not_good(copy.backup, copy.shelf.listing)
+        except ObjectMissingError as error:  # removed since it was listed
+            reason = error.message
+        except SinkError as error:
+            unread = error
+            continue
         if reason is None:
             return copy, []
         against.append(reason)
+    if unread is not None:
+        raise unread
     return None, against
 
 
-def _first_readable(copies: Sequence[Chosen]) -> Chosen:
-    for copy in copies:
-        try:
-            manifest, _ = copy.shelf.catalog.manifest(copy.backup.journal, copy.backup.id)
-        except (ManifestError, UnsupportedFormatError):
-            continue
-        if not copy.shelf.catalog.absent_archives(manifest, copy.shelf.listing):
-            return copy
-    return copies[0]
+def _is_readable(copy: Chosen) -> bool:
+    try:
+        manifest, _ = copy.shelf.catalog.manifest(copy.backup.journal, copy.backup.id)
+    except (ManifestError, UnsupportedFormatError, SinkError):
+        return False
+    return not copy.shelf.catalog.absent_archives(manifest, copy.shelf.listing)

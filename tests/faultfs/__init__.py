@@ -201,7 +201,7 @@ class FaultFS:
     def _order(self, kind: str, path: str | Path, **rule: object) -> int:
         return int(self._ask("add", kind=kind, path=self._pattern(path), **rule))
 
-    def _ask(self, verb: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+    def _ask(self, verb: str, **arguments: object) -> Any:
         if self._state != "running":
             message = f"the server is {self._state}"
             raise RuntimeError(message)
@@ -209,7 +209,7 @@ class FaultFS:
             self._control.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
             return self._answer()
 
-    def _answer(self) -> Any:  # noqa: ANN401 - JSON
+    def _answer(self) -> Any:
         """Return the server's next answer; RuntimeError when it is a refusal, or the end."""
         answer = json.loads(self._answers.readline() or '{"error": "the server has gone"}')
         if "error" in answer:

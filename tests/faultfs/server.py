@@ -9,8 +9,6 @@ Control is one JSON object a line over that socket, each answered by one line on
 Neither process imports the package, so that this file runs by its path alone.
 """
 
-# ruff: noqa: ANN401 - what comes by JSON or from C has no static type
-
 from __future__ import annotations
 
 import argparse

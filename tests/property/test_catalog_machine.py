@@ -1,0 +1,527 @@
+"""Whatever happens to journals, sinks and the process, the catalog keeps its promises.
+
+A machine does at random what may happen over months, and looks at everything after each step:
+
+- a backup is there with its archive and checksum file, as its manifest says, or not at all;
+- a manifest never changes and never vanishes; the hash chain is a tree without a broken link;
+- an alarm stands until somebody acknowledges it, and every run says so;
+- a sweep removes archives and checksum files of no backup, past the grace, and nothing else.
+
+The process may die before any call to any sink; beside the random deaths, each number is tried.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import shutil
+import tarfile
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from backup.catalog import Catalog
+from backup.manifest import Manifest
+from backup.model import Key, parse_key
+from backup.verbs.backup import SWEEP_GRACE, BackupResult
+from backup.verbs.ledger import acknowledge, retire
+from tests.billing import Clock, Events, records, run_backup, write_journal
+from tests.simulator import CrashError, Held, Place, SimulatedSink
+
+OPERATIONS = ("probe", "put", "put_exclusive", "open", "list", "size", "delete", "sweep")
+FOREIGN = {"model.dg": b"weights", "journal-deepgram-billing-0/notes.txt": b"mine"}
+NEVER = 10**9
+PAUSE = timedelta(minutes=5)
+"""From a crash to the next run."""
+FEWEST_CALLS = 9
+"""To a sink in a run: probe, list, put, read back, checksum file and manifest twice, sweep."""
+
+
+class Death:
+    """The process dies before a call of that number, counted over all of its sinks."""
+
+    def __init__(self, sinks: Sequence[SimulatedSink], *, before: int) -> None:
+        self.calls = 0
+        self._before = before
+        self._lock = threading.Lock()
+        for sink in sinks:
+            for operation in OPERATIONS:
+                sink.on(operation, self._count)
+
+    def _count(self, _key: str) -> None:
+        with self._lock:
+            self.calls += 1
+            if self.calls >= self._before:
+                raise CrashError
+
+
+class World:
+    """Journals, sinks and a clock; a run is a new process, and what survives it is here."""
+
+    def __init__(self, source: Path, sinks: int) -> None:
+        self.source = source
+        self.clock = Clock()
+        self.places = [Place() for _ in range(sinks)]
+        for place in self.places:
+            place.objects.update({k: Held(v, self.clock()) for k, v in FOREIGN.items()})
+
+    def sinks(self, which: Sequence[int] | None = None) -> list[SimulatedSink]:
+        """Open sinks, as a new process does."""
+        numbers = range(len(self.places)) if which is None else which
+        return [SimulatedSink(f"s{n}", place=self.places[n], clock=self.clock) for n in numbers]
+
+    def run(
+        self, which: Sequence[int] | None = None, *, die_before: int = NEVER
+    ) -> tuple[BackupResult | None, int]:
+        """Back up; give the result, or None if the process died, and the number of sink calls."""
+        sinks = self.sinks(which)
+        death = Death(sinks, before=die_before)
+        with suppress(CrashError):
+            return run_backup(self.source, sinks, clock=self.clock), death.calls
+        return None, death.calls
+
+
+def manifests(place: Place) -> dict[str, bytes]:
+    """Give the stored manifests."""
+    return {k: h.data for k, h in place.objects.items() if k.endswith(".manifest.json")}
+
+
+def parsed(place: Place) -> list[Manifest]:
+    """Give the manifests, oldest first."""
+    catalog = Catalog(SimulatedSink(place=place))
+    return [catalog.manifest(b.journal, b.id)[0] for b in catalog.listing().every()]
+
+
+def sha256(data: bytes) -> str:
+    """Hash it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def remains(place: Place) -> set[str]:
+    """Name what belongs to no backup, but is ours."""
+    named = {a.key for m in parsed(place) for a in m.archives}
+    kept = {(m.journal, m.id) for m in parsed(place)}
+    keys = {key: parse_key(key) for key in place.objects}
+    return {
+        text
+        for text, key in keys.items()
+        if key
+        and (
+            (key.role == "archive" and text not in named)
+            or (key.role == "checksum" and (key.journal, key.id) not in kept)
+        )
+    }
+
+
+def require_valid(place: Place) -> None:
+    """Check every backup on a sink, without the code under test where that is possible."""
+    stored = {m.id: (m, place.objects[_manifest(m)].data) for m in parsed(place)}
+    for made, _ in stored.values():
+        lines = []
+        contents: dict[str, bytes] = {}
+        for archive in made.archives:
+            data = place.objects[archive.key].data
+            assert (len(data), sha256(data)) == (archive.size_bytes, archive.sha256)
+            lines.append(f"{archive.sha256}  {archive.key.rpartition('/')[2]}\n")
+            contents |= unpacked(data)
+        assert place.objects[_checksum(made)].data.decode() == "".join(lines)
+        for file in made.files:
+            data = b"".join(contents[s.member] for s in file.segments)
+            assert sha256(data) == file.sha256
+        if made.previous is not None:
+            before, data = stored[made.previous.id]
+            assert (before.journal, sha256(data)) == (made.journal, made.previous.manifest_sha256)
+            assert before.id < made.id
+
+
+def unpacked(data: bytes) -> dict[str, bytes]:
+    """Read an archive with the standard library."""
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(data))) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
+
+
+def _manifest(made: Manifest) -> str:
+    return str(Key(journal=made.journal, id=made.id, role="manifest"))
+
+
+def _checksum(made: Manifest) -> str:
+    return str(Key(journal=made.journal, id=made.id, role="checksum"))
+
+
+class CatalogMachine(RuleBasedStateMachine):
+    """What may happen, and what must hold then."""
+
+    alarms_raised = Bundle("alarms_raised")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp())
+        self.world = World(self.root, sinks=2)
+        self.journals: dict[int, bytes] = {}
+        self.lines = 0
+        self.seen: list[dict[str, bytes]] = [{}, {}]
+        self.held: list[dict[str, bytes]] = [{}, {}]
+        """What the newest backup of each journal holds, by sink."""
+        self.alarms: list[dict[str, set[str]]] = [{}, {}]
+        """The alarms that stand, by sink and journal."""
+
+    def teardown(self) -> None:
+        """Remove the volume."""
+        shutil.rmtree(self.root)
+
+    # -- what billing does
+
+    def _write(self, ordinal: int, data: bytes) -> None:
+        write_journal(self.root, ordinal, data)
+        self.journals[ordinal] = data
+
+    def _lines(self, count: int) -> bytes:
+        self.lines += 1
+        return records(count, seed=self.lines)
+
+    @rule(ordinal=st.integers(0, 1), count=st.integers(0, 3))
+    def grow(self, ordinal: int, count: int) -> None:
+        """Append records, or begin a journal."""
+        self._write(ordinal, self.journals.get(ordinal, b"") + self._lines(count))
+
+    @precondition(lambda self: self.journals)
+    @rule(data=st.data())
+    def shrink(self, data: st.DataObject) -> None:
+        """Drop the last records, or all."""
+        ordinal = data.draw(st.sampled_from(sorted(self.journals)))
+        lines = self.journals[ordinal].splitlines(keepends=True)
+        self._write(ordinal, b"".join(lines[: data.draw(st.integers(0, len(lines)))]))
+
+    @precondition(lambda self: self.journals)
+    @rule(data=st.data())
+    def rewrite(self, data: st.DataObject) -> None:
+        """Begin anew with other records."""
+        self._write(data.draw(st.sampled_from(sorted(self.journals))), self._lines(3))
+
+    @precondition(lambda self: self.journals)
+    @rule(data=st.data())
+    def vanish(self, data: st.DataObject) -> None:
+        """Unmount it."""
+        ordinal = data.draw(st.sampled_from(sorted(self.journals)))
+        shutil.rmtree(self.root / f"journal-deepgram-billing-{ordinal}")
+        del self.journals[ordinal]
+
+    # -- what the schedule and operators do
+
+    @rule(hours=st.sampled_from([0.01, 1, 23, 25, 60, -30]))
+    def time_passes(self, hours: float) -> None:
+        """Or is set back."""
+        self.world.clock.advance(hours=hours)
+
+    @rule(which=st.sampled_from([(0,), (1,), (0, 1), (0, 1)]))
+    def back_up(self, which: tuple[int, ...]) -> None:
+        """Run to the end."""
+        expected = self._expected_journals(which)
+        result = self._run(which)
+        assert result is not None
+        codes = {6 for n in which for stands in self._standing(n) if stands}
+        if not self.journals and not expected:
+            codes.add(4)
+        if expected - {f"journal-deepgram-billing-{n}" for n in self.journals}:
+            codes.add(4)
+        assert codes == set(result.exit_codes)
+        for n in which:
+            for ordinal, data in self.journals.items():
+                assert data == self.held[n][f"journal-deepgram-billing-{ordinal}"]
+
+    @rule(which=st.sampled_from([(0,), (0, 1)]), call=st.integers(1, 40))
+    def die(self, which: tuple[int, ...], call: int) -> None:
+        """Begin a run that dies before some call."""
+        self._run(which, die_before=call)
+
+    def _expected_journals(self, which: Sequence[int]) -> set[str]:
+        listings = [Catalog(s).listing() for s in self.world.sinks(which)]
+        return {j for lst in listings for j in lst.journals if not lst.is_retired(j)}
+
+    def _standing(self, sink: int) -> list[set[str]]:
+        names = [f"journal-deepgram-billing-{n}" for n in self.journals]
+        return [self.alarms[sink].get(name, set()) for name in names]
+
+    def _run(self, which: Sequence[int], *, die_before: int = NEVER) -> BackupResult | None:
+        before = [dict(place.objects) for place in self.world.places]
+        orphans = [remains(place) for place in self.world.places]
+        result, _ = self.world.run(which, die_before=die_before)
+        for n, place in enumerate(self.world.places):
+            self._require_rightly_swept(before[n], orphans[n], place)
+            if result is not None and n in which:
+                self._require_well_swept(place)
+            self._learn(n, place)
+        return result
+
+    def _require_rightly_swept(
+        self, before: dict[str, Held], orphans: set[str], place: Place
+    ) -> None:
+        gone = before.keys() - place.objects.keys()
+        assert gone <= orphans
+        assert all(self._is_old(before[key]) for key in gone)
+
+    def _require_well_swept(self, place: Place) -> None:
+        left = {key for key in remains(place) if self._is_old(place.objects[key])}
+        marked = {k.id for k in map(parse_key, place.objects) if k and k.role == "mark"}
+        assert not {key for key in left if _id(key) not in marked}
+
+    def _is_old(self, held: Held) -> bool:
+        return held.modified_at < self.world.clock() - SWEEP_GRACE
+
+    def _learn(self, n: int, place: Place) -> None:
+        """Take in what a run committed, and check that it compared rightly."""
+        for made in parsed(place):
+            if _manifest(made) in self.seen[n]:
+                continue
+            data = self.journals[int(made.journal.rpartition("-")[2])]
+            before = self.held[n].get(made.journal)
+            assert made.continuity == compared(before, data)
+            standing = self.alarms[n].setdefault(made.journal, set())
+            if made.continuity in {"rewritten", "shrunk"}:
+                standing.add(made.id)
+            assert set(made.alarms) == standing
+            self.held[n][made.journal] = data
+
+    @precondition(lambda self: any(ids for a in self.alarms for ids in a.values()))
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        """Acknowledge an alarm, on every sink where it stands."""
+        standing = sorted({i for a in self.alarms for ids in a.values() for i in ids})
+        alarm = data.draw(st.sampled_from(standing))
+        result = acknowledge(
+            self.world.sinks(), alarm, by=None, note=None, clock=self.world.clock, emit=Events()
+        )
+        assert result.exit_codes == ()
+        for alarms in self.alarms:
+            for ids in alarms.values():
+                ids.discard(alarm)
+
+    @precondition(lambda self: any(self.held))
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        """Retire a journal, whether it is gone or not."""
+        name = data.draw(st.sampled_from(sorted({j for held in self.held for j in held})))
+        result = retire(
+            self.world.sinks(), name, by=None, note=None, clock=self.world.clock, emit=Events()
+        )
+        assert result.exit_codes == ()
+
+    @precondition(lambda self: any(remains(p) for p in self.world.places))
+    @rule(data=st.data(), content=st.sampled_from([None, b"", b"tampered"]))
+    def tamper_with_remains(self, data: st.DataObject, content: bytes | None) -> None:
+        """Remove or change what belongs to no backup: that must harm nothing."""
+        place = data.draw(st.sampled_from([p for p in self.world.places if remains(p)]))
+        key = data.draw(st.sampled_from(sorted(remains(place))))
+        held = place.objects.pop(key)
+        if content is not None:
+            place.objects[key] = Held(content, held.modified_at)
+
+    # -- what must hold
+
+    @invariant()
+    def every_backup_is_whole(self) -> None:
+        """Its archive and checksum file are there as its manifest says; links are right."""
+        for place in self.world.places:
+            require_valid(place)
+
+    @invariant()
+    def manifests_never_change(self) -> None:
+        """And never vanish: nothing prunes here."""
+        for n, place in enumerate(self.world.places):
+            now = manifests(place)
+            assert self.seen[n].items() <= now.items()
+            self.seen[n] = now
+
+    @invariant()
+    def alarms_stand_until_acknowledged(self) -> None:
+        """As the newest backup of each journal tells them."""
+        for n, sink in enumerate(self.world.sinks()):
+            catalog = Catalog(sink)
+            listing = catalog.listing()
+            for journal in listing.journals:
+                newest, damaged = catalog.newest(journal, listing)
+                assert newest is not None
+                assert damaged == []
+                standing = catalog.standing_alarms(newest[0], listing)
+                assert set(standing) == self.alarms[n].get(journal, set())
+
+    @invariant()
+    def foreign_objects_stay(self) -> None:
+        """They are nobody's business."""
+        for place in self.world.places:
+            assert {k: place.objects[k].data for k in FOREIGN} == FOREIGN
+
+
+def compared(before: bytes | None, now: bytes) -> str:
+    """Say how a journal compares with its last backup."""
+    if before is None:
+        return "first"
+    if len(now) < len(before):
+        return "shrunk"
+    if not now.startswith(before):
+        return "rewritten"
+    return "unchanged" if now == before else "extended"
+
+
+def _id(key: str) -> str:
+    named = parse_key(key)
+    return named.id if named else ""
+
+
+def test_the_catalog_keeps_its_promises() -> None:
+    """See the machine."""
+    run_state_machine_as_test(
+        CatalogMachine,
+        settings=settings(
+            max_examples=30,
+            stateful_step_count=25,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.mark.parametrize("sinks", [1, 2])
+@pytest.mark.parametrize("before", ["nothing", "a backup", "a backup and old remains"])
+def test_a_crash_before_any_call_leaves_absent_or_valid(
+    tmp_path: Path, sinks: int, before: str
+) -> None:
+    """Each number is tried until a run gets through.
+
+    Then the next run is good, and what is left is swept past the grace and only then.
+    """
+    call, result = 0, None
+    while result is None:
+        call += 1
+        source = tmp_path / str(call)
+        world = World(source, sinks)
+        data = prepare(world, before)
+        committed = [manifests(place) for place in world.places]
+        result, _ = world.run(die_before=call)
+        for place, earlier in zip(world.places, committed, strict=True):
+            require_valid(place)
+            assert earlier.items() <= manifests(place).items()
+        require_good_next_run(world, data)
+        require_swept_in_time(world)
+    assert result.exit_codes == ()
+    assert call >= FEWEST_CALLS * sinks
+
+
+def prepare(world: World, before: str) -> bytes:
+    """Make a journal with a past."""
+    data = records(3)
+    write_journal(world.source, 0, data)
+    if before != "nothing":
+        assert world.run()[0] is not None
+        if before != "a backup":
+            write_journal(world.source, 0, data + records(1, seed=2))
+            die_before_the_manifest(world)
+            world.clock.advance(hours=25)
+        data += records(2, seed=3)
+        write_journal(world.source, 0, data)
+    return data
+
+
+def die_before_the_manifest(world: World) -> None:
+    """Leave an archive and its checksum file on every sink."""
+
+    def die(_key: str) -> None:
+        raise CrashError
+
+    for number in range(len(world.places)):
+        (sink,) = world.sinks([number])
+        sink.on("put_exclusive", die, key="*.manifest.json")
+        with pytest.raises(CrashError):
+            run_backup(world.source, [sink], clock=world.clock)
+        assert len(remains(world.places[number])) == len(("archive", "checksum file"))
+
+
+def require_good_next_run(world: World, data: bytes) -> None:
+    """Run again, as the schedule does."""
+    world.clock.now += PAUSE
+    result, _ = world.run()
+    assert result is not None
+    assert result.exit_codes == ()
+    for place in world.places:
+        require_valid(place)
+        newest = parsed(place)[-1]
+        assert newest.files[0].sha256 == sha256(data)
+        assert newest.continuity in {"first", "extended", "unchanged"}
+
+
+def require_swept_in_time(world: World) -> None:
+    """Let the grace pass: what was left stays until then, and not longer."""
+    young = [remains(place) for place in world.places]
+    left_at = world.clock() - PAUSE
+    world.clock.now = left_at + SWEEP_GRACE
+    assert world.run()[0] is not None
+    assert [remains(place) for place in world.places] == young
+    world.clock.advance(seconds=1)
+    assert world.run()[0] is not None
+    assert [remains(place) for place in world.places] == [set() for _ in young]
+    for place in world.places:
+        require_valid(place)
+
+
+@pytest.mark.parametrize("call", range(1, 12))
+def test_a_sweep_that_dies_has_removed_nothing_else(tmp_path: Path, call: int) -> None:
+    """And the next one removes the rest."""
+    world = World(tmp_path, 1)
+    write_journal(tmp_path, 0, records(3))
+    die_before_the_manifest(world)
+    world.run(die_before=FEWEST_CALLS - 4)
+    world.run()
+    world.clock.advance(hours=25)
+    place = world.places[0]
+    kept = set(place.objects) - remains(place)
+    assert len(remains(place)) == 3
+    sinks = world.sinks()
+    Death(sinks, before=call)
+    catalog = Catalog(sinks[0])
+    with suppress(CrashError):
+        catalog.sweep(catalog.listing(), before=world.clock() - SWEEP_GRACE)
+
+    assert kept <= set(place.objects)
+    require_valid(place)
+    world.run()
+    assert remains(place) == set()
+
+
+def test_an_alarm_stands_over_ten_runs(tmp_path: Path) -> None:
+    """No retry clears it; the acknowledgement does."""
+    world = World(tmp_path, 1)
+    codes: list[Any] = []
+    for seed in (1, 2):
+        write_journal(tmp_path, 0, records(3, seed=seed))
+        result, _ = world.run()
+    for _ in range(10):
+        world.clock.advance(days=1)
+        result, _ = world.run()
+        assert result is not None
+        codes.append(result.exit_codes)
+    raised = parsed(world.places[0])[1].id
+    acknowledge(world.sinks(), raised, by=None, note=None, clock=world.clock, emit=Events())
+    result, _ = world.run()
+
+    assert codes == [(6,)] * 10
+    assert result is not None
+    assert result.exit_codes == ()
+    assert parsed(world.places[0])[-1].alarms == ()

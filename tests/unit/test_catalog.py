@@ -1,0 +1,556 @@
+"""The catalog: what makes a backup exist, what is never changed, and what may be swept."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backup.catalog import (
+    Catalog,
+    Listing,
+    archive_key,
+    checksum_key,
+    checksums,
+    manifest_key,
+)
+from backup.errors import (
+    ManifestError,
+    ObjectExistsError,
+    ObjectMissingError,
+    ReadbackError,
+    SinkDeniedError,
+    SinkError,
+    SinkUnavailableError,
+    UnsupportedFormatError,
+)
+from backup.manifest import MAX_BYTES, Mark, MarkKind
+from backup.sinks.base import Object
+from backup.stop import Stop
+from backup.streams import Feed, fan_out
+from tests.billing import NOON, records
+from tests.handmade import JOURNAL, Chain, archive, packed, sha256
+from tests.simulator import Held, SimulatedSink
+
+DAY = timedelta(days=1)
+OTHER = "journal-deepgram-billing-1"
+GHOST = "20261101T000000Z-00dead"
+"""An id that has no manifest."""
+
+
+@pytest.fixture
+def sink() -> SimulatedSink:
+    """Make a sink whose objects are all as old as NOON."""
+    return SimulatedSink(clock=lambda: NOON)
+
+
+@pytest.fixture
+def chain(sink: SimulatedSink) -> Chain:
+    """Begin a history."""
+    return Chain(sink)
+
+
+def put(sink: SimulatedSink, key: str, data: bytes = b"x") -> str:
+    """Place an object, as old as the sink's clock says."""
+    sink.place.objects[key] = Held(data, sink.clock())
+    return key
+
+
+def mark(kind: MarkKind, backup_id: str, **facts: Any) -> Mark:
+    """Make a mark."""
+    return Mark(kind=kind, journal=JOURNAL, id=backup_id, created_at=NOON, **facts)
+
+
+def sweep(sink: SimulatedSink, listing: Listing | None = None) -> int:
+    """Sweep what is older than a second past NOON."""
+    catalog = Catalog(sink)
+    return catalog.sweep(listing or catalog.listing(), before=NOON + timedelta(seconds=1))
+
+
+# -- what a listing shows
+
+
+def test_only_a_manifest_makes_a_backup(sink: SimulatedSink, chain: Chain) -> None:
+    """Archives, checksum files, drafts and marks alone are remains, not backups."""
+    real = chain.full(records(3))
+    put(sink, archive_key(JOURNAL, GHOST, 1))
+    put(sink, checksum_key(JOURNAL, GHOST))
+    put(sink, f"{OTHER}/{OTHER}-{GHOST}.draft.json")
+    listing = Catalog(sink).listing()
+
+    assert [b.id for b in listing.every()] == [real.id]
+    assert listing.journals == (JOURNAL,)
+    assert sorted((b.journal, b.id) for b in listing.remains()) == [
+        (JOURNAL, GHOST),
+        (OTHER, GHOST),
+    ]
+    assert set(listing.ids(JOURNAL)) == {GHOST, real.id}
+    assert listing.find(OTHER, GHOST) is not None
+    assert listing.find("journal-nobody-0", GHOST) is None
+    assert listing.ids("journal-nobody-0") == ()
+
+
+def test_backups_are_listed_oldest_first(chain: Chain) -> None:
+    """The order of ids is the order of time."""
+    made = [chain.full(records(n)).id for n in (1, 2, 3)]
+
+    assert [b.id for b in Catalog(chain.sink).listing().backups(JOURNAL)] == made
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "model.dg",
+        "journal-deepgram-billing-0/notes.txt",
+        f"{JOURNAL}/{OTHER}-{GHOST}.tar.gz",
+        f"{JOURNAL}/{JOURNAL}-{GHOST}.tar.gz.bak",
+        f"{JOURNAL}/{JOURNAL}-20261301T000000Z-00dead.tar.gz",
+    ],
+)
+def test_what_is_not_named_by_the_grammar_is_foreign(key: str) -> None:
+    """Foreign objects are counted and play no part."""
+    listing = Listing([Object(key=key, size_bytes=1, modified_at=NOON)])
+
+    assert (listing.foreign_objects, list(listing.remains()), listing.journals) == (1, [], ())
+
+
+def test_marks_of_unknown_kinds_say_nothing(sink: SimulatedSink, chain: Chain) -> None:
+    """A later release may add kinds of marks; this one must not stumble over them."""
+    made = chain.full(records(1))
+    put(sink, f"{JOURNAL}/{JOURNAL}-{made.id}.blessed.json")
+    put(sink, f"{JOURNAL}/{JOURNAL}-{made.id}.verified-20261123T120000Z.json")
+    listing = Catalog(sink).listing()
+
+    assert listing.backups(JOURNAL)[0].marks == {"verified"}
+    assert listing.foreign_objects == 0
+
+
+def test_a_journal_is_retired_while_its_newest_backup_says_so(chain: Chain) -> None:
+    """A newer backup carries no such mark, so a journal that returns is expected again."""
+    catalog = Catalog(chain.sink)
+    first = chain.full(records(1))
+    before = catalog.listing().is_retired(JOURNAL)
+    catalog.mark(mark("retired", first.id))
+    marked = catalog.listing().is_retired(JOURNAL)
+    chain.full(records(2))
+
+    assert (before, marked, catalog.listing().is_retired(JOURNAL)) == (False, True, False)
+    assert not catalog.listing().is_retired(OTHER)
+
+
+# -- reading manifests
+
+
+def test_a_manifest_is_given_with_the_hash_of_its_stored_bytes(chain: Chain) -> None:
+    """The hash chain is made of what is stored, not of what was parsed."""
+    made = chain.full(records(3))
+    stored = chain.sink.read(manifest_key(JOURNAL, made.id))
+
+    assert Catalog(chain.sink).manifest(JOURNAL, made.id) == (made, sha256(stored))
+    assert Catalog(chain.sink).manifest_sha256(JOURNAL, made.id) == sha256(stored)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"format": "1.0"}', b"\xff"])
+def test_an_invalid_manifest_is_named_with_its_place(sink: SimulatedSink, data: bytes) -> None:
+    """Whoever repairs it has to find it."""
+    key = put(sink, manifest_key(JOURNAL, GHOST), data)
+
+    with pytest.raises(ManifestError) as caught:
+        Catalog(sink).manifest(JOURNAL, GHOST)
+
+    assert caught.value.message.startswith(f"memory://one: {key}: ")
+
+
+def test_a_manifest_too_large_to_be_one_is_damage(sink: SimulatedSink, chain: Chain) -> None:
+    """Not a failing sink: history goes on from the backup before it."""
+    good = chain.full(records(1))
+    put(sink, manifest_key(JOURNAL, chain.id()), b" " * (MAX_BYTES + 1))
+    catalog = Catalog(sink)
+    found, damaged = catalog.newest(JOURNAL, catalog.listing())
+
+    assert found is not None
+    assert found[0] == good
+    assert [f"is larger than {MAX_BYTES} bytes" in e.message for e in damaged] == [True]
+
+
+def test_a_manifest_that_cannot_be_read_is_no_damage(sink: SimulatedSink, chain: Chain) -> None:
+    """Nobody knows: history must not go on from an older one."""
+    chain.full(records(1))
+    chain.full(records(2))
+    sink.fail("open", SinkError("some new error"), key=manifest_key(JOURNAL, chain.last.id))
+    catalog = Catalog(sink)
+
+    with pytest.raises(SinkError, match="some new error"):
+        catalog.newest(JOURNAL, catalog.listing())
+
+
+def test_a_manifest_of_a_newer_format_is_named_with_its_place(sink: SimulatedSink) -> None:
+    """It is not damaged: the hint is to use a newer version."""
+    key = put(sink, manifest_key(JOURNAL, GHOST), b'{"format": "2.0"}')
+
+    with pytest.raises(UnsupportedFormatError) as caught:
+        Catalog(sink).manifest(JOURNAL, GHOST)
+
+    assert caught.value.message.startswith(f"memory://one: {key}: ")
+    assert caught.value.hints == ("use a newer deepgram-journal-backup",)
+
+
+@pytest.mark.parametrize("other", [(JOURNAL, GHOST), (OTHER, None)])
+def test_a_manifest_under_another_name_is_refused(
+    sink: SimulatedSink, chain: Chain, other: tuple[str, str | None]
+) -> None:
+    """A copy of a manifest is no backup of another id or journal."""
+    made = chain.full(records(1))
+    journal, backup_id = other[0], other[1] or made.id
+    put(sink, manifest_key(journal, backup_id), sink.read(manifest_key(JOURNAL, made.id)))
+
+    with pytest.raises(ManifestError, match=f"speaks of {JOURNAL} {made.id}"):
+        Catalog(sink).manifest(journal, backup_id)
+
+
+def test_the_newest_manifest_is_the_newest_valid_one(sink: SimulatedSink, chain: Chain) -> None:
+    """History goes on from the last backup that can be read, and the damage is told."""
+    good = chain.full(records(1))
+    for _ in range(2):
+        put(sink, manifest_key(JOURNAL, chain.id()), b"rubbish")
+    catalog = Catalog(sink)
+    found, damaged = catalog.newest(JOURNAL, catalog.listing())
+
+    assert found is not None
+    assert found[0] == good
+    assert len(damaged) == 2
+    assert catalog.newest(OTHER, catalog.listing()) == (None, [])
+
+
+# -- what makes a backup good
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda s, m: put(s, m.archives[0].key, b"short"), "is missing or has another size"),
+        (lambda s, m: s.place.objects.pop(m.archives[0].key), "is missing or has another size"),
+        (lambda s, m: put(s, manifest_key(JOURNAL, m.id), b"{}"), "not a valid manifest"),
+        (lambda s, m: put(s, manifest_key(JOURNAL, m.id), b'{"format":"9.0"}'), "has format 9.0"),
+        (lambda s, _: s.heal(), None),
+    ],
+)
+def test_a_good_backup_has_a_valid_manifest_and_its_archives(
+    sink: SimulatedSink, chain: Chain, spoil: Any, reason: str | None
+) -> None:
+    """``latest`` must be one that can be restored, as far as a listing tells."""
+    made = chain.full(records(5))
+    spoil(sink, made)
+    catalog = Catalog(sink)
+    listing = catalog.listing()
+    found = catalog.why_not_good(listing.backups(JOURNAL)[0], listing)
+
+    assert (reason or "None") in str(found)
+
+
+def test_a_suspect_backup_is_not_good(chain: Chain) -> None:
+    """It says why."""
+    chain.full(records(1), suspect=True, suspicion="a hole")
+    catalog = Catalog(chain.sink)
+    listing = catalog.listing()
+
+    assert catalog.why_not_good(listing.backups(JOURNAL)[0], listing) == "suspect: a hole"
+
+
+def test_an_alarm_speaks_against_a_backup_until_it_is_acknowledged(chain: Chain) -> None:
+    """The mark of the backup that raised it answers it for every later one too."""
+    chain.full(records(1))
+    raised = chain.id()
+    made = chain.full(records(2), alarms=(raised,))
+    catalog = Catalog(chain.sink)
+    before = catalog.listing()
+    catalog.mark(mark("acknowledged", raised))
+    after = catalog.listing()
+
+    assert catalog.why_not_good(before.backups(JOURNAL)[-1], before) == f"standing alarm: {raised}"
+    assert catalog.standing_alarms(made, before) == (raised,)
+    assert catalog.why_not_good(after.backups(JOURNAL)[-1], after) is None
+    assert catalog.standing_alarms(made, after) == ()
+
+
+# -- writing
+
+
+def store(catalog: Catalog, key: str, data: bytes, **how: Any) -> Any:
+    """Store through a real fan-out of one."""
+
+    def consume(feed: Feed) -> object:
+        return catalog.store(key, feed, **how)
+
+    return fan_out([data], {1: consume}, stop=Stop(), stall=5)[1]
+
+
+@pytest.mark.parametrize("readback", ["full", "size"])
+def test_storing_says_what_the_sink_holds(sink: SimulatedSink, readback: Any) -> None:
+    """Not what was sent: the sink is asked."""
+    key = archive_key(JOURNAL, GHOST, 1)
+    sink.flip("*.tar.gz")
+    stored = store(Catalog(sink), key, b"sent", readback=readback)
+    held = sink.place.objects[key].data
+
+    assert held != b"sent"
+    assert (stored.key, stored.size_bytes, stored.readback) == (key, 4, readback)
+    assert stored.sha256 == (sha256(held) if readback == "full" else None)
+
+
+def test_a_backup_begins_to_exist_with_its_manifest_the_last_object(
+    sink: SimulatedSink, chain: Chain
+) -> None:
+    """Checksum file first, each read back: whatever interrupts it leaves "absent" or "valid"."""
+    made = chain.full(records(2))
+    for key in (checksum_key(JOURNAL, made.id), manifest_key(JOURNAL, made.id)):
+        del sink.place.objects[key]
+    sink.calls.clear()
+    digest = Catalog(sink).commit(made)
+
+    assert sink.calls == [
+        ("put_exclusive", checksum_key(JOURNAL, made.id)),
+        ("open", checksum_key(JOURNAL, made.id)),
+        ("put_exclusive", manifest_key(JOURNAL, made.id)),
+        ("open", manifest_key(JOURNAL, made.id)),
+    ]
+    assert digest == sha256(sink.read(manifest_key(JOURNAL, made.id)))
+
+
+def test_committing_the_same_again_is_success_and_another_is_refused(chain: Chain) -> None:
+    """A reply may be lost; a manifest is never overwritten."""
+    made = chain.full(records(2))
+    stored = chain.sink.read(manifest_key(JOURNAL, made.id))
+    catalog = Catalog(chain.sink)
+
+    assert catalog.commit(made) == sha256(stored)
+    with pytest.raises(ObjectExistsError):
+        catalog.commit(made.model_copy(update={"run_id": "another"}))
+    assert chain.sink.read(manifest_key(JOURNAL, made.id)) == stored
+
+
+@pytest.mark.parametrize("pattern", ["*.sha256", "*.manifest.json", "*.retired.json"])
+def test_what_is_recorded_is_read_back(sink: SimulatedSink, pattern: str) -> None:
+    """A sink that changes what it stores cannot be trusted with manifests and marks either."""
+    made = Chain(SimulatedSink()).full(records(2))
+    sink.flip(pattern)
+
+    def write() -> None:
+        Catalog(sink).commit(made)
+        Catalog(sink).mark(mark("retired", made.id))
+
+    with pytest.raises(ReadbackError):
+        write()
+
+
+def test_the_first_mark_of_a_kind_stays(chain: Chain) -> None:
+    """Who answered first is kept; answering again is no error."""
+    made = chain.full(records(1))
+    catalog = Catalog(chain.sink)
+
+    assert catalog.mark(mark("retired", made.id, by="Ann"))
+    assert not catalog.mark(mark("retired", made.id, by="Bob"))
+    assert catalog.mark(mark("acknowledged", made.id))
+    assert b"Ann" in chain.sink.read(f"{JOURNAL}/{JOURNAL}-{made.id}.retired.json")
+
+
+def test_a_tombstone_tells_the_hash_that_the_manifest_had(sink: SimulatedSink) -> None:
+    """So that the chain still closes; a tombstone that is no mark is damage."""
+    catalog = Catalog(sink)
+    catalog.mark(mark("pruned", GHOST, manifest_sha256="ab" * 32))
+    put(sink, f"{OTHER}/{OTHER}-{GHOST}.pruned.json", b"{}")
+
+    assert catalog.pruned_sha256(JOURNAL, GHOST) == "ab" * 32
+    with pytest.raises(ManifestError):
+        catalog.pruned_sha256(OTHER, GHOST)
+
+
+def test_discarding_is_best_effort(sink: SimulatedSink) -> None:
+    """What cannot be removed now is swept later."""
+    key = put(sink, archive_key(JOURNAL, GHOST, 1))
+    sink.fail("delete", SinkDeniedError("no"), times=1)
+    Catalog(sink).discard(key)
+    still = sink.place.keys()
+    Catalog(sink).discard(key)
+
+    assert (still, sink.place.keys()) == ([key], [])
+
+
+def test_a_checksum_file_is_what_sha256sum_checks(tmp_path: Path) -> None:
+    """A site without this tool proves its archives with coreutils, in that directory."""
+    data = {archive_key(JOURNAL, GHOST, n): b"x" * n for n in (1, 2)}
+    for key, content in data.items():
+        (tmp_path / Path(key).name).write_bytes(content)
+    text = checksums(archive(key, content) for key, content in data.items())
+    result = subprocess.run(
+        ["sha256sum", "--strict", "-c"], cwd=tmp_path, input=text, check=True, capture_output=True
+    )
+
+    assert result.stdout.count(b": OK") == 2
+
+
+# -- sweeping
+
+
+def ghost(sink: SimulatedSink, *, journal: str = JOURNAL) -> set[str]:
+    """Leave what an interrupted backup leaves."""
+    return {
+        put(sink, archive_key(journal, GHOST, 1)),
+        put(sink, archive_key(journal, GHOST, 2)),
+        put(sink, checksum_key(journal, GHOST)),
+    }
+
+
+def test_old_remains_are_swept(sink: SimulatedSink, chain: Chain) -> None:
+    """Archives and checksum files of ids without a manifest; the backups stay."""
+    chain.full(records(2))
+    kept = sink.place.keys()
+    ghost(sink)
+
+    assert sweep(sink) == 3
+    assert sink.place.keys() == kept
+
+
+def test_remains_are_swept_only_past_the_grace(sink: SimulatedSink) -> None:
+    """A run that is under way looks like remains; each object is judged by its own age."""
+    old = put(sink, archive_key(JOURNAL, GHOST, 1))
+    sink.clock = lambda: NOON + DAY
+    young = put(sink, checksum_key(JOURNAL, GHOST))
+    sink.calls.clear()
+
+    assert sweep(sink) == 1
+    assert sink.place.keys() == [young]
+    assert ("delete", old) in sink.calls
+
+
+def test_nothing_to_sweep_costs_no_second_listing_and_no_manifest(chain: Chain) -> None:
+    """Every run sweeps, so a clean sink must cost next to nothing."""
+    chain.full(records(2))
+    sink = chain.sink
+    assert isinstance(sink, SimulatedSink)
+    listing = Catalog(sink).listing()
+    sink.calls.clear()
+
+    assert sweep(sink, listing) == 0
+    assert sink.calls == [("sweep", "")]
+
+
+@pytest.mark.parametrize(
+    "suffix", ["draft", "pruned", "delivered", "blessed", "verified-20261123T120000Z"]
+)
+def test_what_a_draft_or_a_mark_speaks_for_is_not_swept(sink: SimulatedSink, suffix: str) -> None:
+    """A draft is a backup to be; a mark, of whatever kind, says that somebody knows the id."""
+    ghost(sink)
+    put(sink, f"{JOURNAL}/{JOURNAL}-{GHOST}.{suffix}.json")
+    before = sink.place.keys()
+
+    assert (sweep(sink), sink.place.keys()) == (0, before)
+
+
+def test_foreign_objects_are_never_swept(sink: SimulatedSink) -> None:
+    """What is not exactly ours by name is not ours."""
+    for key in ("model.dg", f"{JOURNAL}/notes.txt", f"{JOURNAL}/{JOURNAL}-{GHOST}.tar.gz.old"):
+        put(sink, key)
+    before = sink.place.keys()
+
+    assert (sweep(sink), sink.place.keys()) == (0, before)
+
+
+@pytest.mark.parametrize("named", [1, 2])
+def test_the_attempt_that_the_manifest_does_not_name_is_swept(
+    sink: SimulatedSink, chain: Chain, named: int
+) -> None:
+    """The archive of a failed attempt beside a backup goes, and never the backup's own."""
+    other = 3 - named
+    stored = packed([(chain.member(b"journal"), b"{}\n")])
+    backup_id = chain.id()
+    key = put(sink, archive_key(JOURNAL, backup_id, named), stored)
+    made = chain.full(b"{}\n")
+    chain.manifests.clear()
+    files = [
+        f.model_copy(update={"segments": (f.segments[0].model_copy(update={"archive": key}),)})
+        for f in made.files
+    ]
+    chain.commit(backup_id, [archive(key, stored)], files, "first")
+    kept = sink.place.keys()
+    put(sink, archive_key(JOURNAL, backup_id, other))
+
+    assert (sweep(sink), sink.place.keys()) == (1, kept)
+
+
+def test_an_archive_that_a_later_backup_names_is_never_swept(
+    sink: SimulatedSink, chain: Chain
+) -> None:
+    """Backups share archives: whoever's manifest is gone, another one may need its archive."""
+    first = chain.full(records(2))
+    chain.incremental(records(1))
+    for key in (manifest_key(JOURNAL, first.id), checksum_key(JOURNAL, first.id)):
+        del sink.place.objects[key]
+    before = sink.place.keys()
+
+    assert (sweep(sink), sink.place.keys()) == (0, before)
+
+
+@pytest.mark.parametrize("content", [b"rubbish", b'{"format": "7.0"}'])
+def test_a_manifest_that_cannot_be_read_protects_older_archives(
+    sink: SimulatedSink, chain: Chain, content: bytes
+) -> None:
+    """Nobody knows what it names. What is swept goes for ever; what stays costs some space."""
+    left = ghost(sink)
+    chain.id()
+    put(sink, manifest_key(JOURNAL, "20261102T000000Z-00beef"), content)
+    put(sink, archive_key(OTHER, GHOST, 1))
+
+    assert sweep(sink) == 2, "the checksum file, and the other journal's archive"
+    assert left - set(sink.place.keys()) == {checksum_key(JOURNAL, GHOST)}
+
+
+def test_an_older_manifest_that_cannot_be_read_protects_nothing(sink: SimulatedSink) -> None:
+    """No backup names an archive that was made after it."""
+    put(sink, manifest_key(JOURNAL, "20261031T000000Z-00beef"), b"rubbish")
+    ghost(sink)
+
+    assert sweep(sink) == 3
+
+
+def test_what_was_committed_since_the_listing_is_not_swept(
+    sink: SimulatedSink, chain: Chain
+) -> None:
+    """The listing is as old as the run, and another run may allow itself a longer deadline."""
+    made = chain.full(records(2))
+    key = manifest_key(JOURNAL, made.id)
+    manifest = sink.place.objects.pop(key)
+    listing = Catalog(sink).listing()
+    sink.place.objects[key] = manifest
+    before = sink.place.keys()
+
+    assert (sweep(sink, listing), sink.place.keys()) == (0, before)
+
+
+def test_unfinished_uploads_of_the_sink_are_swept_too(sink: SimulatedSink) -> None:
+    """What no key shows, only the sink itself can find."""
+    sink.place.uploads += [("old", NOON), ("young", NOON + DAY)]
+
+    assert sweep(sink) == 1
+    assert [key for key, _ in sink.place.uploads] == ["young"]
+
+
+def test_a_sweep_that_the_sink_refuses_is_a_declared_error(sink: SimulatedSink) -> None:
+    """The run warns; what was left is swept another day."""
+    ghost(sink)
+    sink.fail("delete", SinkUnavailableError("gone"), key="*.sha256")
+
+    with pytest.raises(SinkUnavailableError):
+        sweep(sink)
+    sink.heal()
+    sweep(sink)
+    assert sink.place.keys() == []
+
+
+def test_a_missing_manifest_is_told_as_such(sink: SimulatedSink) -> None:
+    """It is no damage: there is no backup."""
+    with pytest.raises(ObjectMissingError):
+        Catalog(sink).manifest(JOURNAL, GHOST)

@@ -1,0 +1,311 @@
+"""Settings: every problem at once, no name misread, no secret shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from backup import config
+from backup.config import Settings, describe, duration_text, load, require_sinks
+from backup.errors import SettingsError
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin without any setting: the machine may have some."""
+    for name in list(os.environ):
+        if name.upper().startswith("BACKUP_"):
+            monkeypatch.delenv(name)
+
+
+def problems(monkeypatch: pytest.MonkeyPatch, **given: str) -> list[tuple[str, str]]:
+    """Load these settings; give what is wrong with them."""
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    return list(caught.value.problems)
+
+
+def accepted(monkeypatch: pytest.MonkeyPatch, **given: str) -> Settings:
+    """Load these settings, which are right."""
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    return load()
+
+
+def test_nothing_but_sinks_has_to_be_set() -> None:
+    """The defaults fit the chart's own names and mount paths."""
+    settings = load()
+
+    assert (settings.source, settings.statefulset) == (Path("/journals"), "deepgram-billing")
+    assert settings.deadline == timedelta(hours=6)
+    assert (settings.log_level, settings.log_format) == ("info", None)
+    with pytest.raises(SettingsError, match="1 setting is wrong") as caught:
+        require_sinks(settings)
+    assert "BACKUP_SINKS is not set" in caught.value.problems[0][0]
+
+
+def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kind of value is read as it is written there."""
+    settings = accepted(
+        monkeypatch,
+        BACKUP_SOURCE="/data",
+        BACKUP_EXPECT_REPLICAS="3",
+        BACKUP_SINKS="file:///a,file:///b\nfile:///c",
+        BACKUP_DEADLINE="90s",
+        BACKUP_FILE_REQUIRE_MOUNT="true",
+        BACKUP_SITE="plant-7",
+    )
+
+    assert settings.source == Path("/data")
+    assert settings.expect_replicas == 3
+    assert settings.sinks == ("file:///a", "file:///b", "file:///c")
+    assert settings.deadline == timedelta(seconds=90)
+    assert settings.site == "plant-7"
+    options = settings.sink_options()
+    assert (options.source, options.file_require_mount) == (Path("/data"), True)
+    require_sinks(settings)
+
+
+def test_sinks_of_the_command_line_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who types --sink means that one, whatever the environment says."""
+    monkeypatch.setenv("BACKUP_SINKS", "file:///environment")
+
+    assert load(sinks=["file:///typed"]).sinks == ("file:///typed",)
+
+
+@pytest.mark.parametrize("value", ["", " ", "\n"])
+def test_nothing_but_blanks_means_unset(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """A chart sets variables to nothing; that must not differ from leaving them out."""
+    settings = accepted(monkeypatch, BACKUP_DEADLINE=value, BACKUP_SITE=value, BACKUP_SINKS=value)
+
+    assert (settings.deadline, settings.site, settings.sinks) == (timedelta(hours=6), None, ())
+    sources = {row["source"] for row in describe(settings)}
+    assert sources == {"default"}
+
+
+def test_blanks_around_a_value_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that comes out of a file ends in a newline."""
+    settings = accepted(monkeypatch, BACKUP_READBACK=" size\n", BACKUP_DEADLINE="5m\n")
+
+    assert (settings.readback, settings.deadline) == ("size", timedelta(minutes=5))
+
+
+def test_every_problem_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finding one mistake for each nightly run takes a week."""
+    found = problems(
+        monkeypatch,
+        BACKUP_SINKZ="file:///a",
+        BACKUP_READBACK="no",
+        BACKUP_DEADLINE="5",
+        BACKUP_CONCURRENCY="0",
+        BACKUP_EXPECT_REPLICAS="two",
+        BACKUP_SITE="a b",
+    )
+
+    assert found == [
+        ("BACKUP_SINKZ is not a setting", "did you mean BACKUP_SINKS?"),
+        ("BACKUP_EXPECT_REPLICAS is 'two'", found[1][1]),
+        ("BACKUP_SITE is 'a b'", "use letters, digits, dots, dashes and underscores: 63 at most"),
+        ("BACKUP_READBACK is 'no'", "it should be 'full' or 'size'"),
+        ("BACKUP_CONCURRENCY is '0'", "it should be greater than or equal to 1"),
+        ("BACKUP_DEADLINE is '5'", "write a duration: 90s, 5m, 24h or 7d"),
+    ]
+    assert "it should be a valid integer" in found[1][1]
+
+
+def test_contradictions_are_found_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values that are right by themselves can still be wrong together, or name nothing."""
+    found = problems(
+        monkeypatch,
+        BACKUP_STATEFULSET="Not_A_Name",
+        BACKUP_SOURCE="journals",
+        BACKUP_SINKS="s3://bucket file:///a file:///a/ file:///b//c file:///b/%63?require_mount=true",
+    )
+
+    messages = [message for message, _ in found]
+    assert messages == [
+        "BACKUP_STATEFULSET is 'Not_A_Name', which names no StatefulSet",
+        "BACKUP_SOURCE is 'journals', which is not absolute",
+        "BACKUP_SINKS: 's3://bucket' has the scheme 's3'",
+        "BACKUP_SINKS: 'file:///a' is named twice",
+        "BACKUP_SINKS: 'file:///b/c' is named twice",
+    ]
+    assert all(fix for _, fix in found)
+
+
+@pytest.mark.parametrize("value", ["0s", "5", "m", "-5m", "5 m", "5w", "1h30m", "9999999d"])
+def test_what_is_no_duration_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """A deadline that was misread would stop every run, or none."""
+    assert problems(monkeypatch, BACKUP_DEADLINE=value) == [
+        (f"BACKUP_DEADLINE is {value!r}", "write a duration: 90s, 5m, 24h or 7d")
+    ]
+
+
+@pytest.mark.parametrize("text", ["1s", "90s", "5m", "24h", "7d", "61m"])
+def test_a_duration_is_shown_as_it_is_written(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """What config prints can be pasted into the environment."""
+    shown = duration_text(accepted(monkeypatch, BACKUP_DEADLINE=text).deadline)
+
+    assert shown == ("1d" if text == "24h" else text)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("BACKUP_SINK", "BACKUP_SINKS"),
+        ("BACKUP_STATEFUL_SET", "BACKUP_STATEFULSET"),
+        ("BACKUP_REPLICAS", "BACKUP_EXPECT_REPLICAS"),
+        ("BACKUP_COMPRESSION", "BACKUP_COMPRESSION_LEVEL"),
+        ("BACKUP_LOGLEVEL", "BACKUP_LOG_LEVEL"),
+        ("BACKUP_READ_BACK", "BACKUP_READBACK"),
+        ("BACKUP_REQUIRE_MOUNT", "BACKUP_FILE_REQUIRE_MOUNT"),
+        ("backup_sinks", "BACKUP_SINKS"),
+        ("Backup_Deadline", "BACKUP_DEADLINE"),
+    ],
+)
+def test_a_misspelt_name_is_refused_and_the_nearest_one_named(
+    monkeypatch: pytest.MonkeyPatch, wrong: str, right: str
+) -> None:
+    """What it was meant to set would silently keep its default."""
+    monkeypatch.delenv("BACKUP_SINKS", raising=False)
+    found = problems(monkeypatch, **{wrong: "4" if "LEVEL" in wrong else ""})
+
+    assert found == [(f"{wrong} is not a setting", f"did you mean {right}?")]
+
+
+def test_a_name_that_is_near_to_none_is_refused_without_a_guess(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A guess that is no help sends people the wrong way."""
+    assert problems(monkeypatch, BACKUP_XYZ="1") == [
+        ("BACKUP_XYZ is not a setting", "see: journal-backup config")
+    ]
+
+
+SERVICE_LINKS = [
+    "BACKUP_SERVICE_HOST",
+    "BACKUP_SERVICE_PORT",
+    "BACKUP_SERVICE_PORT_HTTP",
+    "BACKUP_SERVICE_PORT_WEB_UI",
+    "BACKUP_PORT",
+    "BACKUP_PORT_80_TCP",
+    "BACKUP_PORT_80_TCP_PROTO",
+    "BACKUP_PORT_80_TCP_PORT",
+    "BACKUP_PORT_80_TCP_ADDR",
+    "BACKUP_PORT_53_UDP_ADDR",
+    "BACKUP_PORT_9999_SCTP",
+    "BACKUP_SINK_SERVICE_HOST",
+    "BACKUP_SINK_SERVICE_PORT",
+    "BACKUP_SINK_PORT",
+    "BACKUP_SINK_PORT_2049_TCP_ADDR",
+    "BACKUP_S3_GATEWAY_2_PORT_443_TCP",
+]
+
+
+def test_the_names_that_kubernetes_injects_are_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A Service called backup, or backup-sink, in the namespace is no misspelt setting."""
+    links = dict.fromkeys(SERVICE_LINKS, "tcp://10.0.0.7:80")
+
+    assert accepted(monkeypatch, **links) == Settings()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BACKUP_EXPORT",
+        "BACKUP_REPORT",
+        "BACKUP_PORTS",
+        "BACKUP_HOST",
+        "BACKUP_SERVICE",
+        "BACKUP_SERVICE_HOSTS",
+        "BACKUP_PORT_80",
+        "BACKUP_PORT_80_TCP_HOST",
+        "BACKUP_PORT_TCP",
+        "BACKUP_SUPPORT_LEVEL",
+    ],
+)
+def test_what_only_resembles_an_injected_name_is_a_misspelt_one(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The exception must not swallow mistakes."""
+    assert problems(monkeypatch, **{name: "1"})[0][0] == f"{name} is not a setting"
+
+
+def test_no_setting_looks_like_an_injected_name() -> None:
+    """Not even with two letters too many, too few or swapped: none of ours ends like those."""
+    for field in Settings.model_fields:
+        name = f"BACKUP_{field.upper()}"
+        for at in range(len("BACKUP_"), len(name)):
+            for typo in (name[:at] + name[at + 1 :], name[:at] + "T" + name[at:], name[: at + 1]):
+                assert config._SERVICE_LINK.fullmatch(typo) is None
+
+
+def test_a_url_that_cannot_be_read_is_told_by_its_number_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is no URL cannot be shown without its secret, for nobody knows where that begins."""
+    found = problems(monkeypatch, BACKUP_SINKS="file:///a key:hunter2@host/x s3://[hunter2")
+
+    assert found[0] == ("BACKUP_SINKS: number 2 is not a URL", "give file:///directory")
+    assert len(found) == 2
+    assert "hunter2" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://ada:hunter2@bucket/prefix",
+        "file://ada:hunter2@host/a",
+        "file:///a?token=hunter2",
+        "file:///a#hunter2",
+    ],
+)
+def test_no_secret_of_a_url_is_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Errors end up in logs that many can read."""
+    assert "hunter2" not in str(problems(monkeypatch, BACKUP_SINKS=url))
+
+
+def test_every_setting_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Value, source and meaning, without the options of URLs."""
+    settings = accepted(
+        monkeypatch, BACKUP_SINKS="file:///a?require_mount=true", BACKUP_DEADLINE="2h"
+    )
+
+    rows = {row["name"]: row for row in describe(settings)}
+    assert list(rows) == [f"BACKUP_{name.upper()}" for name in Settings.model_fields]
+    assert rows["BACKUP_SINKS"]["value"] == ["file:///a"]
+    assert rows["BACKUP_SINKS"]["source"] == "environment"
+    assert rows["BACKUP_DEADLINE"]["value"] == "2h"
+    assert rows["BACKUP_SOURCE"] == {
+        "name": "BACKUP_SOURCE",
+        "value": "/journals",
+        "source": "default",
+        "description": "directory that holds the journal directories",
+    }
+    assert all(row["description"] for row in rows.values())
+
+
+def test_the_table_has_a_row_for_each_setting() -> None:
+    """The README is made from it."""
+    rows = config.table().splitlines()[2:]
+
+    named = [re.findall("`(BACKUP_[A-Z_]+)`", row)[0] for row in rows]
+    assert named == [f"BACKUP_{name.upper()}" for name in Settings.model_fields]
+    assert "| `BACKUP_FILE_REQUIRE_MOUNT` | `false` |" in config.table()
+    assert "| `BACKUP_SINKS` | required |" in config.table()
+    assert "| `BACKUP_SITE` | not set |" in config.table()
+
+
+def test_values_of_code_are_taken_as_they_are() -> None:
+    """Tests and callers give values of the right type."""
+    settings = Settings(deadline=timedelta(seconds=1), sinks=("file:///a",))
+
+    assert (settings.deadline, settings.sinks) == (timedelta(seconds=1), ("file:///a",))

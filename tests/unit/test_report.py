@@ -1,0 +1,713 @@
+"""Reports: the worst exit code, JSON whose keys are a contract, text that fits a terminal."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from backup import report
+from backup.errors import BackupError, SettingsError, SinkFullError
+from backup.manifest import Manifest
+from backup.model import Problem, Progressed, RunStarted, Warned
+from backup.report import (
+    EXIT_CODES,
+    config_text,
+    error_json,
+    error_text,
+    events_text,
+    figures,
+    result_text,
+    size_text,
+    to_json,
+    worst,
+)
+from backup.verbs.backup import BackupResult, JournalOutcome
+from backup.verbs.inspect import Details, ListResult, Row, ShowResult, Verified, VerifyResult
+from backup.verbs.ledger import LedgerResult, Marked
+from backup.verbs.passes import Copy
+from backup.verbs.restore import Restored, RestoreResult
+from tests import manifests
+
+ZERO, ONE, TWO = (f"journal-deepgram-billing-{n}" for n in range(3))
+FIRST, SECOND = "20261122T020000Z-3f9a1c", "20261123T020000Z-3f9a1c"
+NAS, PV = "file:///mnt/nas", "file:///mnt/pv"
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+FULL = Problem(
+    exit_code=5,
+    message=f"{NAS}: cannot store: no space left on device",
+    hints=("make room on the volume",),
+    journal=ZERO,
+    sink=NAS,
+)
+
+
+def backup_result(*journals: JournalOutcome, **changes: Any) -> BackupResult:
+    """Give what came of a run."""
+    given: dict[str, Any] = {
+        "run_id": "20261123T020000Z-00000001",
+        "started_at": NOON,
+        "duration_seconds": 1.23456,
+        "journals": journals,
+        "ignored_entries": 3,
+        "foreign_journals": (),
+        "problems": (),
+        "warnings": (),
+    }
+    return BackupResult(**(given | changes))
+
+
+def outcome(journal: str, *copies: Copy, **changes: Any) -> JournalOutcome:
+    """Give what came of a journal."""
+    given: dict[str, Any] = {
+        "journal": journal,
+        "expected": True,
+        "found": True,
+        "size_bytes": 7_890_000 if copies else 0,
+        "records": 20_000 if copies else 0,
+        "copies": copies,
+    }
+    return JournalOutcome(**(given | changes))
+
+
+def good(sink: str, **changes: Any) -> Copy:
+    """Give a copy that is held."""
+    given: dict[str, Any] = {"sink": sink, "id": SECOND, "continuity": "extended"}
+    return Copy(**(given | changes))
+
+
+def row(journal: str, backup_id: str, **changes: Any) -> Row:
+    """Give a row of a list."""
+    given: dict[str, Any] = {
+        "journal": journal,
+        "id": backup_id,
+        "created_at": NOON,
+        "archive_bytes": 5_000_000,
+        "marks": (),
+        "sinks": (NAS,),
+    }
+    return Row(**(given | changes))
+
+
+MIXED = backup_result(
+    outcome(ZERO, good(NAS, continuity="shrunk", alarms=(SECOND,)), good(PV)),
+    outcome(ONE, good(PV), Copy(sink=NAS, error=SinkFullError("no space left"))),
+    outcome(TWO, found=False, problem=Problem(exit_code=4, message="expected", journal=TWO)),
+    problems=(FULL,),
+    warnings=(Warned(message="is empty: no complete record yet", journal=ONE),),
+)
+DETAILS = Details(
+    continuity="extended", size_bytes=7_890_000, records=20_000, suspect=True, alarms=(FIRST,)
+)
+LISTED = ListResult(
+    backups=(
+        row(ZERO, FIRST, marks=("acknowledged",)),
+        row(ZERO, SECOND, sinks=(NAS, PV)),
+        row(ONE, SECOND, sinks=(PV,)),
+    ),
+    not_backups=1,
+    problems=(),
+)
+SHOWN = ShowResult(
+    sink=NAS,
+    also_on=(PV,),
+    manifest=Manifest.model_validate(manifests.shared()),
+    manifest_sha256=manifests.SHA256,
+    marks=("acknowledged",),
+    standing_alarms=(FIRST,),
+    against=f"standing alarm: {FIRST}",
+    problems=(),
+)
+VERIFIED = VerifyResult(
+    backups=(
+        Verified(journal=ONE, id=SECOND, sink=NAS, findings=("wrong",), archive_bytes=5_000),
+        Verified(journal=ZERO, id=SECOND, sink=PV, findings=(), archive_bytes=5_000, records=7),
+        Verified(journal=ZERO, id=SECOND, sink=NAS, findings=(), suspect=True, alarms=(FIRST,)),
+    ),
+    problems=(),
+)
+RESTORED = RestoreResult(
+    restored=(
+        Restored(
+            journal=ZERO,
+            id=SECOND,
+            sink=NAS,
+            path=f"/restored/{ZERO}",
+            size_bytes=7_890_000,
+            records=20_000,
+            duration_seconds=0.5,
+        ),
+    ),
+    problems=(),
+)
+MARKED = LedgerResult(
+    marks=(
+        Marked(kind="retired", journal=ZERO, id=SECOND, sink=NAS, is_new=True),
+        Marked(kind="retired", journal=ZERO, id=SECOND, sink=PV, is_new=False),
+    ),
+    problems=(),
+)
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare text without colours; one test is about them."""
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+# -- exit codes
+
+
+def test_the_order_of_severity_in_full() -> None:
+    """What pages somebody must not hide behind what can wait."""
+    order = [8, 143, 1, 6, 7, 2, 4, 5, 9, 3, 0]
+
+    for (place, code), (other_place, other) in itertools.product(enumerate(order), repeat=2):
+        assert worst([code, other]) == order[min(place, other_place)]
+    assert worst(reversed(order)) == 8
+    assert worst([]) == 0
+
+
+@pytest.mark.parametrize("code", [129, 130, 137, 143, 192])
+def test_any_signal_is_a_signal(code: int) -> None:
+    """They rank alike, below "billing was not restored" alone."""
+    assert worst([1, 6, code]) == code
+    assert worst([8, code]) == 8
+
+
+@pytest.mark.parametrize("code", [10, 42, 128, 193, 255, -1])
+def test_an_unknown_code_is_a_failure(code: int) -> None:
+    """It counts as an unexpected error, never as success."""
+    assert worst([0, 3, 9, 5, 4, 2, 7, 6, code]) == code
+    assert worst([code, 8]) == 8
+
+
+def test_every_code_has_a_rank_and_a_meaning() -> None:
+    """A code that the table lacks would be told as "failed"."""
+    assert sorted(report._SEVERITY) == sorted(EXIT_CODES)
+    assert len(report.exit_code_table().splitlines()) == len(EXIT_CODES) + 3
+
+
+# -- JSON
+
+
+def keys(item: Any) -> Any:
+    """Give the keys of JSON objects, and those of the first object of each list."""
+    if isinstance(item, dict):
+        return {key: keys(value) for key, value in item.items()}
+    if isinstance(item, list) and item:
+        return [keys(item[0])]
+    return None
+
+
+HINTED: dict[str, Any] = {"message": None, "hints": [None]}
+PROBLEM = {"exit_code": None, **HINTED, "journal": None, "sink": None}
+GOLDEN: dict[str, tuple[Any, Any]] = {
+    "backup": (
+        MIXED,
+        {
+            "run_id": None,
+            "started_at": None,
+            "duration_seconds": None,
+            "journals": [
+                {
+                    "state": None,
+                    "journal": None,
+                    "expected": None,
+                    "found": None,
+                    "size_bytes": None,
+                    "records": None,
+                    "omitted_tail_bytes": None,
+                    "is_empty": None,
+                    "suspicion": None,
+                    "passed_over": None,
+                    "copies": [
+                        {
+                            "sink": None,
+                            "id": None,
+                            "continuity": None,
+                            "archive_bytes": None,
+                            "alarms": [None],
+                            "problems": None,
+                            "error": None,
+                        }
+                    ],
+                    "problem": None,
+                }
+            ],
+            "ignored_entries": None,
+            "foreign_journals": None,
+            "problems": [PROBLEM],
+            "warnings": [{"message": None, "journal": None, "sink": None}],
+        },
+    ),
+    "list": (
+        ListResult(backups=(row(ZERO, FIRST, details=DETAILS),), not_backups=0, problems=(FULL,)),
+        {
+            "backups": [
+                {
+                    "journal": None,
+                    "id": None,
+                    "created_at": None,
+                    "archive_bytes": None,
+                    "marks": None,
+                    "sinks": [None],
+                    "details": {
+                        "continuity": None,
+                        "size_bytes": None,
+                        "records": None,
+                        "suspect": None,
+                        "alarms": [None],
+                    },
+                }
+            ],
+            "not_backups": None,
+            "problems": [PROBLEM],
+        },
+    ),
+    "show": (
+        SHOWN,
+        {
+            "sink": None,
+            "also_on": [None],
+            "manifest": keys(manifests.shared()),
+            "manifest_sha256": None,
+            "marks": [None],
+            "standing_alarms": [None],
+            "against": None,
+            "problems": None,
+        },
+    ),
+    "verify": (
+        VERIFIED,
+        {
+            "backups": [
+                {
+                    "journal": None,
+                    "id": None,
+                    "sink": None,
+                    "findings": [None],
+                    "archive_bytes": None,
+                    "records": None,
+                    "suspect": None,
+                    "alarms": None,
+                }
+            ],
+            "problems": None,
+        },
+    ),
+    "restore": (
+        RESTORED,
+        {
+            "restored": [
+                {
+                    "journal": None,
+                    "id": None,
+                    "sink": None,
+                    "path": None,
+                    "size_bytes": None,
+                    "records": None,
+                    "duration_seconds": None,
+                }
+            ],
+            "problems": None,
+        },
+    ),
+    "retire": (
+        MARKED,
+        {
+            "marks": [{"kind": None, "journal": None, "id": None, "sink": None, "is_new": None}],
+            "problems": None,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", GOLDEN)
+def test_the_keys_of_json_are_a_contract(verb: str) -> None:
+    """Programs read them: to add one is a minor change, to rename one is a major one."""
+    result, expected = GOLDEN[verb]
+
+    content = json.loads(to_json(verb, 4, result))
+    assert keys(content) == {"verb": None, "exit_code": None, **expected}
+    assert (content["verb"], content["exit_code"]) == (verb, 4)
+
+
+def test_values_in_json_are_what_programs_expect() -> None:
+    """Times in UTC with a Z, seconds to the millisecond, errors with their hints."""
+    content = json.loads(to_json("backup", 5, MIXED))
+
+    assert content["started_at"] == "2026-11-23T12:00:00Z"
+    assert content["duration_seconds"] == 1.235
+    assert [j["state"] for j in content["journals"]] == ["backed up", "partial", "missing"]
+    assert content["journals"][1]["copies"][1]["error"] == {"message": "no space left", "hints": []}
+
+
+def test_an_error_in_json_has_message_and_hints() -> None:
+    """Whatever was wrong, the same keys; settings have their problems besides."""
+    plain = json.loads(error_json(None, BackupError("it broke", "mend it")))
+    settings = json.loads(error_json("backup", SettingsError((("A is wrong", "mend A"),))))
+
+    assert plain == {
+        "verb": None,
+        "exit_code": 1,
+        "error": {"message": "it broke", "hints": ["mend it"]},
+    }
+    assert settings["exit_code"] == 2
+    assert settings["error"] == {
+        "message": "1 setting is wrong",
+        "hints": [],
+        "problems": [{"message": "A is wrong", "hints": ["mend A"]}],
+    }
+
+
+def test_bytes_that_are_no_text_do_not_break_json() -> None:
+    """A file may be called anything, and Python carries its bytes as surrogates."""
+    text = error_json("backup", BackupError("/journals/\udcff\x1b[2J\n may not be read"))
+
+    assert json.loads(text.encode())["error"]["message"] == (
+        "/journals/\\xff\x1b[2J\n may not be read"
+    )
+
+
+# -- text
+
+
+def text_lines(text: str) -> list[str]:
+    """Give the lines; none may end in blanks or hold what a terminal would obey."""
+    assert not re.search(r"[ \t]$|[\x00-\x09\x0b-\x1f]", text, re.MULTILINE)
+    return text.splitlines()
+
+
+def test_a_backup_off_the_terminal_has_one_line_a_journal() -> None:
+    """Logs are searched by line; nothing is cut and nothing is coloured."""
+    assert text_lines(result_text(MIXED, 5, None)) == [
+        f"JOURNAL{' ' * 21}STATE         SIZE  RECORDS  ID{' ' * 23}CONTINUITY        SINKS",
+        f"{ZERO}  backed up  7.5 MiB   20,000  {SECOND}  extended, shrunk  2 of 2",
+        f"{ONE}  partial    7.5 MiB   20,000  {SECOND}  extended          1 of 2",
+        f"{TWO}  missing",
+        f"warning: {ONE}: is empty: no complete record yet",
+        "2 of 3 journals backed up in 1.2 s; 3 other entries in the source left alone",
+        f"error: {ZERO}: {NAS}: cannot store: no space left on device",
+        "  hint: make room on the volume",
+        "exit code 5: a journal reached no sink, or a sink cannot be read",
+    ]
+
+
+def test_a_backup_on_a_narrow_terminal_keeps_ids_whole() -> None:
+    """The journal gets a line of its own, messages are wrapped at blanks."""
+    result = backup_result(
+        outcome(ZERO, good(NAS)),
+        problems=(FULL,),
+        ignored_entries=1,
+    )
+
+    lines = text_lines(result_text(result, 5, 80))
+    assert max(map(len, lines)) <= 80
+    assert lines == [
+        "  STATE         SIZE  RECORDS  ID                       CONTINUITY  SINKS",
+        ZERO,
+        f"  backed up  7.5 MiB   20,000  {SECOND}  extended    1 of 1",
+        "1 of 1 journal backed up in 1.2 s; 1 other entry in the source left alone",
+        f"error: {ZERO}: {NAS}: cannot store: no space left",
+        "       on device",
+        "  hint: make room on the volume",
+        "exit code 5: a journal reached no sink, or a sink cannot be read",
+    ]
+
+
+def test_a_run_without_journals_has_no_table() -> None:
+    """A heading above nothing looks like something."""
+    assert text_lines(result_text(backup_result(), 0, None)) == [
+        "0 of 0 journals backed up in 1.2 s; 3 other entries in the source left alone"
+    ]
+
+
+def test_a_hint_that_several_share_is_given_once() -> None:
+    """A sink that is full says so for each journal; the way out is the same."""
+    problems = tuple(
+        Problem(exit_code=5, message="full", hints=("make room",), journal=name, sink=NAS)
+        for name in (ZERO, ONE)
+    )
+
+    assert text_lines(events_text(problems, None)) == [
+        f"error: {ZERO} on {NAS}: full",
+        f"error: {ONE} on {NAS}: full",
+        "  hint: make room",
+    ]
+
+
+def test_a_list_numbers_the_sinks_and_leaves_empty_columns_out() -> None:
+    """URLs are too long for a table; one sink needs no number."""
+    assert text_lines(result_text(LISTED, 0, 80)) == [
+        "  ID                       ARCHIVE  SINKS  NOTES",
+        ZERO,
+        f"  {FIRST}  4.8 MiB  1      acknowledged",
+        f"  {SECOND}  4.8 MiB  1 2",
+        ONE,
+        f"  {SECOND}  4.8 MiB  2",
+        f"sink 1: {NAS}",
+        f"sink 2: {PV}",
+        "3 backups",
+        "1 object without a manifest: not backups",
+    ]
+
+
+def test_a_long_list_puts_what_does_not_fit_below_its_row() -> None:
+    """Alarms have to be readable: somebody has to copy the id."""
+    listed = ListResult(
+        backups=(
+            row(ZERO, FIRST, details=DETAILS, marks=("retired",)),
+            row(ZERO, SECOND),
+            row(ONE, SECOND, details=Details(**{**_details(), "alarms": ()})),
+        ),
+        not_backups=0,
+        problems=(),
+    )
+
+    assert text_lines(result_text(listed, 0, 80)) == [
+        "  ID                       ARCHIVE     SIZE  RECORDS  CONTINUITY  NOTES",
+        ZERO,
+        f"  {FIRST}  4.8 MiB  7.5 MiB   20,000  extended",
+        f"    suspect, alarm {FIRST}, retired",
+        f"  {SECOND}  4.8 MiB                                damaged",
+        ONE,
+        f"  {SECOND}  4.8 MiB  7.5 MiB   20,000  extended    suspect",
+        f"sink: {NAS}",
+        "3 backups",
+    ]
+
+
+def _details() -> dict[str, Any]:
+    return {name: getattr(DETAILS, name) for name in Details.__dataclass_fields__}
+
+
+def test_a_heading_that_does_not_fit_is_left_out() -> None:
+    """A terminal would break it in the middle."""
+    lines = text_lines(result_text(LISTED, 0, 47))
+
+    assert lines[0] == "  ID                       ARCHIVE  SINKS"
+    assert lines[2:4] == [f"  {FIRST}  4.8 MiB  1", "    acknowledged"]
+
+
+def test_an_empty_list_says_so() -> None:
+    """No backup yet is no error, and no table."""
+    assert result_text(ListResult(backups=(), not_backups=0, problems=()), 0, None) == "0 backups"
+
+
+def test_a_backup_is_shown_with_all_that_proves_it() -> None:
+    """Hashes fit a line of 80, to be compared by eye or copied."""
+    lines = text_lines(result_text(SHOWN, 0, 80))
+
+    assert lines[:11] == [
+        f"journal    {ZERO}",
+        f"id         {manifests.THIRD}",
+        "created    2026-11-23 02:00:00 UTC by deepgram-journal-backup 0.1.0",
+        f"continuity extended, after {manifests.SECOND}",
+        f"alarm      {FIRST}",
+        "marks      acknowledged",
+        f"good       no: standing alarm: {FIRST}",
+        f"stored in  {NAS}/{ZERO}",
+        f"stored in  {PV}/{ZERO}",
+        f"manifest   {ZERO}-{manifests.THIRD}.manifest.json",
+        f"  sha256   {manifests.SHA256}",
+    ]
+    assert lines[-3:] == [
+        "file       journal",
+        f"  sha256   {manifests.SHA256}",
+        "  size     1,501 bytes, 3 records, 7 bytes of an unfinished one left out",
+    ]
+
+
+def test_a_good_backup_is_shown_as_one() -> None:
+    """What there is nothing to say about is left out."""
+    content = manifests.plain()
+    content["files"][0]["omitted_tail_bytes"] = 0
+    shown = ShowResult(
+        sink=NAS,
+        also_on=(),
+        manifest=Manifest.model_validate(content),
+        manifest_sha256=manifests.SHA256,
+        marks=(),
+        standing_alarms=(),
+        against=None,
+        problems=(),
+    )
+
+    lines = text_lines(result_text(shown, 0, None))
+    assert "continuity first" in lines
+    assert "good       yes" in lines
+    assert "  size     1,000 bytes, 3 records" in lines
+
+
+def test_verifying_lists_each_backup_on_each_sink() -> None:
+    """By journal, whatever the order of the work; the unsound ones are named."""
+    lines = text_lines(result_text(VERIFIED, 6, 80))
+
+    assert lines == [
+        "  ID                       ARCHIVE  RECORDS  SINK  RESULT",
+        ZERO,
+        f"  {SECOND}      0 B           1",
+        f"    ok, suspect, alarm {FIRST}",
+        f"  {SECOND}  4.9 KiB        7  2     ok",
+        ONE,
+        f"  {SECOND}  4.9 KiB           1     damaged",
+        f"sink 1: {NAS}",
+        f"sink 2: {PV}",
+        "3 backups verified, 1 damaged",
+        "exit code 6: integrity: stored bytes contradict their record, or a journal's",
+        "             alarm stands",
+    ]
+
+
+def test_a_restore_says_where_to() -> None:
+    """The directory is the one thing that is needed next."""
+    assert text_lines(result_text(RESTORED, 0, 80))[-1] == (
+        "1 journal restored into /restored, every hash compared"
+    )
+    assert result_text(RestoreResult(restored=(), problems=()), 0, None) == "0 journals restored"
+
+
+def test_marks_are_told_for_each_sink() -> None:
+    """One that was there already is no news, and no error."""
+    assert text_lines(result_text(MARKED, 0, None)) == [
+        f"{ZERO} {SECOND} is retired on {NAS}",
+        f"{ZERO} {SECOND} is already retired on {PV}",
+    ]
+
+
+def test_an_unknown_exit_code_is_told_as_a_failure() -> None:
+    """Text must not fall silent where a code is new."""
+    assert result_text(MARKED, 143, None).splitlines()[-1] == "exit code 143: failed"
+
+
+def test_an_error_is_lowercase_with_its_hints() -> None:
+    """The cause, and what to do about it, one line each off the terminal."""
+    assert error_text(BackupError("it broke", "mend it", "or leave it"), None) == (
+        "error: it broke\n  hint: mend it\n  hint: or leave it"
+    )
+    settings = SettingsError((("A is wrong", "mend A"), ("B is wrong", "mend B")))
+    assert error_text(settings, None).splitlines() == [
+        "error: A is wrong",
+        "  hint: mend A",
+        "error: B is wrong",
+        "  hint: mend B",
+    ]
+
+
+def test_the_name_of_a_file_cannot_command_a_terminal() -> None:
+    """Escapes, new lines and reversed text are shown, not obeyed."""
+    text = error_text(BackupError("x\x1b[2J\r\n\u202e\udcffy"), None)
+
+    assert text == "error: x\\x1b[2J\\x0d\\x0a\\x202e\\xffy"
+
+
+def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NO_COLOR and dumb terminals are heeded, and a pipe never gets any."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    error = BackupError("it broke")
+
+    assert error_text(error, 80) == "\x1b[31merror: \x1b[0mit broke"
+    assert error_text(error, None) == "error: it broke"
+    monkeypatch.setenv("TERM", "dumb")
+    assert error_text(error, 80) == "error: it broke"
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert error_text(error, 80) == "error: it broke"
+
+
+def test_a_column_is_as_wide_as_its_text_and_not_as_its_colour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Escapes take no room on the screen."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured = result_text(MIXED, 5, 120)
+
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = re.sub(r"\x1b\[[0-9]+m", "", coloured)
+    assert plain == result_text(MIXED, 5, 120)
+
+
+def test_a_very_narrow_terminal_is_no_reason_to_fail() -> None:
+    """Somebody has a window of ten columns."""
+    results: tuple[report.Result, ...] = (LISTED, SHOWN, VERIFIED)
+    for width, result in itertools.product((1, 10, 30), results):
+        assert FIRST in result_text(result, 6, width)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1 << 20, "1.0 MiB"),
+        (5 << 30, "5.0 GiB"),
+        (3 << 40, "3.0 TiB"),
+        (4096 << 40, "4096.0 TiB"),
+    ],
+)
+def test_sizes_are_in_binary_units(size: int, text: str) -> None:
+    """As ls -h and df -h show them."""
+    assert size_text(size) == text
+
+
+def test_settings_are_shown_with_value_origin_and_meaning() -> None:
+    """What is not set says so; a list has a line an item."""
+    rows: Iterable[dict[str, Any]] = [
+        {"name": "BACKUP_A", "value": True, "source": "default", "description": "a switch"},
+        {"name": "BACKUP_BB", "value": [NAS, PV], "source": "environment", "description": "two"},
+        {"name": "BACKUP_C", "value": None, "source": "default", "description": "nothing"},
+        {"name": "BACKUP_D", "value": [], "source": "default", "description": "empty"},
+    ]
+
+    assert text_lines(config_text(rows, None)) == [
+        "BACKUP_A   true",
+        "  a switch",
+        f"BACKUP_BB  {NAS}  (from the environment)",
+        f"           {PV}",
+        "  two",
+        "BACKUP_C   not set",
+        "  nothing",
+        "BACKUP_D   not set",
+        "  empty",
+    ]
+
+
+# -- figures and progress
+
+
+def test_the_canonical_line_counts_what_a_run_did() -> None:
+    """Dashboards are made of it."""
+    assert figures(MIXED) == {
+        "problems": 1,
+        "warnings": 1,
+        "journals": 3,
+        "journals_stored": 2,
+        "size_bytes": 15_780_000,
+        "records": 40_000,
+    }
+    assert figures(LISTED) == {"problems": 0, "backups": 3}
+    assert figures(VERIFIED) == {"problems": 0, "backups": 3}
+    assert figures(RESTORED) == {"problems": 0, "journals_restored": 1, "size_bytes": 7_890_000}
+    assert figures(MARKED) == {"problems": 0}
+
+
+def test_a_progress_bar_forgets_what_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    """Verifying thousands of backups must not draw, nor keep, thousands of bars."""
+    with report.ProgressBar() as bar:
+        bar(RunStarted(verb="verify", run_id="run", sinks=()))
+        assert not bar._progress.live.is_started
+        for done in (1, 2, 3):
+            bar(Progressed(verb="verify", subject=ZERO, done_bytes=done, total_bytes=3))
+        bar(Progressed(verb="verify", subject=ONE, done_bytes=1, total_bytes=3))
+        assert [task.description for task in bar._progress.tasks] == [ONE]
+
+    assert capsys.readouterr().out == ""
