@@ -49,6 +49,7 @@ _FILE, _DIRECTORY = "a file", "a directory"
 _LEFT_ALONE = "left to the file system"
 _GONE = "gone before it was read"
 _UNREADABLE = "unreadable"
+_TOO_MANY = "more than can be named"
 _KINDS = {
     stat.S_IFREG: _FILE,
     stat.S_IFDIR: _DIRECTORY,
@@ -59,6 +60,10 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _NEAR_HOLE_BYTES = 64 << 10
+
+MAX_NAMES_BYTES = 6 << 20
+"""So much of a manifest, which is 8 MiB at most, may name the files beside a journal."""
+_ENTRY_BYTES = 800  # of a manifest, for each file, without its name
 HOLE_POLL_SECONDS = 0.5
 
 
@@ -179,7 +184,9 @@ class Capture:
     @property
     def odd(self) -> tuple[tuple[bytes, str], ...]:
         """Those of them that are neither files nor directories, and that billing never makes."""
-        return tuple(p for p in self.passed_over if p[1] not in {_LEFT_ALONE, _GONE, _UNREADABLE})
+        return tuple(
+            p for p in self.passed_over if p[1] not in {_LEFT_ALONE, _GONE, _UNREADABLE, _TOO_MANY}
+        )
 
     @property
     def main(self) -> Member:
@@ -218,6 +225,7 @@ class _Look:
         self._members: list[Member] = []
         self._passed_over: dict[bytes, str] = {}
         self._suspicions: list[str] = []
+        self._room = MAX_NAMES_BYTES
 
     def capture(self, journal: Journal, clock: Clock) -> Capture:
         taken_at = clock()
@@ -242,10 +250,22 @@ class _Look:
                 for path, kind in _listed(self._root, below):
                     if kind == _DIRECTORY:
                         pending.append(path)
-                    elif kind == _FILE:
+                    elif kind == _FILE and self._has_room(path):
                         self._fix(path)
+                    elif kind == _FILE:
+                        self._passed_over[path] = _TOO_MANY
                     else:
                         self._passed_over[path] = kind
+
+    def _has_room(self, path: bytes) -> bool:
+        if path == JOURNAL_FILE:
+            return True
+        if self._room < 0:
+            return False
+        self._room -= _ENTRY_BYTES + 6 * len(path)  # named twice, percent-encoded
+        if self._room < 0:
+            self._suspicions.append("more files than a manifest can name; some are left out")
+        return self._room >= 0
 
     def _fix(self, path: bytes) -> None:
         is_live = self._consistency == "live"

@@ -83,6 +83,8 @@ def redacted(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return "<not a URL>"
+    if not (parts.netloc or parts.path.startswith("/")):  # what seems a scheme may be a user
+        return "<not a URL>"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from backup.archive import Entry, gunzip, unpack
@@ -64,7 +65,7 @@ def _pieces(
     wanted = _wanted(manifest, archive)
     whole = Digest()
     raw = prefetch(whole.over(catalog.sink.open(archive.key)), stop=stop, patience=STALL_SECONDS)
-    try:
+    with _located(catalog, archive):
         for entry, content in unpack(prefetch(gunzip(raw), stop=stop)):
             place = wanted.pop(entry.name, None)
             if place is None:
@@ -73,9 +74,22 @@ def _pieces(
             file, segment = place
             digest = digests[file.path]
             _require_fit(entry, segment, digest.size_bytes)
-            yield Piece(file, segment, digest.over(content))
+            yield Piece(file, segment, _content(catalog, archive, digest.over(content)))
         _require_all_found(wanted)
         _require_same(archive, whole)
+
+
+def _content(catalog: Catalog, archive: Archive, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Pass on what a consumer reads, who is outside of whatever :func:`_pieces` catches."""
+    with _located(catalog, archive):
+        yield from chunks
+
+
+@contextmanager
+def _located(catalog: Catalog, archive: Archive) -> Iterator[None]:
+    """Say in which archive an error is."""
+    try:
+        yield
     except ArchiveError as error:
         message = f"{catalog.sink}: {archive.key}: {error.message}"
         raise ArchiveError(message, *error.hints) from error

@@ -476,7 +476,7 @@ class _Verifier:
         with self._noting(chosen, findings):
             for piece in extract(chosen.shelf.catalog, manifest, stop=self.stop):
                 holds_records = decode_name(piece.file.path) == JOURNAL_FILE
-                for chunk in piece.content:
+                for chunk in prefetch(piece.content, stop=self.stop):  # hashing and parsing at once
                     if holds_records:
                         checker.update(chunk)
                     done += len(chunk)

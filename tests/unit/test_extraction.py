@@ -173,6 +173,25 @@ def test_a_damaged_archive_is_refused(how: str) -> None:
     assert caught.value.message.startswith(f"memory://one: {key}: ")
 
 
+def test_damage_in_the_midst_of_a_large_member_is_located() -> None:
+    """It is met while the content is read, not where the archive is taken apart."""
+    sink = SimulatedSink()
+    made = Chain(sink).full(records(9000))
+    key = made.archives[0].key
+    data = sink.place.objects[key].data
+    sink.place.objects[key] = Held(data[: len(data) // 2] + bytes(len(data) // 2), NOON)
+    given = 0
+
+    with pytest.raises(ArchiveError) as caught:  # noqa: PT012 - what was given before counts
+        for piece in extract(Catalog(sink), made, stop=Stop()):
+            for chunk in piece.content:
+                given += len(chunk)
+
+    assert given > 0
+    assert caught.value.message.startswith(f"memory://one: {key}: ")
+    assert caught.value.message.count(key) == 1
+
+
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_a_damaged_archive_is_refused_wherever_it_is_in_the_list(index: int) -> None:
     """Each of them is compared."""

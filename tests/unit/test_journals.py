@@ -326,6 +326,23 @@ class _Entry:
         raise FileNotFoundError(2, "No such file or directory")
 
 
+def test_more_files_than_a_manifest_can_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest that nobody could read again would lose the journal with the files."""
+    monkeypatch.setattr(journals, "MAX_NAMES_BYTES", 3 * 900)
+    write_journal(tmp_path, 0, records(3))
+    for number in range(5):
+        (tmp_path / NAME / f"extra-{number}").write_bytes(b"x")
+
+    found = capture(tmp_path, JOURNAL, clock=Clock())
+
+    assert found.main.size_bytes == len(records(3))
+    assert len(found.members) == 4
+    assert len(found.passed_over) == 2
+    assert found.suspicion == "more files than a manifest can name; some are left out"
+
+
 def test_extra_that_vanishes_is_passed_over(tmp_path: Path) -> None:
     """Temporary files come and go beside a journal, between its listing and a look at them."""
     assert journals._kind(_Entry()) == "gone before it was read"  # type: ignore[arg-type]

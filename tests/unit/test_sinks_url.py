@@ -80,6 +80,7 @@ def test_opening_touches_nothing(tmp_path: Path) -> None:
         ("s3://key:secret@bucket/prefix?session=secret#secret", "s3://bucket/prefix"),
         ("s3://a@b@bucket/prefix", "s3://bucket/prefix"),
         ("file://[secret", "<not a URL>"),
+        ("user:secret@host/x", "<not a URL>"),
     ],
 )
 def test_what_is_shown_of_a_url_holds_no_secret(url: str, shown: str) -> None:
