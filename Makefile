@@ -51,6 +51,7 @@ format: .venv/.synced-dev ## Format the code and mend what can be mended
 	@ruff format
 
 bench: .venv/.synced-bench ## Compare with other tools, into bench/results; B='--help' for options
+	@python -m compileall -q backup # as in an image
 	@python -m bench $(B)
 
 docs: .venv/.synced-run ## Write the generated parts of README.md and docs/ anew

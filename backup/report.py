@@ -429,7 +429,7 @@ def _write_list(result: ListResult, page: _Page) -> None:
 
 def _detail_cells(details: Details | None) -> tuple[str, str, str, str]:
     if details is None:
-        return ("", "", "", "damaged")
+        return ("", "", "", "not read")
     notes = ["suspect"] if details.suspect else []
     notes += [f"alarm {alarm}" for alarm in details.alarms]
     size, records = size_text(details.size_bytes), f"{details.records:,}"

@@ -331,7 +331,7 @@ def call(run: Callable[[], R], *, stop: Stop, patience: float | None = None) -> 
 
     Args:
         run: what to call, in a thread of its own.
-        stop: asked while waiting.
+        stop: asked before, and while waiting.
         patience: seconds to wait; None: until ``stop`` says otherwise.
 
     Returns:
@@ -341,6 +341,7 @@ def call(run: Callable[[], R], *, stop: Stop, patience: float | None = None) -> 
         SinkStalledError: the patience is over.
         Exception: whatever it raised.
     """
+    stop.check()
     task = _Task("call", run)
     since = time.monotonic()
     while not task.done.wait(SLICE_SECONDS):

@@ -31,7 +31,6 @@ from backup.errors import (
     SelectorError,
     SinkError,
     SinkStalledError,
-    StopError,
     UnsupportedFormatError,
 )
 from backup.manifest import Archive, Manifest
@@ -397,11 +396,9 @@ class _Verifier:
         """Take what is damaged or missing as a finding, and what cannot be read as a problem."""
         try:
             yield
-        except StopError:
-            raise
         except (IntegrityError, ObjectMissingError) as error:
             findings.append(error.message)
-        except BackupError as error:
+        except (SinkError, UnsupportedFormatError) as error:
             self._note(error, chosen)
 
     def _note(self, error: BackupError, chosen: Chosen) -> None:

@@ -9,7 +9,7 @@ Rules:
 - Names come from a validated manifest and files are created exclusively, so neither an archive
   nor a manifest can write outside the partial directory, through a link, or more than the
   manifest says.
-- Mode and time are restored, owners where the process is root: where the file system lets it (a
+- Mode and time are restored, owners where the process may, as far as the file system can (a
   stick that is carried to Deepgram may not). What counts is the content.
 """
 
@@ -33,7 +33,7 @@ from backup.sinks import Sink
 from backup.stop import Stop
 from backup.streams import spread
 from backup.verbs.extraction import extract
-from backup.verbs.selection import Chosen, open_shelves, select
+from backup.verbs.selection import NEEDS_A_LOOK, Chosen, open_shelves, select
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,8 @@ def restore(
     restored: list[Restored] = []
     failed = without
     for choice in chosen:
+        if choice.newer:
+            failed.append(_older(choice))
         try:
             restored.append(_restore(choice, target, emit=emit, stop=stop))
         except StopError:
@@ -103,6 +105,15 @@ def restore(
         emit(problem)
     problems += failed
     return RestoreResult(restored=tuple(restored), problems=tuple(problems))
+
+
+def _older(choice: Chosen) -> Problem:
+    return Problem(
+        exit_code=NEEDS_A_LOOK,
+        message=f"{choice.backup.id} is the latest good backup, and not the latest",
+        hints=(*choice.newer[:3], "choose one by its id to restore it all the same"),
+        journal=choice.backup.journal,
+    )
 
 
 def _require_absent(final: Path) -> None:

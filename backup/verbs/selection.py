@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backup.catalog import Backup, Catalog, Listing
 from backup.errors import (
@@ -52,6 +52,8 @@ class Chosen:
 
     shelf: Shelf
     backup: Backup
+    newer: tuple[str, ...] = ()
+    """Where it is the latest good one: why newer ones are not good."""
 
 
 def open_shelves(sinks: Sequence[Sink], *, emit: Emit) -> tuple[list[Shelf], list[Problem]]:
@@ -136,7 +138,7 @@ def _latest_of(shelves: Sequence[Shelf], journal: str) -> Chosen:
     for backup_id in sorted(candidates, reverse=True):
         good, against = _first_good(_copies(shelves, journal, backup_id))
         if good is not None:
-            return good
+            return replace(good, newer=tuple(reasons))
         reasons += [f"{backup_id}: {reason}" for reason in against]
     message = "has no good backup"
     raise SelectorError(message, *reasons[:3], "choose one by its id to use it all the same")

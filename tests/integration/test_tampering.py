@@ -145,17 +145,15 @@ def test_a_tampered_archive_is_found_and_not_restored(
     """By every backup that shares it, and by sha256sum as well; nothing is left in the target."""
     key = chain.manifests[1].archives[1].key
     ARCHIVE_DAMAGE[how](root / key)
-    plain = command("verify", sinks=f"file://{root}")
-    deep = command("verify", "--deep", sinks=f"file://{root}")
+    outcome = command("verify", "--deep", sinks=f"file://{root}")
     target = tmp_path / "target"
     restored = command(
         "restore", chain.manifests[2].id, "--target", str(target), sinks=f"file://{root}"
     )
 
-    for outcome in (plain, deep):
-        damaged = [b["id"] for b in outcome.result["backups"] if b["findings"]]
-        assert (outcome.code, damaged) == (6, [m.id for m in chain.manifests[1:3]])
-        assert key in outcome.told
+    damaged = [b["id"] for b in outcome.result["backups"] if b["findings"]]
+    assert (outcome.code, damaged) == (6, [m.id for m in chain.manifests[1:3]])
+    assert key in outcome.told
     assert sha256sum(root / JOURNAL) != 0
     assert restored.code in {5, 6}
     assert not target.exists() or list(target.iterdir()) == []

@@ -475,7 +475,7 @@ def test_a_long_list_puts_what_does_not_fit_below_its_row() -> None:
         ZERO,
         f"  {FIRST}  4.8 MiB  7.5 MiB   20,000  extended",
         f"    suspect, alarm {FIRST}, retired",
-        f"  {SECOND}  4.8 MiB                                damaged",
+        f"  {SECOND}  4.8 MiB                                not read",
         ONE,
         f"  {SECOND}  4.8 MiB  7.5 MiB   20,000  extended    suspect",
         f"sink: {NAS}",

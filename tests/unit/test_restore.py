@@ -234,6 +234,18 @@ def test_latest_falls_to_the_next_sink(tmp_path: Path) -> None:
     assert tree(tmp_path) == {f"{JOURNAL}/journal": DATA}
 
 
+def test_an_older_backup_instead_of_the_latest_is_told(sink: SimulatedSink, tmp_path: Path) -> None:
+    """Nobody must take it for all that there is: exit 3, and the reason."""
+    chain = Chain(sink)
+    good = chain.full(DATA)
+    later = chain.full(DATA + DATA, suspect=True, suspicion="a hole")
+    result = restored([sink], tmp_path)
+
+    assert [r.id for r in result.restored] == [good.id]
+    assert result.exit_codes == (3,)
+    assert result.problems[0].hints[0] == f"{later.id}: suspect: a hole"
+
+
 def test_when_no_sink_answers_nothing_is_restored(sink: SimulatedSink, tmp_path: Path) -> None:
     """Exit 5."""
     sink.fail("list", SinkDeniedError("down"))
