@@ -42,7 +42,8 @@ from backup.errors import (
 from backup.manifest import MAX_BYTES, Archive, Manifest, Mark, MarkKind, parse, parse_mark
 from backup.model import Digest, Key, Readback, parse_key
 from backup.sinks import Object, Sink
-from backup.streams import Feed
+from backup.stop import Stop
+from backup.streams import Feed, prefetch
 
 MARK_KINDS: tuple[str, ...] = get_args(MarkKind)
 
@@ -249,14 +250,14 @@ class Catalog:
 
     # -- writing, in this order
 
-    def store(self, key: str, feed: Feed, *, readback: Readback) -> Stored:
+    def store(self, key: str, feed: Feed, *, readback: Readback, stop: Stop) -> Stored:
         """Put an archive, ask the sink what it holds, and say so; judge nothing."""
         self.sink.put(key, feed)
         feed.alive()
         if readback == "size":
             return Stored(key=key, size_bytes=self.sink.size(key), sha256=None)
         held = Digest()
-        for chunk in self.sink.open(key):
+        for chunk in prefetch(self.sink.open(key), stop=stop):  # read and hash at once
             held.update(chunk)
             feed.alive()
         return Stored(key=key, size_bytes=held.size_bytes, sha256=held.sha256)

@@ -41,7 +41,7 @@ from backup.errors import (
     JournalMissingError,
     JournalUnreadableError,
 )
-from backup.model import CHUNK_BYTES, JOURNAL_FILE, Clock, Consistency, Digest, Journal
+from backup.model import CHUNK_BYTES, JOURNAL_FILE, Clock, Consistency, Digest, Journal, count_lines
 from backup.stop import Stop
 
 _PASSED_OVER = re.compile(rb"lost\+found|\.snapshot|\.nfs.*", re.DOTALL)
@@ -364,7 +364,7 @@ class Reading(Digest):
 
     def take(self, chunk: bytes) -> None:
         """Take the next bytes and count the lines that end in them."""
-        self.records += chunk.count(b"\n")
+        self.records += count_lines(chunk)
         self.update(chunk)
 
 

@@ -21,6 +21,8 @@ from typing import Literal
 
 import orjson
 
+from backup.model import count_lines
+
 LONG_LINE_BYTES = 4 << 20
 _MAX_SCALAR_BYTES = 64 << 10
 _MAX_DEPTH = 1024
@@ -86,7 +88,7 @@ class Checker:
         return rest
 
     def _check_lines(self, lines: bytes) -> None:
-        count = lines.count(b"\n")
+        count = count_lines(lines)
         self._records += count
         if not self._all_good(lines, count):
             self._check_one_by_one(lines)
@@ -102,7 +104,7 @@ class Checker:
         return (
             len(joined) == 2 * count - 1
             and joined[1::2].count(self._nonce) == count - 1
-            and all(type(record) is dict for record in joined[::2])
+            and set(map(type, joined[::2])) == {dict}
         )
 
     def _check_one_by_one(self, lines: bytes) -> None:

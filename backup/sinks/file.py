@@ -48,6 +48,8 @@ _PART = re.compile(r"(?:\.probe|journal-[^/]+/\.[A-Za-z0-9][A-Za-z0-9._-]*)\.[0-
 """The path below the root of a temporary file of ours."""
 _BEGIN_BYTES = 8 << 20
 """So often Linux is asked to begin writing back (what POSIX_FADV_DONTNEED does to dirty pages)."""
+_BEHIND_BYTES = 32 << 20
+"""So far behind, what has been written back is dropped, so that the page cache stays small."""
 _FLUSH_BYTES = 256 << 20
 """Flushed so often, a large object never has more than this left for its last flush."""
 
@@ -186,7 +188,12 @@ class FileSink(Sink):
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             os.lseek(fd, offset, os.SEEK_SET)
+            reached = dropped = offset
             while chunk := os.read(fd, CHUNK_BYTES):
+                reached += len(chunk)
+                if reached - dropped >= _BEGIN_BYTES:
+                    os.posix_fadvise(fd, dropped, reached - dropped, os.POSIX_FADV_DONTNEED)
+                    dropped = reached
                 yield chunk
         finally:
             os.close(fd)
@@ -290,7 +297,8 @@ def _write(fd: int, chunks: Iterable[bytes]) -> None:
             view = view[os.write(fd, view) :]
         written += len(chunk)
         if written - begun >= _BEGIN_BYTES:
-            os.posix_fadvise(fd, begun, written - begun, os.POSIX_FADV_DONTNEED)
+            since = max(0, begun - _BEHIND_BYTES)
+            os.posix_fadvise(fd, since, written - since, os.POSIX_FADV_DONTNEED)
             begun = written
         if written - flushed >= _FLUSH_BYTES:
             os.fdatasync(fd)

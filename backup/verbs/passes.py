@@ -317,7 +317,12 @@ class JournalBackup:
         result.stored = fan_out(
             result.packed.over(packed),
             {
-                url: partial(self._targets[url].catalog.store, key, readback=self._options.readback)
+                url: partial(
+                    self._targets[url].catalog.store,
+                    key,
+                    readback=self._options.readback,
+                    stop=self._stop,
+                )
                 for url in urls
             },
             stop=self._stop,
