@@ -131,10 +131,11 @@ def _is_object(line: bytes) -> bool:
 
 _Want = Literal["object", "key or end", "key", "colon", "value", "value or end", "next", "nothing"]
 
-_BODY = re.compile(
-    rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]'
+_TEXT = re.compile(rb'[^"\\\x00-\x1f]+')
+_ESCAPE = re.compile(
+    rb'\\(?:["\\/bfnrt]'
     rb"|u(?:[0-9abcefABCEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2})"
-    rb"|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}))*+"
+    rb"|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
 )
 _ESCAPE_BYTES = 12
 _BLANK = re.compile(rb"[ \t\r]+")
@@ -187,8 +188,8 @@ class _LongLine:
                     self._punctuation(data[at - 1])
 
     def _string(self, data: bytes, at: int) -> int:
-        match = _BODY.match(data, at)
-        at = match.end() if match else at
+        while match := _TEXT.match(data, at) or _ESCAPE.match(data, at):
+            at = match.end()
         if at < len(data):
             if data[at] == ord('"'):
                 self._in_string = False

@@ -203,6 +203,26 @@ def test_a_part_that_vanishes_while_it_is_swept_is_not_counted(root: Path) -> No
     assert list(root.iterdir()) == []
 
 
+def test_pages_that_were_read_are_dropped_behind(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large read-back must not push everything else out of the page cache."""
+    monkeypatch.setattr(file, "_BEGIN_BYTES", 10)
+    monkeypatch.setattr(file, "CHUNK_BYTES", 6)
+    dropped: list[tuple[int, int]] = []
+
+    def advise(_fd: int, offset: int, length: int, advice: int) -> None:
+        if advice == os.POSIX_FADV_DONTNEED and length:
+            dropped.append((offset, length))
+
+    sink = make(root)
+    sink.put("x", [b"0123456789" * 3])
+    monkeypatch.setattr("os.posix_fadvise", advise)
+
+    assert b"".join(sink.open("x", 1)) == (b"0123456789" * 3)[1:]
+    assert dropped == [(1, 12), (13, 12)]
+
+
 def test_objects_are_for_the_owner_and_the_group(root: Path) -> None:
     """Journals are a customer's business; no mode is set, so the umask has its say."""
     before = os.umask(0o027)
