@@ -197,11 +197,10 @@ def test_a_number_without_end_is_bad() -> None:
         (b"\x01" + b"x" * (1 << 20), b'"}\n', 1),
     ],
 )
-def test_a_line_of_a_hundred_mebibytes_takes_little_memory(
-    body: bytes, end: bytes, bad: int
-) -> None:
+def test_a_long_line_takes_little_memory(body: bytes, end: bytes, bad: int) -> None:
     """Law 11: memory does not grow with the journal, nor with its longest line."""
-    pieces = (100 << 20) // len(body)
+    size = (4 if b"\\" in body else 100) << 20  # escapes are looked at one by one
+    pieces = size // len(body)
     checker = Checker()
     tracemalloc.start()
     try:
