@@ -29,6 +29,8 @@ from backup.errors import ArchiveError
 from backup.model import CHUNK_BYTES
 
 _BLOCK = 512
+_HEADER_ROOM = 16 << 10
+"""A member's headers, with the longest name, and its padding; in bytes."""
 _GZIP_WINDOW = 16 + 15
 _RAW_WINDOW = -15
 _GZIP_HEADER = bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 4, 255])  # no name, no time (RFC 1952, 2.3)
@@ -81,6 +83,16 @@ def frame(members: Iterable[tuple[Entry, Iterable[bytes]]]) -> Iterator[bytes]:
         if padding := -written % _BLOCK:
             yield bytes(padding)
     yield bytes(2 * _BLOCK)
+
+
+def at_most(sizes: Iterable[int]) -> int:
+    """Say how large an archive of members of these sizes can get, in bytes.
+
+    Deflate stores what it cannot compress, with 5 bytes for each 64 KiB (RFC 1951, 3.2.4); a
+    member's header and padding take a few KiB at most. Both are rounded up generously.
+    """
+    framed = [size + _HEADER_ROOM for size in sizes]
+    return sum(framed) + sum(framed) // 1_000 + CHUNK_BYTES
 
 
 def _header(entry: Entry) -> bytes:

@@ -22,12 +22,14 @@ Invariants, and the order of writing that follows from them:
   they are older than the grace by the store's own times, unless a draft or a mark speaks for them,
   and only if their names are ours. An archive goes only if no manifest names it, whoever's id it
   bears: backups may share archives. Where a manifest that might name it cannot be read, it stays.
+  A listing is not the last word: a store may be late to show a manifest, so it is asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import get_args
@@ -35,6 +37,7 @@ from typing import get_args
 from backup.errors import (
     ManifestError,
     ObjectExistsError,
+    ObjectMissingError,
     ReadbackError,
     SinkError,
     UnsupportedFormatError,
@@ -250,9 +253,11 @@ class Catalog:
 
     # -- writing, in this order
 
-    def store(self, key: str, feed: Feed, *, readback: Readback, stop: Stop) -> Stored:
-        """Put an archive, ask the sink what it holds, and say so; judge nothing."""
-        self.sink.put(key, feed)
+    def store(
+        self, key: str, feed: Feed, *, at_most: int, readback: Readback, stop: Stop
+    ) -> Stored:
+        """Put an archive of so many bytes at most, and say what the sink holds; judge nothing."""
+        self.sink.put(key, feed, at_most=at_most, alive=feed.alive)
         feed.alive()
         if readback == "size":
             return Stored(key=key, size_bytes=self.sink.size(key), sha256=None)
@@ -274,8 +279,15 @@ class Catalog:
         return hashlib.sha256(data).hexdigest()
 
     def mark(self, mark: Mark) -> bool:
-        """Add a mark; False if the backup has one of that kind already."""
+        """Add a mark; False if the backup has one of that kind already.
+
+        It is looked for first: a store that ignores preconditions would replace it, and unlike
+        other names that of a mark is not unique to one run.
+        """
         key = str(Key(journal=mark.journal, id=mark.id, role="mark", mark=mark.kind))
+        with suppress(ObjectMissingError):
+            self.sink.size(key)
+            return False
         try:
             self._record(key, mark.to_bytes())
         except ObjectExistsError:
@@ -309,10 +321,22 @@ class Catalog:
         if any(True for _ in _left_behind(listing, before)):
             fresh = self.listing()
             for backup, key in list(_left_behind(fresh, before)):
-                if not (key in backup.archives and self._may_be_named(backup, key, fresh)):
+                if not self._is_spoken_for(backup, key, fresh):
                     self.sink.delete(key)
                     swept += 1
         return swept + self.sink.sweep(before)
+
+    def _is_spoken_for(self, owner: Backup, key: str, listing: Listing) -> bool:
+        if not owner.has_manifest and self._is_committed(owner):
+            return True
+        return key in owner.archives and self._may_be_named(owner, key, listing)
+
+    def _is_committed(self, backup: Backup) -> bool:
+        """Ask for the manifest itself: some stores list late what was written."""
+        with suppress(ObjectMissingError):
+            self.sink.size(manifest_key(backup.journal, backup.id))
+            return True
+        return False
 
     def _may_be_named(self, owner: Backup, archive: str, listing: Listing) -> bool:
         """Whether a manifest names this archive, or one that cannot be read might."""

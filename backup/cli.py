@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 _UNEXPECTED = 1
 _USAGE_ERROR = 2
+_NEW_OBJECTS = 20_000
+"""Between two looks for garbage: every 700, as Python has it, is a tenth of the start."""
 
 _USAGE = "journal-backup VERB [OPTIONS]"
 _DESCRIPTION = """\
@@ -89,6 +92,7 @@ class _Verb:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; give the exit code."""
+    gc.set_threshold(_NEW_OBJECTS)
     given = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(given)

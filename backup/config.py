@@ -18,13 +18,11 @@ from __future__ import annotations
 
 import difflib
 import os
-import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -32,7 +30,15 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backup.errors import ConfigError, SettingsError
 from backup.model import Journal, Readback
-from backup.sinks import SinkOptions, check_url, redacted
+from backup.sinks import SinkOptions, check, locate, redacted
+from backup.sinks.urls import (
+    SCHEMES,
+    ChecksumMode,
+    FileOptions,
+    ObjectLockMode,
+    S3Options,
+    ServerSideEncryption,
+)
 
 PREFIX = "BACKUP_"
 
@@ -116,6 +122,36 @@ class Settings(BaseSettings):
     file_require_mount: bool = Field(
         default=False, description="a file sink must lie on a mounted volume, not on `/`"
     )
+    s3_path_style: bool | None = Field(
+        default=None,
+        description="buckets in the path of the URL, not in the host name; "
+        "by default only with an endpoint of one's own",
+    )
+    s3_checksum_mode: ChecksumMode = Field(
+        default="crc32",
+        description="what each upload carries for the server to compare: "
+        "`crc32`, `sha256`, `md5` or `none`",
+    )
+    s3_storage_class: str | None = Field(
+        default=None, description="storage class of what is uploaded, such as `STANDARD_IA`"
+    )
+    s3_sse: ServerSideEncryption | None = Field(
+        default=None, description="encryption at rest: `AES256`, `aws:kms` or `aws:kms:dsse`"
+    )
+    s3_sse_kms_key_id: str | None = Field(
+        default=None, description="the KMS key, where it is not the bucket's default"
+    )
+    s3_object_lock_mode: ObjectLockMode | None = Field(
+        default=None,
+        description="`GOVERNANCE` or `COMPLIANCE`, where it is not the bucket's default",
+    )
+    s3_object_lock_days: int | None = Field(
+        default=None, ge=1, le=36_500, description="days for which each object is locked"
+    )
+    ca_cert_file: Path | None = Field(
+        default=None,
+        description="certificates (PEM) to trust beside the public ones, for S3 and GCS alike",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="`debug`, `info`, `warning` or `error`: what stderr is told"
     )
@@ -131,7 +167,20 @@ class Settings(BaseSettings):
 
     def sink_options(self) -> SinkOptions:
         """Say what the settings say about all sinks."""
-        return SinkOptions(source=self.source, file_require_mount=self.file_require_mount)
+        return SinkOptions(
+            source=self.source,
+            file=FileOptions(require_mount=self.file_require_mount),
+            s3=S3Options(
+                path_style=self.s3_path_style,
+                checksum_mode=self.s3_checksum_mode,
+                storage_class=self.s3_storage_class,
+                sse=self.s3_sse,
+                sse_kms_key_id=self.s3_sse_kms_key_id,
+                object_lock_mode=self.s3_object_lock_mode,
+                object_lock_days=self.s3_object_lock_days,
+            ),
+            ca_cert_file=self.ca_cert_file,
+        )
 
 
 def load(*, sinks: Sequence[str] = ()) -> Settings:
@@ -145,13 +194,36 @@ def load(*, sinks: Sequence[str] = ()) -> Settings:
     """
     problems = list(_unknown(os.environ))
     try:
-        settings = Settings(sinks=tuple(sinks)) if sinks else Settings()
+        settings = Settings()
+        if sinks:
+            chosen = tuple(_chosen(url, settings.sinks) for url in sinks)
+            settings = settings.model_copy(update={"sinks": chosen})
     except ValidationError as error:
         raise SettingsError((*problems, *_invalid(error))) from error
     problems += _wrong(settings)
     if problems:
         raise SettingsError(tuple(problems))
     return settings
+
+
+def _chosen(typed: str, configured: Sequence[str]) -> str:
+    """Find the sink that somebody means who types a URL without its options."""
+    known = {url: place for url in configured if (place := _shown_place(url)) is not None}
+    if exact := [url for url, place in known.items() if typed == place]:
+        return exact[0]
+    alike = [url for url, place in known.items() if typed.rstrip("/") == place.partition("?")[0]]
+    if len(alike) > 1:
+        message = f"--sink {redacted(typed)} names {len(alike)} sinks of BACKUP_SINKS"
+        shown = ", ".join(known[url] for url in alike)
+        raise ConfigError(message, f"give one as it is shown: {shown}")
+    return alike[0] if alike else typed
+
+
+def _shown_place(url: str) -> str | None:
+    try:
+        return str(locate(url))
+    except ConfigError:
+        return None
 
 
 def _unknown(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -184,22 +256,20 @@ def _wrong(settings: Settings) -> Iterator[tuple[str, str]]:
     places: list[str] = []
     for number, url in enumerate(settings.sinks, start=1):
         try:
-            places.append(_place(url))
+            places.append(_place(url, settings.sink_options()))
         except ConfigError as error:
             yield f"BACKUP_SINKS: {error.message}", error.hints[0]
         except ValueError:
-            yield f"BACKUP_SINKS: number {number} is not a URL", "give file:///directory"
+            yield f"BACKUP_SINKS: number {number} is not a URL", f"give {SCHEMES}"
     for place in sorted({p for p in places if places.count(p) > 1}):
         yield f"BACKUP_SINKS: {place!r} is named twice", "name each sink once"
 
 
-def _place(url: str) -> str:
+def _place(url: str, options: SinkOptions) -> str:
     """Check a sink's URL; give it without its secrets, always spelt in the same way."""
     if _URL.fullmatch(url) is None:
         raise ValueError
-    check_url(url)
-    scheme, path = redacted(url).split("://", 1)
-    return f"{scheme}://{posixpath.normpath(unquote(path))}"
+    return str(check(url, options))
 
 
 def require_sinks(settings: Settings) -> None:
@@ -228,7 +298,7 @@ def describe(settings: Settings) -> Iterator[dict[str, Any]]:
 
 def _shown(name: str, value: Any) -> Any:  # noqa: ANN401 - a setting is of any type
     if name == "sinks":
-        return [redacted(url) for url in value]
+        return [_shown_place(url) or redacted(url) for url in value]
     if isinstance(value, timedelta):
         return duration_text(value)
     return str(value) if isinstance(value, Path) else value

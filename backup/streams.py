@@ -7,17 +7,22 @@ Rules:
   a thread stuck in a system call on a dead file server would keep the process for ever.
 - Every queue is short, so memory does not grow with what flows through it, and every wait on one
   asks the run's :class:`~backup.stop.Stop` in slices.
+- Threads share two of malloc's arenas. glibc gives nearly each one its own, and as chunks are made
+  in one thread and freed in another, every arena keeps as much as it ever held at once: measured on
+  three sinks and 4 GiB, 149 MiB instead of 165, and half the time in the kernel (fresh pages).
 - An error travels downstream and is raised where the data was expected. Leaving travels
   upstream: a generator that is closed ends the thread that fed it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Generic, TypeVar
 
 from backup.errors import SinkStalledError, StopError, StreamAbortedError
@@ -107,7 +112,20 @@ def _stalled(patience: float) -> SinkStalledError:
     return SinkStalledError(f"no data moved for {patience:g} s")
 
 
+_M_ARENA_MAX = -8
+"""Of ``mallopt(3)``, in ``malloc.h`` of glibc."""
+_ARENAS = 2
+
+
+@cache
+def _share_arenas() -> None:
+    """Bound malloc's arenas for this process, where the C library can."""
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(_M_ARENA_MAX, _ARENAS)
+
+
 def _start(name: str, run: Callable[[], None]) -> threading.Thread:
+    _share_arenas()
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     return thread
@@ -239,6 +257,7 @@ class _Lanes(Generic[T, R]):
                 lane = _Lane(self._run(item))
             except BaseException as error:  # noqa: BLE001 - raised where its result was due
                 lane = _Lane(error=error)
+            del item  # it may be large, and the next one is made before this name is used again
             self._put(place, lane)
 
     def _wait_for_room(self, stop: Stop) -> bool:

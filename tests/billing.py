@@ -138,6 +138,7 @@ def options(source: Path, **changes: Any) -> Options:
         "tool": "test",
         "stall_seconds": 5.0,
         "hole_seconds": 0.0,
+        "recovery_seconds": 0.5,
     }
     return Options(**(given | changes))
 

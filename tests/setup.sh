@@ -1,7 +1,7 @@
 #!/bin/sh
-# What the tests need and Python cannot bring: FUSE, for file systems that misbehave. Installs it
-# where that is possible, else says what is missing; the tests that need it are skipped with a
-# reason, which CI=true makes a failure.
+# What the tests need and Python cannot bring: FUSE, for file systems that misbehave, and servers,
+# for sinks. Installs or builds it where that is possible, else says what is missing; the tests that
+# need it are skipped with a reason, which CI=true makes a failure.
 set -u
 
 have_fuse() {
@@ -16,4 +16,5 @@ fi
 
 have_fuse || echo "missing: libfuse3 and fusermount3 (Debian, Ubuntu: apt-get install fuse3)" >&2
 [ -w /dev/fuse ] || echo "missing: a /dev/fuse that can be opened (docker: --device /dev/fuse)" >&2
+"$(dirname "$0")/servers/build.sh"
 exit 0

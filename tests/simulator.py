@@ -201,7 +201,9 @@ class SimulatedSink(Sink):
     def _probe(self) -> None:
         self._meet("probe")
 
-    def _put(self, key: str, chunks: Iterable[bytes]) -> None:
+    def _put(
+        self, key: str, chunks: Iterable[bytes], *, at_most: int | None, alive: Callable[[], None]
+    ) -> None:
         self._meet("put", key)
         upload = (key, self.clock())
         self.place.uploads.append(upload)

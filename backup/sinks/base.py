@@ -48,6 +48,11 @@ PAGE_OBJECTS = 1_000
 SMALL_BYTES = 16 << 20
 """The largest object that :meth:`Sink.read` takes into memory."""
 
+
+def _nobody_asks() -> None:
+    pass
+
+
 # At most 200 characters leave a sink room for a temporary name of its own (255 bytes).
 _KEY = re.compile(r"(?:journal-[A-Za-z0-9._-]{1,192}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
@@ -90,15 +95,29 @@ class Sink(ABC):
         """
         self._repeat("probe", self._probe)
 
-    def put(self, key: str, chunks: Iterable[bytes]) -> None:
+    def put(
+        self,
+        key: str,
+        chunks: Iterable[bytes],
+        *,
+        at_most: int | None = None,
+        alive: Callable[[], None] = _nobody_asks,
+    ) -> None:
         """Store an object as it streams in; after an error there is none.
+
+        Args:
+            key: its name.
+            chunks: its content.
+            at_most: a size in bytes that it will not exceed, where that is known: some stores
+                have to cut large objects by it.
+            alive: called while data moves, also when no chunk is taken for a while.
 
         Raises:
             ObjectExistsError: the key is taken.
             SinkError: it could not be stored.
         """
         with self._declared(f"store {_valid(key)}"):
-            self._put(key, chunks)
+            self._put(key, chunks, at_most=at_most, alive=alive)
 
     def put_exclusive(self, key: str, data: bytes) -> None:
         """Store a small object that nobody else has stored; the same bytes again are success.
@@ -187,7 +206,9 @@ class Sink(ABC):
     def _probe(self) -> None: ...
 
     @abstractmethod
-    def _put(self, key: str, chunks: Iterable[bytes]) -> None: ...
+    def _put(
+        self, key: str, chunks: Iterable[bytes], *, at_most: int | None, alive: Callable[[], None]
+    ) -> None: ...
 
     @abstractmethod
     def _put_exclusive(self, key: str, data: bytes) -> None: ...

@@ -24,7 +24,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,7 +137,10 @@ class FileSink(Sink):
 
     # -- objects
 
-    def _put(self, key: str, chunks: Iterable[bytes]) -> None:
+    def _put(
+        self, key: str, chunks: Iterable[bytes], *, at_most: int | None, alive: Callable[[], None]
+    ) -> None:
+        del at_most, alive  # a file grows as it likes, and takes a chunk at a time
         final = self._store(key, chunks)
         try:
             _flush_directory(final.parent)

@@ -47,22 +47,18 @@ from backup.model import (
     Emit,
     Journal,
     Problem,
-    Readback,
     RemainsSwept,
     RunStarted,
     Warned,
     encode_name,
 )
-from backup.sinks import STALL_SECONDS, Sink
+from backup.sinks import Sink
 from backup.stop import Stop
 from backup.streams import call, spread
 from backup.verbs.passes import Copy, JournalBackup, PassOptions, Target
 
 SMALL_JOURNAL_BYTES = 16 << 20
 """Journals up to this size are backed up several at a time, larger ones one by one."""
-
-HOLE_SECONDS = 30.0
-"""How long a journal's holes are waited for, in all."""
 
 SWEEP_GRACE = timedelta(hours=24)
 NEEDS_A_LOOK = 3
@@ -72,24 +68,16 @@ State = Literal["backed up", "empty", "suspect", "partial", "failed", "unreadabl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(PassOptions):
     """What the settings say about a run."""
 
     source: Path
     statefulset: str
-    run_id: str
-    tool: str
     expect_replicas: int = 0
-    site: str | None = None
-    readback: Readback = "full"
-    compression_level: int = 1
     concurrency: int = 4
     deadline: timedelta = timedelta(hours=6)
-    strategy: str = "direct"
     consistency: Consistency = "live"
     """``quiesced`` where it is certain that billing is stopped."""
-    stall_seconds: float = STALL_SECONDS
-    hole_seconds: float = HOLE_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,10 +229,11 @@ class _Run:
             if manifest.site is not None and manifest.site != self._options.site:
                 mine = f"site {self._options.site!r}" if self._options.site else "no site"
                 message = f"{target.url} holds backups of site {manifest.site!r}, this is {mine}"
+                place, mark, options = target.url.partition("?")
                 raise ForeignSiteError(
                     message,
                     f"give each site a prefix of its own in BACKUP_SINKS: "
-                    f"{target.url}/{self._options.site or '<site>'}",
+                    f"{place}/{self._options.site or '<site>'}{mark}{options}",
                     "or set BACKUP_SITE to what it was",
                 )
             return
@@ -257,7 +246,8 @@ class _Run:
             except StopError:
                 raise
             except BackupError as error:
-                self._warn(f"old remains were not swept: {error.message}", sink=target.url)
+                said = "; ".join((error.message, *error.hints))
+                self._warn(f"old remains were not swept: {said}", sink=target.url)
                 continue
             if swept:
                 self._emit(RemainsSwept(sink=target.url, objects=swept))
@@ -381,7 +371,7 @@ class _Run:
         work = JournalBackup(
             found,
             targets,
-            self._pass_options(),
+            self._options,
             clock=self._clock,
             emit=self._emit,
             stop=self._stop,
@@ -406,19 +396,6 @@ class _Run:
         self._judge_reading(outcome, work.found)
         self._welcome_back(outcome, targets)
         return outcome
-
-    def _pass_options(self) -> PassOptions:
-        options = self._options
-        return PassOptions(
-            run_id=options.run_id,
-            tool=options.tool,
-            site=options.site,
-            readback=options.readback,
-            compression_level=options.compression_level,
-            strategy=options.strategy,
-            stall_seconds=options.stall_seconds,
-            hole_seconds=options.hole_seconds,
-        )
 
     def _judge_copies(
         self, journal: str, copies: Sequence[Copy], *, problem: BackupError | None

@@ -77,11 +77,15 @@ def acknowledge(
 
     Raises:
         SelectorError: no such alarm was raised, or several match.
-        SinkError: no sink answers.
+        SinkError: no sink answers, or the alarm may be in what could not be read.
+        ManifestError: likewise, where a manifest is damaged.
+        UnsupportedFormatError: likewise, where it is of a newer format.
     """
     shelves, problems = open_shelves(sinks, emit=emit)
+    unread: list[BackupError] = []
 
     def tell(error: BackupError, place: str, journal: str) -> None:
+        unread.append(error)
         problems.append(Problem.of(error, journal=journal, sink=place, exit_code=NEEDS_A_LOOK))
         emit(problems[-1])
 
@@ -92,6 +96,8 @@ def acknowledge(
     if len(names) > 1:
         message = f"several alarms match {selector!r}"
         raise SelectorError(message, *names)
+    if not matches and unread:  # there may be one in what could not be read
+        raise unread[0]
     if not matches:
         message = f"no alarm matches {selector!r}"
         standing = sorted({f"{p.journal} {p.id}" for p in alarms if not p.is_marked})

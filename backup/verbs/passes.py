@@ -6,6 +6,10 @@ passes follow stand in :mod:`backup.verbs.backup`. What they mean here:
 - The bound may be fixed anew, or cut before a hole, only while no sink holds this backup: one id
   means the same bytes everywhere. Once one holds it, a journal that changed is a problem of the
   others, and what was committed is told all the same.
+- What failed in a way that may pass is tried again once the sink answers its probe, for which it
+  gets :data:`RECOVERY_SECONDS`: many outages are shorter than that (a rolling restart, a leader
+  election, throttling), and a nightly run can wait. A sink that does not come back, or hangs, is
+  given up for the rest of the run: not every journal shall wait for it anew.
 - A second pass is for archives. A commit that fails is repeated with the very same manifest: its
   checksum file may be there already, and it names the archive of the first pass.
 """
@@ -19,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from backup.archive import Entry, frame, gzip
+from backup.archive import Entry, at_most, frame, gzip
 from backup.catalog import Catalog, Listing, Stored, archive_key
 from backup.errors import (
     BackupError,
@@ -48,11 +52,18 @@ from backup.model import (
     encode_name,
     new_id,
 )
+from backup.sinks import STALL_SECONDS
 from backup.stop import Stop
 from backup.streams import call, each, fan_out, prefetch, spread
 
 COMPRESSORS = 2
 """Threads that compress. Compressing costs three times what hashing does, and hashing is serial."""
+
+HOLE_SECONDS = 30.0
+"""How long a journal's holes are waited for, in all."""
+RECOVERY_SECONDS = 120.0
+"""How long a sink gets to answer again."""
+_BETWEEN_PROBES_SECONDS = 1.0
 
 _LAST_SECOND = 253_402_300_799
 """9999-12-31T23:59:59Z."""
@@ -60,16 +71,17 @@ _LAST_SECOND = 253_402_300_799
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassOptions:
-    """How journals are read and stored."""
+    """What the settings say about how journals are read and stored."""
 
     run_id: str
     tool: str
-    site: str | None
-    readback: Readback
-    compression_level: int
-    strategy: str
-    stall_seconds: float
-    hole_seconds: float
+    site: str | None = None
+    readback: Readback = "full"
+    compression_level: int = 1
+    strategy: str = "direct"
+    stall_seconds: float = STALL_SECONDS
+    hole_seconds: float = HOLE_SECONDS
+    recovery_seconds: float = RECOVERY_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +135,8 @@ class Target:
         self.catalog = catalog
         self.listing = listing
         self.url = catalog.sink.url
-        self.given_up: SinkStalledError | None = None
-        """Set once it has hung: no other journal of this run waits for it again."""
+        self.given_up: SinkError | None = None
+        """Set once it has hung or not come back: no other journal of this run waits for it."""
 
     def history(self, journal: str) -> tuple[History | None, list[Problem]]:
         """Find the newest valid manifest; every newer one that is damaged is a problem."""
@@ -216,10 +228,38 @@ class JournalBackup:
         if again:
             causes = "; ".join(str(self._copies[url].error) for url in again)
             self._repeat(f"a sink failed in a way that may pass: {causes}")
-            second = self._read_until_steady(attempt=2, urls=again)
-            if second.contradicts(first):
-                raise self._changed("was rewritten between two readings of the same bytes")
-            self._settle_all(second, again)
+            self._pass_again(first, self._those_that_recover(again))
+
+    def _pass_again(self, first: _Pass, urls: Sequence[str]) -> None:
+        if not urls:
+            return
+        second = self._read_until_steady(attempt=2, urls=urls)
+        if second.contradicts(first):
+            raise self._changed("was rewritten between two readings of the same bytes")
+        self._settle_all(second, urls)
+
+    def _those_that_recover(self, urls: Sequence[str]) -> list[str]:
+        errors = spread(self._await_recovery, urls, limit=len(urls), stop=self._stop)
+        for url, error in zip(urls, errors, strict=True):
+            if error is not None:
+                self._copies[url] = replace(self._copies[url], error=error)
+        return [url for url, error in zip(urls, errors, strict=True) if error is None]
+
+    def _await_recovery(self, url: str) -> SinkError | None:
+        """Wait until a sink answers again; give it up if it does not, and say why."""
+        target = self._targets[url]
+        until = time.monotonic() + self._options.recovery_seconds
+        while target.given_up is None:
+            try:
+                target.catalog.sink.probe()
+            except SinkError as error:
+                may_pass = error.transient and not isinstance(error, SinkStalledError)
+                if not may_pass or time.monotonic() >= until:
+                    target.given_up = error
+            else:
+                return None
+            self._stop.sleep(_BETWEEN_PROBES_SECONDS)
+        return target.given_up
 
     def _changed(self, how: str) -> JournalChangedError:
         return JournalChangedError(
@@ -320,6 +360,7 @@ class JournalBackup:
                 url: partial(
                     self._targets[url].catalog.store,
                     key,
+                    at_most=at_most(m.size_bytes for m in self.found.members),
                     readback=self._options.readback,
                     stop=self._stop,
                 )
@@ -387,6 +428,8 @@ class JournalBackup:
             commit()
         except SinkError as error:
             if not error.transient or isinstance(error, ReadbackError):
+                raise
+            if self._await_recovery(url) is not None:
                 raise
             commit()
 

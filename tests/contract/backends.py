@@ -7,25 +7,43 @@ faults do to it. It declares what it enforces; a test that asks for more leaves 
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
 import pytest
 
+from backup.errors import SinkDeniedError, SinkUnavailableError
 from backup.sinks import Sink
 from backup.sinks.file import FileSink
 from backup.stop import Stop
 from tests import faultfs, simulator
+from tests.conftest import Start
+from tests.contract import buckets
 
-Enforced = Literal["exclusive", "stuck"]
-"""``exclusive``: a key that is taken is refused; ``stuck``: a test can make every call hang."""
+Enforced = Literal["exclusive", "checksum", "cut", "faults", "stuck", "sweep"]
+"""What a place enforces.
+
+``exclusive``: a key that is taken is refused; ``checksum``: bytes that changed on the way are
+refused; ``faults``: a test can let something go wrong; ``cut``: also cut a put; ``stuck``: it can
+make every call hang; ``sweep``: what an interrupted put leaves behind can be found (on GCS it shows
+nowhere).
+"""
 
 PATIENCE = 20.0
+
+Fault = Literal["denied", "changed", "cut", "torn"]
+"""What goes wrong between a sink and its place.
+
+``denied``: whoever asks is refused; ``changed``: a byte of each put changes on the way; ``cut``: no
+put gets through to its end; ``torn``: one stream breaks in the middle.
+"""
 
 
 class Place(Protocol):
@@ -51,17 +69,22 @@ class Place(Protocol):
         """Let every call hang inside the block."""
         ...
 
+    def faulty(self, fault: Fault) -> AbstractContextManager[Sink]:
+        """Open a sink for which something goes wrong inside the block."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
     """One kind of place."""
 
     name: str
-    start: Callable[[Path], AbstractContextManager[Callable[[str], Place]]]
-    """Starts it in a directory of its own, and gives what makes a place of an unused name."""
+    start: Callable[[Path, Start], AbstractContextManager[Callable[[str], Place]]]
+    """Begins with a directory of its own and what starts servers; gives what makes a place of an
+    unused name."""
     unavailable: Callable[[], str | None] = lambda: None
     """Gives the reason why it cannot run here."""
-    enforces: frozenset[Enforced] = frozenset({"exclusive"})
+    enforces: frozenset[Enforced] = frozenset({"exclusive", "sweep"})
 
     def __str__(self) -> str:
         """Read as its name, in the ids of tests."""
@@ -113,6 +136,24 @@ class FilePlace:
         finally:
             self.fs.release()
 
+    @contextmanager
+    def faulty(self, fault: Fault) -> Iterator[Sink]:
+        """Let the file system do it: it reads wrong what was written right."""
+        assert self.fs is not None
+        below = f"{self.root.name}*"
+        if fault == "denied":
+            self.fs.fail("*", errno.EACCES, below)
+        elif fault == "changed":
+            self.fs.flip(below, 100_000)
+        elif fault == "cut":
+            self.fs.fail("write", errno.EIO, below, after_bytes=100_000)
+        else:
+            self.fs.fail("read", errno.EIO, below, after_bytes=1_000_000, times=1)
+        try:
+            yield self.sink()
+        finally:
+            self.fs.clear()
+
 
 @dataclass(frozen=True, slots=True)
 class SimulatedPlace:
@@ -153,9 +194,24 @@ class SimulatedPlace:
             for sink in self.sinks:
                 sink.release()
 
+    @contextmanager
+    def faulty(self, fault: Fault) -> Iterator[Sink]:
+        """Let the script do it."""
+        sink = simulator.SimulatedSink(place=self.kept, patience=PATIENCE)
+        if fault == "denied":
+            for operation in simulator.OPERATIONS:
+                sink.fail(operation, SinkDeniedError("403"))
+        elif fault == "changed":
+            sink.flip("*")
+        elif fault == "cut":
+            sink.fail("put", SinkUnavailableError("reset"))
+        else:
+            sink.tear("*", at=1_000_000, error=SinkUnavailableError("reset"), times=1)
+        yield sink
+
 
 @contextmanager
-def _directory(base: Path) -> Iterator[Callable[[str], Place]]:
+def _directory(base: Path, _start: Start) -> Iterator[Callable[[str], Place]]:
     def place(name: str) -> Place:
         (base / name).mkdir()
         return FilePlace(base / name)
@@ -164,7 +220,7 @@ def _directory(base: Path) -> Iterator[Callable[[str], Place]]:
 
 
 @contextmanager
-def _faultfs(base: Path) -> Iterator[Callable[[str], Place]]:
+def _faultfs(base: Path, _start: Start) -> Iterator[Callable[[str], Place]]:
     with faultfs.mounted(base, limit=300) as fs:
 
         def place(name: str) -> Place:
@@ -175,7 +231,7 @@ def _faultfs(base: Path) -> Iterator[Callable[[str], Place]]:
 
 
 @contextmanager
-def _memory(_base: Path) -> Iterator[Callable[[str], Place]]:
+def _memory(_base: Path, _start: Start) -> Iterator[Callable[[str], Place]]:
     yield lambda _name: SimulatedPlace()
 
 
@@ -185,13 +241,37 @@ BACKENDS = (
         name="file-fuse",
         start=_faultfs,
         unavailable=faultfs.available,
-        enforces=frozenset({"exclusive", "stuck"}),
+        enforces=frozenset({"exclusive", "cut", "faults", "stuck", "sweep"}),
     ),
-    Backend(name="simulator", start=_memory, enforces=frozenset({"exclusive", "stuck"})),
+    Backend(
+        name="simulator",
+        start=_memory,
+        enforces=frozenset({"exclusive", "cut", "faults", "stuck", "sweep"}),
+    ),
+    Backend(
+        name="s3-versitygw",
+        start=partial(buckets.s3, "versitygw"),
+        enforces=frozenset({"exclusive", "checksum", "cut", "faults", "stuck", "sweep"}),
+    ),
+    Backend(
+        name="s3-minio",
+        start=partial(buckets.s3, "minio"),
+        enforces=frozenset({"exclusive", "checksum", "cut", "faults", "stuck", "sweep"}),
+    ),
+    Backend(
+        name="s3-moto",  # where every upload began in 2010
+        start=partial(buckets.s3, "moto"),
+        enforces=frozenset({"exclusive", "cut", "faults"}),
+    ),
+    Backend(
+        name="gcs",  # which takes a question after a cut for the end of the upload
+        start=buckets.gcs,
+        enforces=frozenset({"exclusive", "checksum", "faults", "stuck"}),
+    ),
 )
 
 
-def enforcing(what: Enforced) -> pytest.MarkDecorator:
+def enforcing(*what: Enforced) -> pytest.MarkDecorator:
     """Run a test only over the backends that enforce this."""
-    able = [backend for backend in BACKENDS if what in backend.enforces]
+    able = [backend for backend in BACKENDS if backend.enforces.issuperset(what)]
     return pytest.mark.parametrize("place", able, indirect=True, ids=str)

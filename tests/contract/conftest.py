@@ -9,11 +9,14 @@ from contextlib import ExitStack
 import pytest
 
 from backup.sinks import Sink
+from tests.conftest import Start
 from tests.contract.backends import BACKENDS, Backend, Place
 
 
 @pytest.fixture(scope="session")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Backend], Place]]:
+def started(
+    tmp_path_factory: pytest.TempPathFactory, start: Start
+) -> Iterator[Callable[[Backend], Place]]:
     """Start each backend when it is first asked for a place."""
     makers: dict[Backend, Callable[[str], Place]] = {}
     with ExitStack() as stack:
@@ -21,7 +24,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Back
         def place(backend: Backend) -> Place:
             if backend not in makers:
                 base = tmp_path_factory.mktemp(backend.name)
-                makers[backend] = stack.enter_context(backend.start(base))
+                makers[backend] = stack.enter_context(backend.start(base, start))
             return makers[backend](f"test-{uuid.uuid4().hex[:12]}")
 
         yield place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import hashlib
 import inspect
 import itertools
 import signal
@@ -16,21 +17,24 @@ from functools import partial
 
 import pytest
 
+from backup.catalog import Catalog, Stored
 from backup.errors import (
     BackupError,
     DeadlineError,
     JournalChangedError,
     ObjectExistsError,
     ObjectMissingError,
+    SinkDeniedError,
     SinkError,
     SinkStalledError,
+    SinkUnavailableError,
     StreamAbortedError,
 )
 from backup.sinks import Sink
 from backup.sinks.base import SMALL_BYTES
 from backup.stop import Stop
 from backup.streams import fan_out
-from tests.contract.backends import Place, enforcing
+from tests.contract.backends import PATIENCE, Place, enforcing
 
 DIRECTORY = "journal-deepgram-billing-0"
 ARCHIVE = f"{DIRECTORY}/{DIRECTORY}-20261123T120000Z-3f9a1c.tar.gz"
@@ -79,7 +83,6 @@ WAITING: dict[str, Callable[[Sink], object]] = {
     "list": lambda sink: sink.list(),
     "size": lambda sink: sink.size(ARCHIVE),
     "delete": lambda sink: sink.delete(f"{DIRECTORY}/old"),
-    "sweep": lambda sink: sink.sweep(datetime.now(UTC)),
 }
 
 
@@ -295,6 +298,68 @@ def test_another_process_sees_what_was_stored(sink: Sink, place: Place) -> None:
     assert content(place.sink(), ARCHIVE) == b"data"
 
 
+# -- what goes wrong on the way
+
+LARGE = bytes(range(256)) * (9 << 12)
+"""9 MiB: more than one part, where a store takes parts."""
+
+
+@enforcing("faults")
+def test_who_is_refused_is_told_so_at_once(place: Place) -> None:
+    """It will not pass, so nothing is repeated, and the message says what is missing."""
+    place.sink().put(ARCHIVE, [b"x"])
+    with place.faulty("denied") as sink:
+        begun = time.monotonic()
+        raised = {name: failure(partial(call, sink, ARCHIVE)) for name, call in METHODS.items()}
+        raised |= {"probe": failure(sink.probe), "list": failure(sink.list)}
+        seconds = time.monotonic() - begun
+
+    assert {n: type(e) for n, e in raised.items()} == dict.fromkeys(raised, SinkDeniedError)
+    assert seconds < 5
+
+
+@enforcing("faults")
+def test_what_changed_on_the_way_never_counts_as_stored(
+    place: Place, request: pytest.FixtureRequest
+) -> None:
+    """Either the store refuses it, as its backend declares, or the read-back finds it."""
+    enforces = request.node.callspec.params["place"].enforces
+    sent = hashlib.sha256(LARGE).hexdigest()
+    with place.faulty("changed") as sink:
+        store = partial(Catalog(sink).store, ARCHIVE, at_most=len(LARGE), readback="full")
+        came = fan_out(
+            [LARGE], {1: lambda feed: store(feed, stop=Stop())}, stop=Stop(), stall=PATIENCE
+        )[1]
+
+    if "checksum" in enforces:
+        assert isinstance(came, SinkError)
+        assert came.transient, "another try may go well"
+    else:
+        assert isinstance(came, Stored)
+        assert (came.size_bytes, came.sha256 == sent) == (len(LARGE), False)
+
+
+@enforcing("faults", "cut")
+def test_a_put_that_is_cut_leaves_nothing(place: Place) -> None:
+    """Half an archive must not look whole, nor cost anything."""
+    with place.faulty("cut") as sink:
+        raised = failure(lambda: sink.put(ARCHIVE, [LARGE], at_most=len(LARGE)))
+
+    assert isinstance(raised, SinkUnavailableError)
+    assert keys(place.sink()) == []
+    assert place.remains() == []
+
+
+@enforcing("faults")
+def test_a_stream_that_is_torn_goes_on_where_it_broke(place: Place) -> None:
+    """Not from the begin: an archive may be large, and the link bad."""
+    place.sink().put(ARCHIVE, [LARGE])
+    with place.faulty("torn") as sink:
+        held = content(sink, ARCHIVE)
+
+    assert held == LARGE
+
+
 # -- open, read, size
 
 
@@ -374,7 +439,7 @@ def test_list_is_empty_where_nothing_is(sink: Sink) -> None:
 
 def test_list_knows_no_end(sink: Sink, place: Place) -> None:
     """Stores give at most 1,000 keys at a time."""
-    many = [f"{DIRECTORY}/{n:05}" for n in range(2_100)]
+    many = [f"{DIRECTORY}/{n:05}" for n in range(1_050)]
     place.plant(many)
 
     assert keys(sink) == many
@@ -423,6 +488,7 @@ def test_a_deleted_key_is_free(sink: Sink) -> None:
     assert content(sink, ARCHIVE) == b"new"
 
 
+@enforcing("sweep")
 def test_sweep_takes_what_is_old_and_ours(sink: Sink, place: Place) -> None:
     """A killed put leaves data that no key shows, and that somebody pays for."""
     sink.put(MARK, [b"{}"])
@@ -516,6 +582,15 @@ def test_a_call_that_hangs_is_given_up(place: Place) -> None:
     assert {n: type(e) for n, e in raised.items()} == dict.fromkeys(WAITING, SinkStalledError)
     assert all(str(sink) in str(e) for e in raised.values())
     assert seconds < 5
+
+
+@enforcing("stuck", "sweep")
+def test_a_sweep_that_hangs_is_given_up(place: Place) -> None:
+    """Where there is something to look for."""
+    sink = place.sink(patience=0.3)
+
+    with place.stuck(), pytest.raises(SinkStalledError, match="no answer"):
+        sink.sweep(datetime.now(UTC))
 
 
 @enforcing("stuck")

@@ -41,6 +41,7 @@ from backup.errors import (
 from backup.model import Event, PassRepeated, Progressed
 from backup.report import worst
 from backup.sinks import Sink, SinkOptions, open_sink
+from backup.sinks.urls import FileOptions
 from backup.stop import Stop
 from backup.verbs.backup import BackupResult
 from tests import billing, faultfs
@@ -806,7 +807,7 @@ def test_a_url_overrides_whether_a_mount_is_required(
     unmounted: Path, source: Path, query: str, *, setting: bool, refused: bool
 ) -> None:
     """One sink of several may be a directory of the node, on purpose."""
-    options = SinkOptions(source=source, file_require_mount=setting)
+    options = SinkOptions(source=source, file=FileOptions(require_mount=setting))
     result = billing.run_backup(
         source, [open_sink(f"file://{unmounted}{query}", options, stop=Stop())]
     )

@@ -12,7 +12,9 @@ from backup.catalog import checksum_key, manifest_key
 from backup.errors import SinkUnavailableError
 from backup.manifest import File, Manifest
 from backup.model import Digest
+from backup.stop import Stop
 from backup.verbs.backup import BackupResult
+from backup.verbs.inspect import verify
 from backup.verbs.ledger import acknowledge
 from backup.verbs.passes import compare
 from tests.billing import (
@@ -201,6 +203,30 @@ def test_each_manifest_names_the_hash_of_its_predecessor(
         assert after.previous.id == before.id
         data = sink.place.objects[manifest_key(NAME, before.id)].data
         assert after.previous.manifest_sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_a_store_that_lists_late_costs_a_branch_and_no_more(
+    days: Days, sink: SimulatedSink, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not shown yet cannot be a predecessor; the history then is a tree, and whole."""
+    days.run()
+    shown = sink._list
+    unlisted = set(sink.place.keys())
+    append(journal, DAY)
+    with monkeypatch.context() as late:
+        late.setattr(
+            sink, "_list", lambda prefix: (o for o in shown(prefix) if o.key not in unlisted)
+        )
+        days.run()
+    append(journal, DAY)
+    days.run()
+
+    made = manifests(sink.place)
+    previous = [m.previous.id if m.previous else None for m in made]
+    assert [m.continuity for m in made] == ["first", "first", "extended"]
+    assert previous == [None, None, made[1].id]
+    proof = verify([sink], None, journal=None, deep=True, emit=lambda _event: None, stop=Stop())
+    assert (len(proof.backups), proof.problems) == (3, ())
 
 
 def test_ids_go_on_when_the_clock_is_set_back(days: Days, sink: SimulatedSink) -> None:

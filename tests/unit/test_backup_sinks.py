@@ -182,6 +182,89 @@ def test_sink_that_hung_is_not_waited_for_again(source: Path, sinks: list[Simula
     assert [outcome.state for outcome in result.journals] == ["partial"] * 4
 
 
+@pytest.mark.parametrize("operation", ["put", "put_exclusive"])
+def test_outage_is_waited_out(
+    source: Path, sinks: list[SimulatedSink], monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    """A store that restarts for a minute costs a minute, and not the night's backup."""
+    monkeypatch.setattr("backup.verbs.passes._BETWEEN_PROBES_SECONDS", 0.01)
+    begun: list[str] = []
+
+    def begin(key: str) -> None:
+        if not begun:
+            sinks[1].fail("probe", BUSY, times=2 * ATTEMPTS)
+        begun.append(key)
+
+    sinks[1].on(operation, begin)
+    sinks[1].fail(operation, BUSY, times=1 if operation == "put" else ATTEMPTS)
+
+    result = run_backup(source, sinks, recovery_seconds=60)
+
+    assert exit_code(result) == 0
+    assert [operation for operation, _ in sinks[1].calls].count("probe") == 2 * ATTEMPTS + 2
+    assert [len(manifests(sink.place)) for sink in sinks] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("operation", ["put", "put_exclusive"])
+def test_sink_that_does_not_come_back_is_not_waited_for_again(
+    source: Path, sinks: list[SimulatedSink], operation: str
+) -> None:
+    """Once is enough for one run; the error is the newest one."""
+    for ordinal in (1, 2, 3):
+        write_journal(source, ordinal, DATA)
+    gone = SinkUnavailableError("connection refused")
+    sinks[1].on(operation, lambda _key: sinks[1].fail("probe", gone))
+    sinks[1].fail(operation, BUSY)
+
+    result = run_backup(source, sinks, recovery_seconds=0.2, concurrency=1)
+
+    assert exit_code(result) == 3
+    assert [outcome.state for outcome in result.journals] == ["partial"] * 4
+    assert len({key for op, key in sinks[1].calls if op == "put"}) == 1
+    assert "connection refused" in str(result.problems[-1].message)
+
+
+def test_sink_that_refuses_after_its_outage_is_told_as_such(
+    source: Path, sinks: list[SimulatedSink]
+) -> None:
+    """Waiting would not help: the newest answer counts."""
+    sinks[1].on("put", lambda _key: sinks[1].fail("probe", DENIED))
+    sinks[1].fail("put", BUSY)
+
+    result = run_backup(source, sinks, recovery_seconds=60)
+
+    assert exit_code(result) == 3
+    assert [p.message for p in result.problems] == [DENIED.message]
+
+
+def test_sink_that_hangs_after_its_outage_is_given_up(
+    source: Path, sinks: list[SimulatedSink]
+) -> None:
+    """A hung probe has had its patience already."""
+    sinks[1] = SimulatedSink("two", patience=0.3)
+    sinks[1].on("put", lambda _key: sinks[1].hang("probe"))
+    sinks[1].fail("put", BUSY)
+    try:
+        result = run_backup(source, sinks, recovery_seconds=60)
+    finally:
+        sinks[1].release()
+
+    assert exit_code(result) == 3
+    assert "no answer" in result.problems[0].message
+
+
+def test_stop_ends_the_wait_for_a_sink(source: Path, sinks: list[SimulatedSink]) -> None:
+    """A run that was told to end does not wait for a store."""
+    sinks[1].on("put", lambda _key: sinks[1].fail("probe", BUSY))
+    sinks[1].fail("put", BUSY)
+    begun = time.monotonic()
+
+    with pytest.raises(DeadlineError):
+        run_backup(source, sinks, recovery_seconds=60, stop=Stop(seconds=1))
+
+    assert time.monotonic() - begun < 10
+
+
 @pytest.mark.parametrize(
     ("operation", "key"),
     [("probe", "*"), ("list", "*"), ("put", "*"), ("put_exclusive", "*"), ("open", "*.tar.gz")],

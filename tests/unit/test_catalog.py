@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -283,9 +284,50 @@ def store(catalog: Catalog, key: str, data: bytes, **how: Any) -> Any:
     """Store through a real fan-out of one."""
 
     def consume(feed: Feed) -> object:
-        return catalog.store(key, feed, stop=Stop(), **how)
+        return catalog.store(key, feed, at_most=len(data), stop=Stop(), **how)
 
     return fan_out([data], {1: consume}, stop=Stop(), stall=5)[1]
+
+
+def test_of_two_who_mark_at_once_the_first_is_heard(sink: SimulatedSink) -> None:
+    """Both have looked, and found none."""
+    catalog = Catalog(sink)
+
+    def mark(by: str) -> bool:
+        return catalog.mark(
+            Mark(kind="delivered", journal=JOURNAL, id=GHOST, created_at=NOON, by=by)
+        )
+
+    others: list[bool] = []
+
+    def meanwhile(_key: str) -> None:
+        if not others:
+            others.append(False)
+            others[0] = mark("ada")
+
+    sink.on("put_exclusive", meanwhile)
+
+    assert (mark("eve"), others) == (False, [True])
+
+
+def test_a_mark_is_not_replaced_where_the_store_ignores_preconditions(
+    sink: SimulatedSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What somebody has said of a backup stands, whatever the store would let us do."""
+
+    def overwrite(key: str, data: bytes) -> None:
+        sink.place.objects[key] = Held(data, NOON)
+
+    monkeypatch.setattr(sink, "_put_exclusive", overwrite)
+    catalog = Catalog(sink)
+
+    said = [
+        catalog.mark(Mark(kind="delivered", journal=JOURNAL, id=GHOST, created_at=NOON, by=by))
+        for by in ("ada", "eve")
+    ]
+
+    assert said == [True, False]
+    assert [b'"ada"' in held.data for held in sink.place.objects.values()] == [True]
 
 
 @pytest.mark.parametrize("readback", ["full", "size"])
@@ -514,6 +556,24 @@ def test_an_older_manifest_that_cannot_be_read_protects_nothing(sink: SimulatedS
     ghost(sink)
 
     assert sweep(sink) == 3
+
+
+def test_what_the_store_lists_late_is_not_swept(
+    sink: SimulatedSink, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive whose manifest is there, and does not show, is a backup."""
+    made = chain.full(records(1))
+    shown = sink._list
+
+    def late(prefix: str) -> Iterator[Object]:
+        return (o for o in shown(prefix) if not o.key.endswith(".manifest.json"))
+
+    monkeypatch.setattr(sink, "_list", late)
+    catalog = Catalog(sink)
+
+    assert catalog.sweep(catalog.listing(), before=NOON + timedelta(hours=1)) == 0
+    monkeypatch.undo()
+    assert catalog.absent_archives(catalog.manifest(JOURNAL, made.id)[0], catalog.listing()) == []
 
 
 def test_what_was_committed_since_the_listing_is_not_swept(

@@ -11,7 +11,10 @@ import pytest
 
 from backup import config
 from backup.config import Settings, describe, duration_text, load, require_sinks
-from backup.errors import SettingsError
+from backup.errors import ConfigError, SettingsError
+from backup.sinks import open_sink
+from backup.sinks.urls import SCHEMES, S3Options
+from backup.stop import Stop
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +71,7 @@ def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert settings.deadline == timedelta(seconds=90)
     assert settings.site == "plant-7"
     options = settings.sink_options()
-    assert (options.source, options.file_require_mount) == (Path("/data"), True)
+    assert (options.source, options.file.require_mount) == (Path("/data"), True)
     require_sinks(settings)
 
 
@@ -77,6 +80,102 @@ def test_sinks_of_the_command_line_come_first(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("BACKUP_SINKS", "file:///environment")
 
     assert load(sinks=["file:///typed"]).sinks == ("file:///typed",)
+
+
+PREMISES = "s3://journals/prod?endpoint=https://minio.example:9000&profile=minio"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("s3://journals/prod?endpoint=https://minio.example:9000", PREMISES),
+        ("s3://journals/prod", PREMISES),
+        ("s3://journals/prod/", PREMISES),
+        (PREMISES, PREMISES),
+        ("file:///mnt", "file:///mnt?require_mount=true"),
+        ("file:///mnt/other", "file:///mnt/other"),
+        ("s3://journals", "s3://journals"),
+    ],
+)
+def test_a_typed_sink_keeps_its_configured_options(
+    monkeypatch: pytest.MonkeyPatch, typed: str, meant: str
+) -> None:
+    """Nobody types a profile and an endpoint at 3 a.m., and without them it is another place."""
+    monkeypatch.setenv("BACKUP_SINKS", f"nonsense,{PREMISES},file:///mnt?require_mount=true")
+
+    assert load(sinks=[typed]).sinks == (meant,)
+
+
+def test_a_typed_sink_that_may_be_two_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To guess would be to read, or to restore from, the wrong store."""
+    monkeypatch.setenv("BACKUP_SINKS", f"s3://journals/prod,{PREMISES}")
+
+    assert load(sinks=["s3://journals/prod"]).sinks == ("s3://journals/prod",), "is shown so"
+    monkeypatch.setenv("BACKUP_SINKS", f"{PREMISES},s3://journals/prod?endpoint=http://b")
+    with pytest.raises(ConfigError, match="names 2 sinks of BACKUP_SINKS") as caught:
+        load(sinks=["s3://journals/prod"])
+    assert "s3://journals/prod?endpoint=http://b" in caught.value.hints[0]
+
+
+def test_settings_are_the_defaults_of_s3_urls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One URL may differ from the others: AWS and a store on the premises in one run."""
+    settings = accepted(
+        monkeypatch,
+        BACKUP_S3_PATH_STYLE="true",
+        BACKUP_S3_CHECKSUM_MODE="sha256",
+        BACKUP_S3_STORAGE_CLASS="STANDARD_IA",
+        BACKUP_S3_SSE="aws:kms",
+        BACKUP_S3_SSE_KMS_KEY_ID="alias/journals",
+        BACKUP_S3_OBJECT_LOCK_MODE="GOVERNANCE",
+        BACKUP_S3_OBJECT_LOCK_DAYS="30",
+        BACKUP_CA_CERT_FILE="/etc/ca.pem",
+    )
+    options = settings.sink_options()
+
+    assert options.ca_cert_file == Path("/etc/ca.pem")
+    assert options.s3 == S3Options(
+        path_style=True,
+        checksum_mode="sha256",
+        storage_class="STANDARD_IA",
+        sse="aws:kms",
+        sse_kms_key_id="alias/journals",
+        object_lock_mode="GOVERNANCE",
+        object_lock_days=30,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "says", "rest"),
+    [
+        (
+            {"BACKUP_S3_OBJECT_LOCK_DAYS": "30"},
+            "object_lock_mode and object_lock_days go together",
+            "object_lock_mode=COMPLIANCE",
+        ),
+        ({"BACKUP_S3_SSE_KMS_KEY_ID": "k"}, "sse_kms_key_id needs KMS", "sse=aws:kms"),
+    ],
+)
+def test_settings_and_url_are_judged_together(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], says: str, rest: str
+) -> None:
+    """Half of what is needed may stand in each."""
+    found = problems(monkeypatch, BACKUP_SINKS="file:///a,s3://bucket", **given)
+
+    assert [message for message, _ in found] == [f"BACKUP_SINKS: s3://bucket: {says}"]
+    monkeypatch.setenv("BACKUP_SINKS", f"s3://bucket?{rest}")
+    assert len(load().sinks) == 1
+
+
+def test_sinks_are_shown_as_reports_name_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What config prints is what --sink takes."""
+    settings = accepted(monkeypatch, BACKUP_SINKS=PREMISES)
+    (row,) = [row for row in describe(settings) if row["name"] == "BACKUP_SINKS"]
+    opened = open_sink(PREMISES, settings.sink_options(), stop=Stop())
+
+    assert (
+        row["value"] == [opened.url] == ["s3://journals/prod?endpoint=https://minio.example:9000"]
+    )
+    assert load(sinks=row["value"]).sinks == (PREMISES,)
 
 
 @pytest.mark.parametrize("value", ["", " ", "\n"])
@@ -125,14 +224,14 @@ def test_contradictions_are_found_all_at_once(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch,
         BACKUP_STATEFULSET="Not_A_Name",
         BACKUP_SOURCE="journals",
-        BACKUP_SINKS="s3://bucket file:///a file:///a/ file:///b//c file:///b/%63?require_mount=true",
+        BACKUP_SINKS="s4://bucket file:///a file:///a/ file:///b//c file:///b/%63?require_mount=true",
     )
 
     messages = [message for message, _ in found]
     assert messages == [
         "BACKUP_STATEFULSET is 'Not_A_Name', which names no StatefulSet",
         "BACKUP_SOURCE is 'journals', which is not absolute",
-        "BACKUP_SINKS: 's3://bucket' has the scheme 's3'",
+        "BACKUP_SINKS: 's4://bucket' has the scheme 's4'",
         "BACKUP_SINKS: 'file:///a' is named twice",
         "BACKUP_SINKS: 'file:///b/c' is named twice",
     ]
@@ -254,7 +353,7 @@ def test_a_url_that_cannot_be_read_is_told_by_its_number_alone(
     """What is no URL cannot be shown without its secret, for nobody knows where that begins."""
     found = problems(monkeypatch, BACKUP_SINKS="file:///a key:hunter2@host/x s3://[hunter2")
 
-    assert found[0] == ("BACKUP_SINKS: number 2 is not a URL", "give file:///directory")
+    assert found[0] == ("BACKUP_SINKS: number 2 is not a URL", f"give {SCHEMES}")
     assert len(found) == 2
     assert "hunter2" not in str(found)
 
@@ -266,6 +365,10 @@ def test_a_url_that_cannot_be_read_is_told_by_its_number_alone(
         "file://ada:hunter2@host/a",
         "file:///a?token=hunter2",
         "file:///a#hunter2",
+        "s3://bucket?endpoint=https://ada:hunter2@host",
+        "s3://bucket?sse_kms_key_id=hunter2",
+        "s3://bucket?secret_access_key=hunter2",
+        "gs://bucket?endpoint=hunter2@host",
     ],
 )
 def test_no_secret_of_a_url_is_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
@@ -297,7 +400,7 @@ def test_the_table_has_a_row_for_each_setting() -> None:
     """The README is made from it."""
     rows = config.table().splitlines()[2:]
 
-    named = [re.findall("`(BACKUP_[A-Z_]+)`", row)[0] for row in rows]
+    named = [re.findall("`(BACKUP_[A-Z0-9_]+)`", row)[0] for row in rows]
     assert named == [f"BACKUP_{name.upper()}" for name in Settings.model_fields]
     assert "| `BACKUP_FILE_REQUIRE_MOUNT` | `false` |" in config.table()
     assert "| `BACKUP_SINKS` | required |" in config.table()

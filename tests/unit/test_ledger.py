@@ -171,6 +171,19 @@ def test_a_manifest_that_cannot_be_read_does_not_hide_other_alarms(*, newer: boo
     assert [(p.journal, p.exit_code) for p in result.problems] == [(OTHER, 3)]
 
 
+def test_no_alarm_is_denied_while_a_manifest_cannot_be_read() -> None:
+    """That nothing matches would be a guess: the alarm may stand in what was not read."""
+    sink = SimulatedSink()
+    _, raised = alarmed(sink)
+    sink.fail("open", SinkDeniedError("may not"))
+
+    with pytest.raises(SinkDeniedError, match="may not"):
+        answer([sink], raised)
+
+    sink.heal()
+    assert standing(sink) == (raised,)
+
+
 def test_a_sink_that_is_down_has_to_be_answered_later() -> None:
     """Its alarm stands there until then."""
     one, two = SimulatedSink("one"), SimulatedSink("two")

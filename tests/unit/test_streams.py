@@ -6,7 +6,10 @@ something must *not* happen; a slow machine makes them no worse.
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +17,7 @@ from functools import partial
 
 import pytest
 
+from backup import streams
 from backup.errors import (
     DeadlineError,
     SignalledError,
@@ -834,3 +838,39 @@ def test_after_a_stop_spread_waits_for_calls_that_unwind(
     with pytest.raises(SignalledError):
         spread(run, [1], limit=1, stop=stop)
     assert unwound.is_set()
+
+
+# -- memory
+
+HEAPS = """
+import ctypes, threading
+from backup.stop import Stop
+from backup.streams import spread
+
+met = threading.Barrier(16)
+
+def work(_):
+    held = [bytes(1_000) for _ in range(1_000)]
+    met.wait(20)
+    return len(held)
+
+spread(work, range(16), limit=16, stop=Stop())
+libc = ctypes.CDLL(None)
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+
+
+def test_threads_share_two_arenas() -> None:
+    """One for each thread would each keep as much as it ever held at once."""
+    done = subprocess.run([sys.executable, "-c", HEAPS], capture_output=True, text=True, check=True)
+
+    assert 1 <= done.stdout.count("<heap nr=") <= 2
+
+
+def test_a_c_library_without_arenas_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Musl has none."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
+    streams._share_arenas.cache_clear()
+
+    assert call(lambda: 1, stop=Stop()) == 1
