@@ -1,4 +1,4 @@
-"""Who runs against whom, each with a fresh sink and the same journal.
+"""Who runs against whom, each with fresh sinks and the same journal.
 
 Each contender is run as its users run it: this tool as the command itself, restic with its
 defaults (so it compresses, encrypts, and keeps a cache), the guide's script as it stands.
@@ -6,18 +6,20 @@ defaults (so it compresses, encrypts, and keeps a cache), the guide's script as 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bench.measure import Command, Sample, run
 from bench.restic import Restic
 from bench.sizes import MIB
-from bench.stage import ROOT, Stage
+from bench.stage import FILE, ROOT, Sinks, Stage
 
 GROWTH = 2 * MIB
 """How fast the growing journal grows, in bytes a second."""
+Repository = tuple[str, Mapping[str, str]]
+GuideSink = tuple[str, Sequence[str], Mapping[str, str]]
 _RESTIC_ENV = {"RESTIC_PASSWORD": "none of this is secret"}
 
 
@@ -29,8 +31,10 @@ def _nothing(_stage: Stage) -> None:
 class Contender:
     """One way of backing up a journal."""
 
-    name: str
+    kind: str
     """A word for it, as ``--only`` takes it."""
+    name: str
+    """The same, but each restic has its own."""
     title: str
     """What a table calls it."""
     command: Callable[[Stage], Command]
@@ -41,7 +45,7 @@ class Contender:
 
 
 def compete(contender: Contender, stage: Stage) -> Sample:
-    """Run a contender once on a fresh sink; what it left there stays."""
+    """Run a contender once on fresh sinks; what it left there stays."""
     stage.clear()
     contender.prepare(stage)
     stage.settle()
@@ -50,49 +54,54 @@ def compete(contender: Contender, stage: Stage) -> Sample:
     return replace(sample, written_bytes=stage.written_bytes())
 
 
-OURS = Contender(name="ours", title="journal-backup", command=lambda stage: stage.ours("backup"))
-
-
-def contenders(restics: Iterable[Restic]) -> tuple[Contender, ...]:
-    """Give all contenders, in the order in which they take turns."""
-    return (
-        OURS,
-        replace(OURS, name="growing", title="journal-backup, growing journal", grows=True),
-        Contender(
-            name="size",
-            title="journal-backup, READBACK=size",
-            command=lambda stage: stage.ours("backup", BACKUP_READBACK="size"),
-        ),
-        Contender(
-            name="floor",
-            title="the floor",
-            command=lambda stage: stage.command(
-                sys.executable, "-m", "bench.floor", stage.journal, stage.sink / "archive.gz"
-            ),
-        ),
-        *map(_restic, restics),
-        Contender(
-            name="guide",
-            title="the guide's tar czf, cp",
-            command=lambda stage: stage.command(
-                ROOT / "bench" / "guide.sh", stage.volume, stage.temporary, stage.sink
-            ),
-        ),
+def ours(kind: str, title: str, *, sinks: Sinks = FILE, **env: str) -> Contender:
+    """Let this tool compete, with these sinks and settings."""
+    return Contender(
+        kind=kind,
+        name=kind,
+        title=title,
+        command=lambda stage: stage.ours("backup", sinks=sinks, **env),
     )
 
 
-def _restic(restic: Restic) -> Contender:
-    def prepare(stage: Stage) -> None:
-        run(stage.command(restic.path, "init", "--repo", stage.sink, **_RESTIC_ENV))
+def restic(kind: str, program: Restic, to: str, at: Callable[[Stage], Repository]) -> Contender:
+    """Let a restic compete.
 
-    def command(stage: Stage) -> Command:
-        return stage.command(
-            restic.path, "backup", "--repo", stage.sink, stage.volume, **_RESTIC_ENV
-        )
+    Args:
+        kind: its word.
+        program: which restic.
+        to: what its title says about where to.
+        at: gives the repository's name, and what restic has to know of it.
+    """
+
+    def command(stage: Stage, *argv: str | Path) -> Command:
+        repository, env = at(stage)
+        return stage.command(program.path, *argv, "--repo", repository, **_RESTIC_ENV, **env)
+
+    def prepare(stage: Stage) -> None:
+        run(command(stage, "init"))
 
     return Contender(
-        name=f"restic-{restic.version}",
-        title=f"restic {restic.version}",
+        kind=kind,
+        name=kind.replace("restic", f"restic-{program.version}"),
+        title=f"restic {program.version}{to}",
         prepare=prepare,
-        command=command,
+        command=lambda stage: command(stage, "backup", stage.volume),
     )
+
+
+def guide(kind: str, title: str, to: Callable[[Stage], GuideSink]) -> Contender:
+    """Let the guide's script compete.
+
+    Args:
+        kind: its word.
+        title: its title.
+        to: gives where to, by which command, and what that has to know.
+    """
+
+    def command(stage: Stage) -> Command:
+        sink, copy, env = to(stage)
+        script = ROOT / "bench" / "guide.sh"
+        return stage.command(script, stage.volume, stage.temporary, sink, *copy, **env)
+
+    return Contender(kind=kind, name=kind, title=title, command=command)

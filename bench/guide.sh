@@ -1,10 +1,13 @@
 #!/bin/sh
-# The script of Deepgram's guide for airgapped sites, as its CronJob runs it, with three changes:
-# nothing is installed (that is not timed), the directories are arguments, and the copy goes to a
-# mounted directory, as the guide's note for fully airgapped environments says.
+# The script of Deepgram's guide for airgapped sites, as its CronJob runs it, with these changes:
+# nothing is installed (that is not timed), the directories are arguments, and so is the command
+# that stores the archive: cp, as the guide's note for fully airgapped environments says, or what
+# does the work of `aws s3 cp`; and if that fails, it says so.
 #
-#     guide.sh MNT TMP SINK
+#     guide.sh MNT TMP SINK COPY...
+mnt=$1 tmp=$2 sink=$3
+shift 3
 DATE=$(date +%Y%m%d-%H%M%S)
-tar czf "$2/journal-${DATE}.tar.gz" -C "$1" .
-cp "$2/journal-${DATE}.tar.gz" "$3/"
+tar czf "$tmp/journal-${DATE}.tar.gz" -C "$mnt" .
+"$@" "$tmp/journal-${DATE}.tar.gz" "$sink/" || exit
 echo "Backup complete: journal-${DATE}.tar.gz"

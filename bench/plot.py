@@ -37,7 +37,7 @@ LIGHT = Palette(
 DARK = Palette(
     ground="#10151c", ink="#e7ecf2", pale="#9ba7b6", line="#2b3440", ours="#4c9ff5", peer="#5d6b7e"
 )
-_OURS = {"ours", "growing", "size"}
+_OURS = {"ours", "growing", "size", "file", "s3", "gcs", "three"}
 _BAR = 0.62
 _ROOM = 1.42
 """The axis goes on for what is written beside the longest bar."""
@@ -61,7 +61,7 @@ def figure(results: Results, palette: Palette) -> Figure:
     _bars(axes, series, palette)
     _frame(axes, series, palette)
     size = show_size(series[0].journal_bytes)
-    _title(made, f"Fresh backup of a journal of {size}", _small_print(results), palette)
+    _title(made, results.subject.format(size), _small_print(results), palette)
     return made
 
 

@@ -28,7 +28,7 @@ import os
 import random
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, count, repeat
 from pathlib import Path
@@ -113,6 +113,14 @@ def make_journal(path: Path, size: int, *, seed: int = 1, processes: int = 2) ->
     shares = [range(share, number, processes) for share in range(processes)]
     with multiprocessing.Pool(processes) as pool:
         pool.map(partial(_write_share, path, size, seed), shares)
+
+
+def make_small_journals(paths: Iterable[Path], size: int, *, seed: int = 1) -> None:
+    """Write journals of whole records and of ``size`` bytes each, which is at most a block's."""
+    blocks = Blocks(seed)
+    for index, path in enumerate(paths):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(fit(blocks[index], size))
 
 
 def _write_share(path: Path, size: int, seed: int, share: Sequence[int]) -> None:

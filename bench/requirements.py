@@ -14,7 +14,7 @@ from bench.singles import DEADLINE_SECONDS
 from bench.sizes import MIB
 
 JUDGED_RESTIC = "0.14.0"
-"""The version that the requirement is about."""
+"""The version that the requirements are about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,8 @@ def judge(results: Results) -> list[Row]:
     """Compare what was measured with what is required."""
     return [
         *_speed(results),
+        *_together(results),
+        *_concurrency(results),
         *_readback(results),
         *_memory(results),
         *_times(results),
@@ -40,22 +42,56 @@ def judge(results: Results) -> list[Row]:
     ]
 
 
+_FACTORS = {
+    "guide": ("ours", 8.0),
+    f"restic-{JUDGED_RESTIC}": ("ours", 2.5),
+    "guide-s3": ("s3", 6.0),
+    f"restic-{JUDGED_RESTIC}-s3": ("s3", 2.5),
+}
+"""By a peer's name: which of ours has to be faster, and how many times."""
+_FLOORS = {"ours": ("quiet", 1.6), "growing": ("growing", 1.8)}
+
+
 def _speed(results: Results) -> Iterator[Row]:
     """How fast a backup is, as a ratio of median times in this run."""
-    ours, growing, floor = map(results.get, ("ours", "growing", "floor"))
     for peer in results.contenders:
-        factor = (
-            8.0 if peer.name == "guide" else 2.5 if peer.name == f"restic-{JUDGED_RESTIC}" else None
-        )
-        if ours and factor and peer.samples:
+        name, factor = _FACTORS.get(peer.name, ("", 0))
+        if peer.samples and (ours := results.get(name)):
             ratio = peer.wall_seconds / ours.wall_seconds
             yield _least(f"fresh backup against {peer.title}", factor, ratio, "x as fast")
-    if ours and floor:
-        ratio = ours.wall_seconds / floor.wall_seconds
-        yield _most("fresh backup, quiet journal", 1.6, ratio, "x the floor's time")
-    if growing and floor:
-        ratio = growing.wall_seconds / floor.wall_seconds
-        yield _most("fresh backup, growing journal", 1.8, ratio, "x the floor's time")
+    floor = results.get("floor")
+    for name, (journal, factor) in _FLOORS.items():
+        if floor and (ours := results.get(name)):
+            ratio = ours.wall_seconds / floor.wall_seconds
+            yield _most(f"fresh backup, {journal} journal", factor, ratio, "x the floor's time")
+
+
+_ALONE = ("file", "s3", "gcs")
+_TIMES, _WORK = 1.3, 1.2
+
+
+def _together(results: Results) -> Iterator[Row]:
+    """Judge three sinks at once by time or, where the cores are the limit, by processor time."""
+    alone = [s for s in map(results.get, _ALONE) if s]
+    three = results.get("three")
+    if three and len(alone) == len(_ALONE):
+        slowest = max(alone, key=lambda s: s.wall_seconds)
+        time = three.wall_seconds / slowest.wall_seconds
+        work = three.cpu_seconds / sum(s.cpu_seconds for s in alone)
+        held = ["time"] * (time <= _TIMES) + ["CPU"] * (work <= _WORK)
+        yield Row(
+            subject=f"three sinks at once against each alone, of which {slowest.name} is slowest",
+            required=f"at most {_TIMES} x the slowest, or {_WORK} x the sum of CPU",
+            measured=f"{time:.3g} x time, {work:.3g} x CPU: {' and '.join(held) or 'neither'}",
+            ok=bool(held),
+        )
+
+
+def _concurrency(results: Results) -> Iterator[Row]:
+    many, single = results.get("latency"), results.get("one by one")
+    if many and single:
+        ratio = single.wall_seconds / many.wall_seconds
+        yield _least(f"{many.title}, against one by one", 3, ratio, "x as fast")
 
 
 def _readback(results: Results) -> Iterator[Row]:
@@ -66,19 +102,27 @@ def _readback(results: Results) -> Iterator[Row]:
         yield _least("archive read back from the device", 95, 100 * min(shares), "% of it")
 
 
+_PEAKS: dict[str, tuple[float, tuple[str, ...]]] = {
+    "a backup": (80, ("ours", "growing", "size", "large ours")),
+    "a backup to S3": (160, ("s3", "large s3", "latency", "one by one")),
+    "a backup to three sinks": (200, ("three", "large three")),
+}
+"""MiB."""
+
+
 def _memory(results: Results) -> Iterator[Row]:
-    backups = [s for s in map(results.get, ("ours", "growing", "size", "large")) if s]
-    if backups:
-        peak = max(sample.peak_rss_bytes for series in backups for sample in series.samples)
-        yield _most("peak memory of a backup", 80, peak / MIB, "MiB")
-    pairs = {"ours": "large", **{verb: f"large {verb}" for verb in _VERBS}}
-    for small, large in pairs.items():
-        before, after = results.get(small), results.get(large)
-        if before and after:
-            grown = (after.peak_rss_bytes - before.peak_rss_bytes) / MIB
-            name = "backup" if small == "ours" else small
-            sizes = f"{after.journal_bytes // MIB:,} MiB against {before.journal_bytes // MIB:,}"
-            yield _most(f"memory of {name}, {sizes} MiB", 5, grown, "MiB more")
+    for subject, (most, names) in _PEAKS.items():
+        samples = [sample for s in map(results.get, names) if s for sample in s.samples]
+        if samples:
+            peak = max(sample.peak_rss_bytes for sample in samples)
+            yield _most(f"peak memory of {subject}", most, peak / MIB, "MiB")
+    for large in results.singles:
+        small = results.get(large.name.removeprefix("large "))
+        if large.samples and small and small is not large:
+            before = max(sample.peak_rss_bytes for sample in small.samples)  # it varies
+            grown = (large.peak_rss_bytes - before) / MIB
+            sizes = f"{large.title} against the most at {small.journal_bytes // MIB:,} MiB"
+            yield _most(f"memory of {sizes}", 5, grown, "MiB more")
 
 
 _VERBS = {"verify": 400.0, "verify --deep": 200.0, "restore": 250.0}

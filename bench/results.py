@@ -60,8 +60,14 @@ class Series:
 
 @dataclass(slots=True, kw_only=True)
 class Results:
-    """All that one run of the comparison found."""
+    """All that one part of the comparison found."""
 
+    name: str
+    """Of the files."""
+    subject: str
+    """What the contenders do, but for the journal's size."""
+    against: tuple[str, ...]
+    """The contenders with which the others are compared."""
     command: str
     machine: dict[str, str]
     contenders: list[Series] = field(default_factory=list)

@@ -10,30 +10,19 @@ import filecmp
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from bench.contenders import OURS, compete
+from bench.contenders import Contender, compete, ours
 from bench.measure import Command, CommandError, run
+from bench.plan import Extent
 from bench.results import Results, Series
-from bench.stage import JOURNAL, Stage
+from bench.stage import FILE, JOURNAL, Sinks, Stage
 from bench.watch import watch
 
+OURS = ours("ours", "journal-backup")
 DEADLINE_SECONDS = 1
 TERMINATED = 143
 OVERDUE = 9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extent:
-    """How often things are done."""
-
-    rounds: int
-    starts: int
-    """Of ``version`` and ``--help``."""
-    journals: int
-    backups: int
-    """Of each journal in the catalog that is listed."""
 
 
 def start(stage: Stage, results: Results, extent: Extent) -> None:
@@ -67,42 +56,69 @@ def listing(stage: Stage, results: Results, extent: Extent) -> None:
 def reading(stage: Stage, results: Results, extent: Extent) -> None:
     """Verify and restore a backup of the stage's journal."""
     compete(OURS, stage)
-    _read_back(stage, results, extent.rounds, "")
+    read_back(stage, results, extent.rounds)
 
 
 def large(stage: Stage, results: Results, _extent: Extent) -> None:
     """Back up, verify and restore a large journal, once: does memory grow with it?"""
     stage.set()
-    title = f"backup, {stage.journal_bytes >> 20:,} MiB"
-    samples = [compete(OURS, stage)]
-    results.singles.append(
-        Series(name="large", title=title, samples=samples, journal_bytes=stage.journal_bytes)
+    results.singles.append(once(OURS, stage, "backup"))
+    read_back(stage, results, 1, prefix="large ", suffix=_size(stage))
+
+
+def once(contender: Contender, stage: Stage, title: str) -> Series:
+    """Run a contender once with a large journal."""
+    return Series(
+        name=f"large {contender.name}",
+        title=title + _size(stage),
+        samples=[compete(contender, stage)],
+        journal_bytes=stage.journal_bytes,
     )
-    _read_back(stage, results, 1, f", {stage.journal_bytes >> 20:,} MiB")
 
 
-def _read_back(stage: Stage, results: Results, rounds: int, size: str) -> None:
-    prefix = "large " if size else ""
+def _size(stage: Stage) -> str:
+    return f", {stage.journal_bytes >> 20:,} MiB"
+
+
+def read_back(
+    stage: Stage,
+    results: Results,
+    rounds: int,
+    *,
+    sinks: Sinks = FILE,
+    prefix: str = "",
+    suffix: str = "",
+) -> None:
+    """Verify and restore the backup that is there.
+
+    Args:
+        stage: where it is.
+        results: what the series are added to.
+        rounds: how often.
+        sinks: the one on which it is.
+        prefix: of the names of the series.
+        suffix: of their titles.
+    """
     verbs: dict[str, Callable[[], Command]] = {
-        "verify": lambda: stage.ours("verify"),
-        "verify --deep": lambda: stage.ours("verify", "--deep"),
-        "restore": lambda: _fresh_restore(stage),
+        "verify": lambda: stage.ours("verify", sinks=sinks),
+        "verify --deep": lambda: stage.ours("verify", "--deep", sinks=sinks),
+        "restore": lambda: _fresh_restore(stage, sinks),
     }
     for verb, command in verbs.items():
-        series = Series(name=prefix + verb, title=verb + size, journal_bytes=stage.journal_bytes)
+        series = Series(name=prefix + verb, title=verb + suffix, journal_bytes=stage.journal_bytes)
         for _ in range(rounds):
             prepared = command()
-            stage.forget_sink()
+            stage.forget_sinks()
             series.samples.append(run(prepared))
         results.singles.append(series)
     _compare(stage)
 
 
-def _fresh_restore(stage: Stage) -> Command:
+def _fresh_restore(stage: Stage, sinks: Sinks) -> Command:
     target = stage.temporary / "restored"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    return stage.ours("restore", "latest", "--target", target)
+    return stage.ours("restore", "latest", "--target", target, sinks=sinks)
 
 
 def _compare(stage: Stage) -> None:
@@ -115,14 +131,14 @@ def _compare(stage: Stage) -> None:
 def stopping(stage: Stage, results: Results, extent: Extent) -> None:
     """End backups by SIGTERM at several moments, and by the deadline."""
     usual = compete(OURS, stage).wall_seconds
-    late = {"BACKUP_DEADLINE": f"{DEADLINE_SECONDS}s"}
+    late = f"{DEADLINE_SECONDS}s"
     terminated = Series(name="sigterm", title="backup ended by SIGTERM")
     overdue = Series(name="deadline", title=f"backup with a deadline of {DEADLINE_SECONDS} s")
     wrong: list[str] = []
     for number in range(extent.rounds):
         moment = usual * (number + 1) / (extent.rounds + 1)
         wrong += _stop(stage, stage.ours("backup"), terminated, TERMINATED, moment)
-        wrong += _stop(stage, stage.ours("backup", **late), overdue, OVERDUE)
+        wrong += _stop(stage, stage.ours("backup", BACKUP_DEADLINE=late), overdue, OVERDUE)
     results.singles += [terminated, overdue]
     results.findings["what stopped backups did wrong"] = wrong
 

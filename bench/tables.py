@@ -30,19 +30,17 @@ def grids(results: Results) -> list[Grid]:
 
 
 def _contenders(results: Results) -> Grid:
-    ours, floor = results.get("ours"), results.get("floor")
     size = results.contenders[0].journal_bytes // MIB if results.contenders else 0
-    headings = ("", "s", "min to max", "/ ours", "/ floor", "CPU s", "RSS MiB", "written MiB")
+    ratios = tuple(f"/ {name}" for name in results.against)
     return Grid(
-        title=f"Fresh backup of a journal of {size:,} MiB, medians",
-        headings=headings,
+        title=f"{results.subject.format(f'{size:,} MiB')}, medians",
+        headings=("", "s", "min to max", *ratios, "CPU s", "RSS MiB", "written MiB"),
         rows=[
             (
                 series.title,
                 f"{series.wall_seconds:.2f}",
                 _spread(series),
-                _ratio(series, ours),
-                _ratio(series, floor),
+                *(_ratio(series, results.get(name)) for name in results.against),
                 f"{series.cpu_seconds:.2f}",
                 f"{series.peak_rss_bytes / MIB:.0f}",
                 f"{series.written_bytes / MIB:.0f}",
