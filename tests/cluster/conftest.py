@@ -1,0 +1,50 @@
+"""A control plane for the tests here, which run only when asked for.
+
+They are slow to prepare (Kubernetes is built once, in minutes), so `make test` leaves them out, and
+what is left out is not skipped: with CI=true a skip is a failure. Whoever names this directory, or
+something in it, asks for them: `make test-cluster` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import controlplane, programs
+from tests.cluster.controlplane import ControlPlane
+
+HERE = Path(__file__).parent
+
+
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    """Leave this directory out unless an argument of pytest is in it."""
+    names = (argument.partition("::")[0] for argument in config.args)
+    asked = any((config.invocation_params.dir / name).is_relative_to(HERE) for name in names)
+    return None if asked else True
+
+
+@pytest.fixture(scope="session")
+def shared_control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """Start a control plane, once for each process of tests."""
+    if reason := programs.unavailable():
+        pytest.skip(reason)
+    with controlplane.control_plane(tmp_path_factory.mktemp("cluster")) as plane:
+        yield plane
+
+
+@pytest.fixture
+def control_plane(shared_control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """Give a control plane that runs, and have it run after, whatever the test did to it."""
+    yield shared_control_plane
+    shared_control_plane.start_apiserver()
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane) -> Iterator[str]:
+    """Make a namespace for one test."""
+    name = control_plane.create_namespace()
+    yield name
+    control_plane.start_apiserver()
+    control_plane.delete_namespace(name)
