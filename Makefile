@@ -20,6 +20,9 @@ UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .tools/uv-$(
 # Test processes at a time.
 JOBS ?= auto
 
+# Where the image is written to, to be tested and carried.
+ARCHIVE ?= dist/image.tar
+
 export UV_PROJECT_ENVIRONMENT := .venv
 # The dependencies are compiled once, here: PYTHONDONTWRITEBYTECODE would have each start do it.
 export UV_COMPILE_BYTECODE := 1
@@ -27,10 +30,10 @@ export UV_COMPILE_BYTECODE := 1
 export UV_SYSTEM_CERTS ?= 1
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help demo test lint format bench docs clean
+.PHONY: help demo test test-cluster image test-image lint format bench docs clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.synced-run ## Back up, verify and restore two journals, one of them being written
 	@python -m demo
@@ -38,6 +41,17 @@ demo: .venv/.synced-run ## Back up, verify and restore two journals, one of them
 test: .venv/.synced-test ## Run all tests, with coverage; T='-k sink -x' runs some, without
 	@tests/setup.sh
 	@python -m pytest -n $(JOBS) $(if $(T),$(T),--cov)
+
+test-cluster: .venv/.synced-test ## Run the tests that want a real Kubernetes, built once; T='-k lease' runs some
+	@tests/cluster/setup.sh
+	@python -m pytest -n $(JOBS) tests/cluster $(T)
+
+image: ## Build the container image into dist/image.tar; settings: image/build.sh
+	@ARCHIVE=$(ARCHIVE) image/build.sh
+
+test-image: .venv/.synced-test ## Test the image in dist/image.tar; T='-k runs' runs some
+	@test -s $(ARCHIVE) || { echo "missing: $(ARCHIVE), which make image writes" >&2; exit 1; }
+	@JOURNAL_BACKUP_IMAGE=$(ARCHIVE) python -m pytest tests/image $(T)
 
 lint: .venv/.synced-dev ## Check style, types, the import direction and the lock file
 	@$(UV) lock --check --quiet
@@ -50,7 +64,7 @@ format: .venv/.synced-dev ## Format the code and mend what can be mended
 	@ruff check --fix
 	@ruff format
 
-bench: .venv/.synced-bench ## Compare with other tools, into bench/results; B='--help' for options
+bench: .venv/.synced-bench .venv/.synced-test ## Compare with other tools, into bench/results; B='--help' for options
 	@python -m compileall -q backup # as in an image
 	@python -m bench $(B)
 
