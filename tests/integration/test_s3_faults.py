@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -831,14 +832,16 @@ def test_a_part_that_arrives_after_the_abort_changes_nothing(two: Two, door: htt
         exchange.body  # noqa: B018 - it is read
         arrived.set()  # whole: a stop before that would cut it short
         wait_until(lambda: two.uploads() == [])
-        answers.append(exchange.forward().status)
+        with suppress(ConnectionError):  # refused before it was read to its end
+            answers.append(exchange.forward().status)
         forwarded.set()
 
     door.on(part, late, times=1)
+    door.on(part, httpd.deaf)  # one that the store takes during the abort may outlive it
 
     assert isinstance(put_and_stop(two, lambda: arrived.wait(20)), SignalledError)
     assert forwarded.wait(20)
-    assert answers == [404]
+    assert set(answers) <= {404}
     assert (two.names(), two.uploads()) == ([], [])
 
 
