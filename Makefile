@@ -30,10 +30,11 @@ export UV_COMPILE_BYTECODE := 1
 export UV_SYSTEM_CERTS ?= 1
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help demo test test-cluster image test-image lint format bench docs clean
+.PHONY: help demo test test-cluster test-e2e test-chart test-helm image test-image lint format \
+    bench docs chart-docs clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.synced-run ## Back up, verify and restore two journals, one of them being written
 	@python -m demo
@@ -45,6 +46,20 @@ test: .venv/.synced-test ## Run all tests, with coverage; T='-k sink -x' runs so
 test-cluster: .venv/.synced-test ## Run the tests that want a real Kubernetes, built once; T='-k lease' runs some
 	@tests/cluster/setup.sh
 	@python -m pytest -n $(JOBS) tests/cluster $(T)
+
+test-e2e: .venv/.synced-test ## Run the tests on two real nodes, as root, with the image in dist/image.tar; T='-k dies'
+	@tests/e2e/setup.sh
+	@python -m pytest tests/e2e $(T)
+
+test-chart: .venv/.synced-test .venv/.synced-chart ## Run the tests of the Helm chart and of the workflows; T='-k rights' runs some
+	@tests/chart/setup.sh
+	@python -m pytest -n $(JOBS) tests/chart $(T)
+
+test-helm: .venv/.synced-test .venv/.synced-chart ## Run them with older and newer versions of Helm
+	@for helm in helm-3.14 helm-3.18 helm-4; do \
+	    HELM=$$helm tests/chart/setup.sh && \
+	    HELM=$$helm python -m pytest -n $(JOBS) tests/chart $(T) || exit 1; \
+	done
 
 image: ## Build the container image into dist/image.tar; settings: image/build.sh
 	@ARCHIVE=$(ARCHIVE) image/build.sh
@@ -70,6 +85,10 @@ bench: .venv/.synced-bench .venv/.synced-test ## Compare with other tools, into 
 
 docs: .venv/.synced-run ## Write the generated parts of README.md and docs/ anew
 	@python docs/generate.py
+
+chart-docs: .venv/.synced-test ## Write the generated parts of the chart and of examples/ anew
+	@tests/chart/setup.sh
+	@python -m tests.chart.generate
 
 clean: ## Remove everything that make or a test has made
 	rm -rf .venv .tools build dist htmlcov .coverage .coverage.* .hypothesis \

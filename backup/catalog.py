@@ -18,17 +18,19 @@ Invariants, and the order of writing that follows from them:
 - Every manifest but the first names the SHA-256 of its predecessor's: the history of a journal is
   a hash chain. Two runs at once may fork it: a tree is fine, a broken link is not. What was
   pruned leaves a ``pruned`` mark, so that pruning and tampering differ.
+- A draft is a manifest that waits for its archive to be read back. It is no backup; what commits it
+  compares the archive first, and a draft older than the grace is what an interruption left.
 - Objects without a manifest are not backups. Archives and checksum files among them are swept once
-  they are older than the grace by the store's own times, unless a draft or a mark speaks for them,
-  and only if their names are ours. An archive goes only if no manifest names it, whoever's id it
-  bears: backups may share archives. Where a manifest that might name it cannot be read, it stays.
-  A listing is not the last word: a store may be late to show a manifest, so it is asked for.
+  they are older than the grace by the store's own times, unless a live draft or a mark speaks for
+  them, and only if their names are ours. An archive goes only if no manifest names it, whoever's id
+  it bears: backups may share archives. Where a manifest that might name it cannot be read, it
+  stays. A listing is not the last word: a store may be late to show a manifest, so it is asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -259,12 +261,17 @@ class Catalog:
         """Put an archive of so many bytes at most, and say what the sink holds; judge nothing."""
         self.sink.put(key, feed, at_most=at_most, alive=feed.alive)
         feed.alive()
+        return self._held(key, readback=readback, stop=stop, alive=feed.alive)
+
+    def _held(
+        self, key: str, *, readback: Readback, stop: Stop, alive: Callable[[], None]
+    ) -> Stored:
         if readback == "size":
             return Stored(key=key, size_bytes=self.sink.size(key), sha256=None)
         held = Digest()
         for chunk in prefetch(self.sink.open(key), stop=stop):  # read and hash at once
             held.update(chunk)
-            feed.alive()
+            alive()
         return Stored(key=key, size_bytes=held.size_bytes, sha256=held.sha256)
 
     def commit(self, manifest: Manifest) -> str:
@@ -277,6 +284,30 @@ class Catalog:
         data = manifest.to_bytes()
         self._record(manifest_key(manifest.journal, manifest.id), data)
         return hashlib.sha256(data).hexdigest()
+
+    def draft(self, manifest: Manifest) -> None:
+        """Note down a manifest whose archive is put and not read back: no backup yet.
+
+        Whoever finds the archive to be what the draft says commits that manifest.
+        """
+        self._record(draft_key(manifest.journal, manifest.id), manifest.to_bytes())
+
+    def drafted(self, journal: str, backup_id: str) -> Manifest:
+        """Read a draft.
+
+        Raises:
+            ManifestError: it is not valid, or not of this id.
+            ObjectMissingError: there is none.
+        """
+        manifest = parse(self.read(draft_key(journal, backup_id)))
+        if (manifest.journal, manifest.id) != (journal, backup_id):
+            message = f"{self.sink}: the draft {backup_id} speaks of {manifest.id}"
+            raise ManifestError(message)
+        return manifest
+
+    def held(self, archive: Archive, *, stop: Stop) -> Stored:
+        """Say what the sink holds of an archive, as thoroughly as its manifest claims."""
+        return self._held(archive.key, readback=archive.readback, stop=stop, alive=_nobody)
 
     def mark(self, mark: Mark) -> bool:
         """Add a mark; False if the backup has one of that kind already.
@@ -355,13 +386,17 @@ class Catalog:
 def _left_behind(listing: Listing, before: datetime) -> Iterator[tuple[Backup, str]]:
     """Find the keys that may go: by what bears the same id, whatever other manifests name."""
     for backup in listing.remains():
-        ours = {*backup.archives, checksum_key(backup.journal, backup.id)}
-        if all(o.key in ours for o in backup.objects):  # neither a draft nor a mark of any kind
+        draft = draft_key(backup.journal, backup.id)
+        ours = {*backup.archives, checksum_key(backup.journal, backup.id), draft}
+        is_live = any(o.key == draft and o.modified_at >= before for o in backup.objects)
+        if not is_live and all(o.key in ours for o in backup.objects):  # nor a mark of any kind
             yield from ((backup, o.key) for o in backup.objects if o.modified_at < before)
     for backup in listing.every():
+        old = (o.key for o in backup.objects if o.modified_at < before)
+        spare = {draft_key(backup.journal, backup.id)}
         if len(backup.archives) > 1:
-            old = (o.key for o in backup.objects if o.modified_at < before)
-            yield from ((backup, key) for key in old if key in backup.archives)
+            spare |= {*backup.archives}
+        yield from ((backup, key) for key in old if key in spare)
 
 
 def archive_key(journal: str, backup_id: str, attempt: int) -> str:
@@ -377,6 +412,15 @@ def checksum_key(journal: str, backup_id: str) -> str:
 def manifest_key(journal: str, backup_id: str) -> str:
     """Name a backup's manifest."""
     return str(Key(journal=journal, id=backup_id, role="manifest"))
+
+
+def draft_key(journal: str, backup_id: str) -> str:
+    """Name the draft of a backup."""
+    return str(Key(journal=journal, id=backup_id, role="draft"))
+
+
+def _nobody() -> None:
+    """Tell nobody that data moves."""
 
 
 def checksums(archives: Iterable[Archive]) -> bytes:

@@ -29,12 +29,18 @@ import backup
 from backup.errors import BackupError, ConfigError, SignalledError
 
 if TYPE_CHECKING:
+    from backup.cluster.workers import JournalAnswer
     from backup.config import Settings
+    from backup.manifest import Manifest
     from backup.model import Emit, Event, Problem, Warned
     from backup.report import Result
     from backup.sinks import Sink
     from backup.stop import Stop
 
+_TERMINATION_LOG = "/dev/termination-log"
+"""Where the kubelet looks for a message (Pod.spec.containers.terminationMessagePath)."""
+_BOUNDED = {"backup", "worker", "commit"}
+"""Verbs that BACKUP_DEADLINE is about."""
 _UNEXPECTED = 1
 _USAGE_ERROR = 2
 _NEW_OBJECTS = 20_000
@@ -57,8 +63,9 @@ exit codes (of several, the most severe one):
   4      an expected journal was not read, or is suspect
   5      a journal reached no sink, or a sink cannot be read
   6      integrity: damaged, or a journal's alarm stands
-  7, 8   reserved
-  9      the deadline is over
+  7      the cluster refused something, or another run is under way
+  8      billing was not brought back
+  9      the deadline, or the time that billing may be down, is over
   128+N  ended by signal N
 Take any other code for a failure.
 """
@@ -88,6 +95,9 @@ class _Verb:
     """Words out of ``sink journal selector selector? long deep target note id which``."""
     more: str = ""
     examples: tuple[str, ...] = ()
+    is_hidden: bool = False
+    """Whether people need not know it: this program runs it in Jobs."""
+    needs_sinks: bool = True
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,8 +136,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    width = max(len(verb.name) for verb in _VERBS)
-    lines = [f"  {verb.name:<{width}}  {verb.summary}" for verb in _VERBS]
+    shown = [verb for verb in _VERBS if not verb.is_hidden]
+    width = max(len(verb.name) for verb in shown)
+    lines = [f"  {verb.name:<{width}}  {verb.summary}" for verb in shown]
     parser = _Parser(
         prog="journal-backup",
         usage=_USAGE,
@@ -192,16 +203,34 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         {**_SELECTOR, "nargs": "?", "help": f"{_SELECTOR['help']}; without it: every backup"},
     ),
     "id": ("id", {"metavar": "ID", "help": "the backup that raised it, or the beginning of one"}),
+    "run": ("--run", {"required": True, "metavar": "ID", "help": "the run that it belongs to"}),
+    "journals": (
+        "--journal",
+        {"dest": "journals", "required": True, "metavar": "NAMES", "help": "with commas between"},
+    ),
+    "strategy": (
+        "--strategy",
+        {
+            "default": "colocated",
+            "choices": ("colocated", "scale-down"),
+            "help": "whose part it is",
+        },
+    ),
+    "draft": ("--draft", {"action": "store_true", "help": "put, and leave the rest to commit"}),
+    "take-over": (
+        "--take-over",
+        {"action": "store_true", "help": "also if that run is under way: it is to be stopped"},
+    ),
     "which": ("which", {"metavar": "JOURNAL", "help": "journal-<statefulset>-<ordinal>"}),
 }
 
 
 def _require_verb(given: Sequence[str]) -> None:
     """Refuse a word that is no verb, naming the nearest."""
-    names = [verb.name for verb in _VERBS]
     word = given[0]
-    if word.startswith("-") or word in names:
+    if word.startswith("-") or _verb_in(given):
         return
+    names = [verb.name for verb in _VERBS if not verb.is_hidden]
     import difflib
 
     near = difflib.get_close_matches(word, names, n=1)
@@ -248,14 +277,16 @@ def _perform(args: argparse.Namespace) -> int:
     from backup.stop import Stop
 
     settings = config.load(sinks=getattr(args, "sink", ()))
-    config.require_sinks(settings)
+    verb = next(v for v in _VERBS if v.name == args.verb)
+    if verb.needs_sinks:
+        config.require_sinks(settings)
     begun = datetime.now(UTC)
-    run_id = _new_run_id(begun)
+    run_id = getattr(args, "run", None) or _new_run_id(begun)
     style = settings.log_format or ("console" if sys.stderr.isatty() else "json")
     has_bar = style == "console" and sys.stderr.isatty()  # which would fold lines of JSON
     has_report = has_bar and not args.json and sys.stdout.isatty()
     logger = log.set_up(level=settings.log_level, style=style, run_id=run_id, has_report=has_report)
-    stop = Stop(seconds=settings.deadline.total_seconds() if args.verb == "backup" else None)
+    stop = Stop(seconds=settings.deadline.total_seconds() if args.verb in _BOUNDED else None)
     code, figures = _UNEXPECTED, {}
     try:
         with _listeners(logger, has_bar=has_bar, keep=has_report) as emit:
@@ -263,17 +294,28 @@ def _perform(args: argparse.Namespace) -> int:
         code, figures = report.worst(result.exit_codes), report.figures(result)
     except BackupError as error:
         code = error.exit_code
+        if verb.is_hidden:
+            _answer(report.termination_error(error))
         raise
     finally:
         seconds = round((datetime.now(UTC) - begun).total_seconds(), 3)
         logger(
             RunFinished(verb=args.verb, exit_code=code, duration_seconds=seconds, figures=figures)
         )
+    if verb.is_hidden:
+        _answer(report.termination_message(result, code))
     if args.json:
         _print(report.to_json(args.verb, code, result))
     else:
         _print(report.result_text(result, code, _width(sys.stdout)))
     return code
+
+
+def _answer(message: str) -> None:
+    """Leave a message for whoever sent this worker; without a kubelet there is nobody."""
+    with suppress(OSError), Path(_TERMINATION_LOG).open("r+") as file:
+        file.truncate()
+        file.write(message)
 
 
 def _run_verb(
@@ -329,6 +371,14 @@ def _listeners(logger: Emit, *, has_bar: bool, keep: bool) -> Iterator[Emit]:
 
 
 def _backup(run: _Run) -> Result:
+    if run.settings.strategy != "direct":
+        result = _orchestrate(run)
+        if result is not None:
+            return result
+    return _back_up(run)
+
+
+def _back_up(run: _Run, **more: Any) -> Result:
     from backup.verbs.backup import Options, back_up
 
     settings = run.settings
@@ -343,8 +393,90 @@ def _backup(run: _Run) -> Result:
         compression_level=settings.compression_level,
         concurrency=settings.concurrency,
         deadline=settings.deadline,
+        node=os.environ.get("NODE_NAME") or None,
+        pod=os.environ.get("POD_NAME") or None,
+        **more,
     )
     return back_up(options, run.sinks, clock=_now, emit=run.emit, stop=run.stop)
+
+
+def _worker(run: _Run) -> Result:
+    args = run.args
+    return _back_up(
+        run,
+        expect_only=tuple(args.journals.split(",")),
+        strategy=args.strategy,
+        draft=args.draft,
+        consistency="quiesced" if args.strategy == "scale-down" else "live",
+    )
+
+
+def _commit(run: _Run) -> Result:
+    from backup.verbs.commit import commit
+
+    return commit(run.sinks, run.run_id, emit=run.emit, stop=run.stop)
+
+
+def _orchestrate(run: _Run) -> Result | None:
+    """Back up by workers; None where the cluster says that we can do it ourselves."""
+    from backup.cluster import orchestrator
+    from backup.cluster.api import connect
+    from backup.verbs import holdings
+
+    settings = run.settings
+    held = holdings.read(run.sinks, settings.statefulset, emit=run.emit)
+    planned = orchestrator.Orchestrator(
+        connect(stop=run.stop),
+        orchestrator.Options(
+            run_id=run.run_id,
+            statefulset=settings.statefulset,
+            strategy=settings.strategy,
+            pod=os.environ.get("POD_NAME", ""),
+            expect_replicas=settings.expect_replicas,
+            workers=settings.workers,
+            max_downtime=settings.max_downtime,
+            allow_stopped=settings.allow_stopped,
+            deadline=settings.deadline,
+        ),
+        known=orchestrator.Known(journals=held.expected, size_bytes=held.size_bytes),
+        find=lambda run_id: {
+            found.journal: _as_answer(found) for found in holdings.of_run(run.sinks, run_id)
+        },
+        clock=_now,
+        emit=run.emit,
+        stop=run.stop,
+    )
+    if planned.strategy == "direct":
+        return None
+    result = planned.perform()
+    holdings.sweep(run.sinks, deadline=settings.deadline, clock=_now, emit=run.emit)
+    return result
+
+
+def _as_answer(found: Manifest) -> JournalAnswer:
+    from backup.cluster.workers import JournalAnswer
+
+    return JournalAnswer(
+        journal=found.journal,
+        state="suspect" if found.suspect else "backed up",
+        size_bytes=found.size_bytes,
+        records=found.records,
+        id=found.id,
+    )
+
+
+def _resume(run: _Run) -> Result:
+    from backup.cluster.api import connect
+    from backup.cluster.lease import Lease, Owner
+    from backup.cluster.quiesce import resume
+
+    api = connect(stop=run.stop)
+    name = os.environ.get("POD_NAME", "")
+    pod = api.get("pods", name) if name else None
+    owner = Owner(pod=name, uid=pod["metadata"]["uid"]) if pod else Owner(pod="", uid="")
+    statefulset = run.settings.statefulset
+    lease = Lease(api, statefulset, run_id=run.run_id, owner=owner, clock=_now)
+    return resume(api, statefulset, lease, take_over=run.args.take_over, emit=run.emit)
 
 
 def _list(run: _Run) -> Result:
@@ -480,6 +612,33 @@ A journal that shrank or was rewritten raises an alarm, and every run exits with
 A journal that was backed up once is expected for ever, until it is retired. Its
 backups stay. Should it come back, it is expected again.""",
         examples=("journal-backup retire journal-deepgram-billing-2 --by ada",),
+    ),
+    _Verb(
+        "resume-billing",
+        "scale billing back up if a run that is gone has left it down",
+        _resume,
+        "take-over",
+        more="""\
+Every run does so first. In a cluster a guard does it every two minutes, and the
+chart before it is removed or upgraded. A run that is under way is left alone.""",
+        examples=("journal-backup resume-billing",),
+        needs_sinks=False,
+    ),
+    _Verb(
+        "worker",
+        "back up the journals that a worker Job mounts",
+        _worker,
+        "run journals strategy draft",
+        examples=("journal-backup worker --run ID --journal journal-deepgram-billing-0",),
+        is_hidden=True,
+    ),
+    _Verb(
+        "commit",
+        "read back what was put while billing was down, and make backups of it",
+        _commit,
+        "run",
+        examples=("journal-backup commit --run ID",),
+        is_hidden=True,
     ),
     _Verb(
         "config",

@@ -119,6 +119,20 @@ class Settings(BaseSettings):
     deadline: Duration = Field(
         default=timedelta(hours=6), description="time allowed for a whole backup run"
     )
+    strategy: Literal["direct", "colocated", "scale-down", "auto"] = Field(
+        default="direct",
+        description="how journals are reached: `direct` reads what is mounted; `colocated` sends "
+        "workers beside billing; `scale-down` stops billing for the copy; `auto` chooses",
+    )
+    workers: int = Field(default=4, ge=1, le=64, description="worker Jobs at a time")
+    max_downtime: Duration | None = Field(
+        default=None,
+        description="how long billing may be down, 5m if not set; setting it allows `auto` to "
+        "scale down where nothing else can read the journals",
+    )
+    allow_stopped: bool = Field(
+        default=False, description="billing at 0 when a scale-down begins is meant to be"
+    )
     file_require_mount: bool = Field(
         default=False, description="a file sink must lie on a mounted volume, not on `/`"
     )

@@ -161,6 +161,52 @@ class ArchiveError(IntegrityError):
     """An archive is damaged, or is not one that this package would write."""
 
 
+# -- the cluster: exit 7
+
+
+class ClusterError(BackupError):
+    """The cluster did not do what it was asked. Only these leave the cluster wing."""
+
+    exit_code = 7
+
+
+class ClusterUnavailableError(ClusterError):
+    """The API server does not answer, or its answers say to come back later."""
+
+
+class ClusterDeniedError(ClusterError):
+    """The service account lacks a right."""
+
+
+class ClusterConflictError(ClusterError):
+    """The object exists already, or is not any more what it was when it was read."""
+
+
+class ClusterMissingError(ClusterError):
+    """An object that has to be there is not."""
+
+
+class LeaseHeldError(ClusterError):
+    """Another run is under way."""
+
+
+class LeaseLostError(ClusterError):
+    """Another run has taken over: this one has to stop where it is."""
+
+
+class RefusedError(ClusterError):
+    """Going on would put journals or billing at risk."""
+
+
+# -- billing: exit 8
+
+
+class BillingDownError(BackupError):
+    """Billing was scaled down and could not be scaled back."""
+
+    exit_code = 8
+
+
 # -- being stopped: exit 9, or 128 + the signal's number
 
 
@@ -170,6 +216,12 @@ class StopError(BackupError):
 
 class DeadlineError(StopError):
     """The time allowed for the whole run is over."""
+
+    exit_code = 9
+
+
+class DowntimeError(BackupError):
+    """Billing comes first: the time that it may be down is over, or would not have sufficed."""
 
     exit_code = 9
 

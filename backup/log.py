@@ -32,6 +32,7 @@ from backup.model import (
     RemainsSwept,
     RunFinished,
     RunStarted,
+    Step,
     Warned,
 )
 
@@ -46,6 +47,7 @@ _NAMES: dict[type[Event], tuple[str, str]] = {
     BackupCommitted: ("info", "backup_committed"),
     Problem: ("error", "problem_found"),
     Warned: ("warning", "warning_raised"),
+    Step: ("info", "step_taken"),
     RemainsSwept: ("info", "remains_swept"),
     RunFinished: ("info", "run_finished"),
 }
@@ -56,6 +58,7 @@ _SENTENCES = {
     "backup_committed": "{journal} stored on {sink} ({continuity})",
     "problem_found": "error: {place}{message}",
     "warning_raised": "warning: {place}{message}",
+    "step_taken": "{what}",
     "remains_swept": "{objects} old remains swept from {sink}",
     "run_finished": "{verb} ended with exit code {exit_code} after {duration_seconds} s",
     "bug_met": "a bug in this program:\n{exception}",

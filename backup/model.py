@@ -335,6 +335,13 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a run in the cluster does now."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RemainsSwept:
     """Objects that belong to no backup were removed from a sink."""
 
@@ -359,6 +366,7 @@ Event = (
     | BackupCommitted
     | Problem
     | Warned
+    | Step
     | RemainsSwept
     | RunFinished
 )

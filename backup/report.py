@@ -28,10 +28,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from backup.cluster.orchestrator import ClusterResult
+from backup.cluster.quiesce import ResumeResult
 from backup.errors import BackupError, SettingsError
 from backup.manifest import Manifest
 from backup.model import Event, Problem, Progressed, Warned
 from backup.verbs.backup import BackupResult, JournalOutcome
+from backup.verbs.commit import CommitResult
 from backup.verbs.inspect import Details, ListResult, ShowResult, VerifyResult
 from backup.verbs.ledger import LedgerResult
 from backup.verbs.restore import RestoreResult
@@ -48,15 +51,25 @@ EXIT_CODES: dict[int, str] = {
     4: "an expected journal was not read, or is suspect",
     5: "a journal reached no sink, or a sink cannot be read",
     6: "integrity: stored bytes contradict their record, or a journal's alarm stands",
-    7: "reserved: the cluster refused something",
-    8: "reserved: billing was not brought back",
-    9: "the deadline is over",
+    7: "the cluster refused something, or another run is under way",
+    8: "billing was not brought back: the error has the line that does it",
+    9: "the deadline, or the time that billing may be down, is over",
 }
 _SEVERITY = (8, 1, 6, 7, 2, 4, 5, 9, 3, 0)
 _FIRST_SIGNAL = 129
 _LAST_SIGNAL = 192
 
-Result = BackupResult | ListResult | ShowResult | VerifyResult | RestoreResult | LedgerResult
+Result = (
+    BackupResult
+    | ListResult
+    | ShowResult
+    | VerifyResult
+    | RestoreResult
+    | LedgerResult
+    | CommitResult
+    | ClusterResult
+    | ResumeResult
+)
 
 
 def worst(codes: Iterable[int]) -> int:
@@ -88,6 +101,16 @@ def figures(result: Result) -> dict[str, int]:
             "journals_stored": len(stored),
             "size_bytes": sum(j.size_bytes for j in stored),
             "records": sum(j.records for j in stored),
+        }
+    elif isinstance(result, ClusterResult):
+        stored_by = [j for j in result.journals if j.id]
+        counts |= {
+            "warnings": len(result.warnings),
+            "journals": len(result.journals),
+            "journals_stored": len(stored_by),
+            "size_bytes": sum(j.size_bytes for j in stored_by),
+            "records": sum(j.records for j in stored_by),
+            "api_calls": result.api_calls,
         }
     elif isinstance(result, ListResult | VerifyResult):
         counts["backups"] = len(result.backups)
@@ -410,6 +433,92 @@ def _outcome_cells(outcome: JournalOutcome) -> list[str | _Cell]:
     ]
 
 
+def _write_cluster(result: ClusterResult, page: _Page) -> None:
+    columns = ("JOURNAL", "STATE", "SIZE", "RECORDS", "ID", "NODE", "WORKER")
+    rows: list[list[str | _Cell]] = [
+        [
+            row.journal,
+            _Cell(row.state, _STATE_STYLES.get(row.state, "red")),
+            size_text(row.size_bytes) if row.id else "",
+            f"{row.records:,}" if row.id else "",
+            row.id or "",
+            row.node or "",
+            row.worker or "",
+        ]
+        for row in result.journals
+    ]
+    page.table(columns, rows)
+    _say_warnings(page, result.warnings)
+    stored = sum(row.id is not None for row in result.journals)
+    down = result.downtime_seconds
+    billing = "billing ran on" if down is None else f"billing was away for {down:.1f} s"
+    page.say(
+        f"{stored} of {_count(len(result.journals), 'journal')} backed up"
+        f" in {result.duration_seconds:.1f} s, {result.strategy}; {billing}"
+    )
+
+
+def _write_commit(result: CommitResult, page: _Page) -> None:
+    rows = [(row.journal, row.id, row.sink) for row in result.committed]
+    page.table(("JOURNAL", "ID", "SINK"), rows)
+    page.say(f"{_count(len(result.committed), 'backup')} of run {result.run_id} committed")
+
+
+_RESUMED = {
+    "nothing to do": "{name} was left down by nobody",
+    "under way": "{name} is down for run {holder}, which is under way: left alone",
+    "restored": "{name} is scaled back to {replicas}, where run {holder} had left it at 0",
+    "was up": "{name} was up already; the record of run {holder} is removed",
+    "gone": "{name} is gone; the record of run {holder} is removed",
+    "made anew": "{name} was made anew; the record of run {holder} is removed",
+}
+
+
+def _write_resume(result: ResumeResult, page: _Page) -> None:
+    _say_warnings(page, result.warnings)
+    said = _RESUMED[result.state]
+    page.say(said.format(name=result.statefulset, holder=result.holder, replicas=result.replicas))
+
+
+TERMINATION_BYTES = 4096
+"""What the kubelet keeps of a termination message."""
+
+
+def termination_message(result: Result, exit_code: int) -> str:
+    """Write the answer of a worker: what does not fit is left out from the end."""
+    journals = [_answer(j) for j in result.journals] if isinstance(result, BackupResult) else []
+    problems = [[p.exit_code, p.journal, p.sink, _printable(p.message)] for p in result.problems]
+    return _fitting(exit_code, journals, problems)
+
+
+def termination_error(error: BackupError) -> str:
+    """Write the answer of a worker that could not begin."""
+    return _fitting(error.exit_code, [], [[error.exit_code, None, None, _printable(error.message)]])
+
+
+def _fitting(exit_code: int, journals: list[Any], problems: list[list[Any]]) -> str:
+    problems = [[code, about, sink, message[:300]] for code, about, sink, message in problems]
+    while True:
+        content = {"exit_code": exit_code, "journals": journals, "problems": problems}
+        text = json.dumps(content, separators=(",", ":"))
+        if len(text) <= TERMINATION_BYTES or not (problems or journals):
+            return text
+        if problems:
+            problems = problems[:-1]
+        else:
+            journals = journals[:-1]
+
+
+def _answer(outcome: JournalOutcome) -> dict[str, Any]:
+    return {
+        "journal": outcome.journal,
+        "state": outcome.state,
+        "size_bytes": outcome.size_bytes,
+        "records": outcome.records,
+        "id": next((c.id for c in outcome.copies if c.id), None),
+    }
+
+
 def _write_list(result: ListResult, page: _Page) -> None:
     legend = _Legend(sink for row in result.backups for sink in row.sinks)
     is_long = any(row.details for row in result.backups)
@@ -512,6 +621,9 @@ _WRITERS: dict[type[Any], Callable[[Any, _Page], None]] = {
     VerifyResult: _write_verify,
     RestoreResult: _write_restore,
     LedgerResult: _write_ledger,
+    CommitResult: _write_commit,
+    ClusterResult: _write_cluster,
+    ResumeResult: _write_resume,
 }
 
 

@@ -42,18 +42,18 @@ CLEANUP_SECONDS = 10.0
 """How long they get where the run itself goes on."""
 
 
-class _Channel:
+class _Channel(Generic[T]):
     """A bounded queue between one sender and one receiver, either of which may leave."""
 
     def __init__(self, depth: int) -> None:
         self._depth = depth
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[T] = deque()
         self._changed = threading.Condition()
         self._finished = False
         self._error: BaseException | None = None
         self._left = False
 
-    def send(self, chunk: bytes, *, stop: Stop, patience: float | None = None) -> bool:
+    def send(self, chunk: T, *, stop: Stop, patience: float | None = None) -> bool:
         """Hand a chunk over; False if the receiver has left.
 
         Raises:
@@ -87,7 +87,7 @@ class _Channel:
             self._chunks.clear()
             self._changed.notify_all()
 
-    def receive(self, stop: Stop, *, patience: float | None = None) -> bytes | None:
+    def receive(self, stop: Stop, *, patience: float | None = None) -> T | None:
         """Take the next chunk; None at the end. Raises what the sender finished with."""
         since = time.monotonic()
         with self._changed:
@@ -102,6 +102,19 @@ class _Channel:
             if self._error is not None:
                 raise self._error
             return None
+
+    def drain(self, seconds: float, *, stop: Stop) -> list[T]:
+        """Take all that is there, waiting so long for the first; raises what ended the sender."""
+        until = time.monotonic() + seconds
+        with self._changed:
+            while not self._chunks and not self._finished and time.monotonic() < until:
+                self._wait(stop)
+            taken = [*self._chunks]
+            self._chunks.clear()
+            self._changed.notify_all()
+            if not taken and self._error is not None:
+                raise self._error
+            return taken
 
     def _wait(self, stop: Stop) -> None:
         stop.check()
@@ -154,7 +167,7 @@ def prefetch(
         SinkStalledError: the patience is over.
         Exception: whatever the generator raised.
     """
-    channel = _Channel(depth)
+    channel: _Channel[bytes] = _Channel(depth)
 
     def run() -> None:
         error: BaseException | None = None
@@ -175,6 +188,43 @@ def prefetch(
             yield chunk
     finally:
         channel.leave()
+
+
+class Subscription(Generic[T]):
+    """What a source tells, for ever, kept in a thread of its own for whoever asks now and then."""
+
+    def __init__(self, items: Iterable[T], *, stop: Stop) -> None:
+        """Begin to listen; the stop ends it."""
+        self._channel: _Channel[T] = _Channel(_NEWS)
+        self._stop = stop
+
+        def run() -> None:
+            error: BaseException | None = None
+            try:
+                for item in items:
+                    if not self._channel.send(item, stop=stop):
+                        break
+            except BaseException as caught:  # noqa: BLE001 - it is raised again in poll()
+                error = caught
+            self._channel.finish(error)
+
+        _start("subscription", run)
+
+    def poll(self, seconds: float) -> list[T]:
+        """Give what has been told since; wait so long if it is nothing.
+
+        Raises:
+            Exception: whatever ended the source.
+        """
+        return self._channel.drain(seconds, stop=self._stop)
+
+    def close(self) -> None:
+        """Stop listening, from the next item on."""
+        self._channel.leave()
+
+
+_NEWS = 256
+"""Items that may wait; the source waits then too."""
 
 
 def each(
@@ -298,7 +348,7 @@ class _Lanes(Generic[T, R]):
 class Feed:
     """What a consumer of :func:`fan_out` reads: an iterator that knows when it was last read."""
 
-    def __init__(self, channel: _Channel) -> None:
+    def __init__(self, channel: _Channel[bytes]) -> None:
         """Read from that channel."""
         self._channel = channel
         self._never = Stop()
@@ -410,7 +460,7 @@ class _Consumer(Generic[R]):
     """One consumer of a fan-out: its thread, its feed, and what came of it."""
 
     def __init__(self, consume: Callable[[Feed], R]) -> None:
-        self.channel = _Channel(DEPTH)
+        self.channel: _Channel[bytes] = _Channel(DEPTH)
         self.feed = Feed(self.channel)
         self.dropped: Exception | None = None
         self._task = _Task("consumer", lambda: self._consume(consume))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from backup import config, manifest, report
+from backup.cluster.api import RULES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,6 +58,23 @@ def settings_table() -> str:
 def exit_code_table() -> str:
     """Give the table of all exit codes."""
     return f"\n{report.exit_code_table()}\n\n"
+
+
+def rights_table() -> str:
+    """Give the table of the rights that each strategy needs in a cluster."""
+    users = [name for name, rules in RULES.items() if rules]
+    rows: dict[tuple[str, str], set[str]] = {}
+    for name in users:
+        for rule in RULES[name]:
+            where = f"`{rule.resource}`{', one by name' if rule.named else ''}"
+            for verb in rule.verbs:
+                rows.setdefault((where, verb), set()).add(name)
+    lines = [f"| | verb | {' | '.join(f'`{name}`' for name in users)} |"]
+    lines.append("|---" * (len(users) + 2) + "|")
+    for (where, verb), names in rows.items():
+        marks = " | ".join("x" if name in names else "" for name in users)
+        lines.append(f"| {where} | {verb} | {marks} |")
+    return "\n".join(["", *lines, "", ""])
 
 
 def manifest_fields() -> str:
@@ -100,6 +118,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "help": help_text,
     "settings": settings_table,
     "exit-codes": exit_code_table,
+    "rights": rights_table,
     "manifest-fields": manifest_fields,
     "mark-fields": mark_fields,
 }

@@ -74,6 +74,9 @@ class Options(PassOptions):
     source: Path
     statefulset: str
     expect_replicas: int = 0
+    expect_only: tuple[str, ...] | None = None
+    """The journals of the volumes that a worker mounts: it knows no others, and so expects none.
+    What concerns all of them, it leaves to whoever sent it."""
     concurrency: int = 4
     deadline: timedelta = timedelta(hours=6)
     consistency: Consistency = "live"
@@ -239,6 +242,8 @@ class _Run:
             return
 
     def _sweep(self, targets: Sequence[Target]) -> None:
+        if self._options.expect_only is not None:
+            return
         before = self._clock() - max(SWEEP_GRACE, 2 * self._options.deadline)
         for target in (t for t in targets if t.given_up is None):
             try:
@@ -282,6 +287,8 @@ class _Run:
         return journal is not None and journal.statefulset == self._options.statefulset
 
     def _expected(self, targets: Sequence[Target]) -> set[Journal]:
+        if self._options.expect_only is not None:
+            return {j for name in self._options.expect_only if (j := Journal.parse(name))}
         known = {
             Journal.parse(name)
             for target in targets

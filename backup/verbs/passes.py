@@ -79,6 +79,12 @@ class PassOptions:
     readback: Readback = "full"
     compression_level: int = 1
     strategy: str = "direct"
+    node: str | None = None
+    """The node and the pod that read the journals, where they are known."""
+    pod: str | None = None
+    draft: bool = False
+    """Put archives and note down what is to be committed once they are read back: while billing
+    waits, every second counts. See :mod:`backup.verbs.commit`."""
     stall_seconds: float = STALL_SECONDS
     hole_seconds: float = HOLE_SECONDS
     recovery_seconds: float = RECOVERY_SECONDS
@@ -361,7 +367,7 @@ class JournalBackup:
                     self._targets[url].catalog.store,
                     key,
                     at_most=at_most(m.size_bytes for m in self.found.members),
-                    readback=self._options.readback,
+                    readback="size" if self._options.draft else self._options.readback,
                     stop=self._stop,
                 )
                 for url in urls
@@ -411,7 +417,8 @@ class JournalBackup:
             self._commit(url, manifest)
         except SinkError as error:
             return Copy(sink=url, problems=known, error=error), False
-        self._announce(url, manifest)
+        if not self._options.draft:
+            self._announce(url, manifest)
         copy = Copy(
             sink=url,
             id=manifest.id,
@@ -423,7 +430,8 @@ class JournalBackup:
         return copy, False
 
     def _commit(self, url: str, manifest: Manifest) -> None:
-        commit = partial(self._targets[url].catalog.commit, manifest)
+        catalog = self._targets[url].catalog
+        commit = partial(catalog.draft if self._options.draft else catalog.commit, manifest)
         try:
             commit()
         except SinkError as error:
@@ -459,7 +467,12 @@ class JournalBackup:
             suspect=self.found.suspicion is not None,
             suspicion=self.found.suspicion,
             alarms=self._alarms(url, history, continuity),
-            source=Source(strategy=self._options.strategy, consistency=self.found.consistency),
+            source=Source(
+                strategy=self._options.strategy,
+                consistency=self.found.consistency,
+                node=self._options.node,
+                pod=self._options.pod,
+            ),
             previous=history.link if history else None,
             continuity=continuity,
             archives=(
@@ -467,7 +480,7 @@ class JournalBackup:
                     key=stored.key,
                     size_bytes=reading.packed.size_bytes,
                     sha256=reading.packed.sha256,
-                    readback=stored.readback,
+                    readback=self._options.readback if self._options.draft else stored.readback,
                 ),
             ),
             files=tuple(

@@ -14,6 +14,7 @@ import pytest
 
 from tests.cluster import controlplane, programs
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.site import Site, made_up_nodes, site
 
 HERE = Path(__file__).parent
 
@@ -48,3 +49,19 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
     yield name
     control_plane.start_apiserver()
     control_plane.delete_namespace(name)
+
+
+@pytest.fixture(scope="session")
+def nodes(shared_control_plane: ControlPlane) -> Iterator[None]:
+    """Make up nodes, once for each process of tests."""
+    with made_up_nodes(shared_control_plane):
+        yield
+
+
+@pytest.fixture
+def here(
+    control_plane: ControlPlane, nodes: None, namespace: str, tmp_path: Path
+) -> Iterator[Site]:
+    """Make a site for one test."""
+    with site(control_plane, namespace, tmp_path) as made:
+        yield made

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the servers that tests run against: each from the go.mod beside this script, once, into the
-# cache of the user. The name in the cache holds the hash of go.mod and go.sum, so it never goes
-# stale; tests/servers/process.py and tests/cluster/programs.py look there. What cannot be built is
+# cache of the user. The name in the cache holds the hash of go.mod, go.sum and what sources are
+# beside them, so it never goes stale; tests/servers/process.py and tests/cluster/programs.py look there. What cannot be built is
 # said, and is no failure here: its tests are skipped with a reason, which CI=true makes a failure.
 #
 #     tests/servers/build.sh [NAME | NAME/PROGRAM]...
@@ -57,7 +57,9 @@ build() {
 [ $# -gt 0 ] || set -- versitygw minio fake-gcs-server toxiproxy
 for asked; do
     name=${asked%%/*} program=${asked##*/}
-    hash=$(cat "$here/$name/go.mod" "$here/$name/go.sum" | sha256sum | cut -c -16)
+    sources=$(find "$here/$name" -name '*.go' | LC_ALL=C sort) # none, but for servers of our own
+    # shellcheck disable=SC2086 # as many words as there are files
+    hash=$(cat "$here/$name/go.mod" "$here/$name/go.sum" $sources | sha256sum | cut -c -16)
     directory=$cache/$name-$hash
     [ -x "$directory/$program" ] && continue
     mkdir -p "$directory" || continue

@@ -16,6 +16,7 @@ from backup.catalog import (
     archive_key,
     checksum_key,
     checksums,
+    draft_key,
     manifest_key,
 )
 from backup.errors import (
@@ -410,6 +411,55 @@ def test_a_tombstone_tells_the_hash_that_the_manifest_had(sink: SimulatedSink) -
         catalog.pruned_sha256(OTHER, GHOST)
 
 
+# -- drafts
+
+
+def test_a_draft_is_read_as_it_was_written(sink: SimulatedSink, chain: Chain) -> None:
+    """It is a manifest in all but its name, and makes no backup."""
+    made = chain.full(records(2))
+    other = SimulatedSink("two")
+    catalog = Catalog(other)
+    catalog.draft(made)
+
+    assert catalog.drafted(JOURNAL, made.id) == made
+    assert other.place.keys() == [f"{JOURNAL}/{JOURNAL}-{made.id}.draft.json"]
+    (backup,) = catalog.listing().remains()
+    assert (backup.has_draft, backup.has_manifest) == (True, False)
+
+
+def test_a_draft_is_read_back(chain: Chain) -> None:
+    """A sink that loses it loses the archive with it."""
+    sink = SimulatedSink("two")
+    sink.flip("*.draft.json")
+
+    with pytest.raises(ReadbackError):
+        Catalog(sink).draft(chain.full(records(2)))
+
+
+def test_a_draft_that_is_not_there_or_no_manifest(sink: SimulatedSink) -> None:
+    """Told apart: gone is not damaged."""
+    with pytest.raises(ObjectMissingError):
+        Catalog(sink).drafted(JOURNAL, GHOST)
+    put(sink, draft_key(JOURNAL, GHOST), b"{}")
+    with pytest.raises(ManifestError):
+        Catalog(sink).drafted(JOURNAL, GHOST)
+
+
+@pytest.mark.parametrize("readback", ["full", "size"])
+def test_what_is_held_is_said_as_thoroughly_as_the_manifest_claims(
+    chain: Chain, readback: Any
+) -> None:
+    """Whatever the manifest says of it: the sink alone is asked."""
+    (told,) = chain.full(records(2)).archives
+    stored = chain.sink.read(told.key)
+    claimed = told.model_copy(update={"readback": readback, "sha256": "0" * 64, "size_bytes": 1})
+    held = Catalog(chain.sink).held(claimed, stop=Stop())
+
+    assert (held.key, held.size_bytes) == (told.key, len(stored))
+    assert held.sha256 == {"full": sha256(stored), "size": None}[readback]
+    assert held.readback == readback
+
+
 def test_discarding_is_best_effort(sink: SimulatedSink) -> None:
     """What cannot be removed now is swept later."""
     key = put(sink, archive_key(JOURNAL, GHOST, 1))
@@ -480,16 +530,64 @@ def test_nothing_to_sweep_costs_no_second_listing_and_no_manifest(chain: Chain) 
     assert sink.calls == [("sweep", "")]
 
 
-@pytest.mark.parametrize(
-    "suffix", ["draft", "pruned", "delivered", "blessed", "verified-20261123T120000Z"]
-)
-def test_what_a_draft_or_a_mark_speaks_for_is_not_swept(sink: SimulatedSink, suffix: str) -> None:
-    """A draft is a backup to be; a mark, of whatever kind, says that somebody knows the id."""
+@pytest.mark.parametrize("suffix", ["pruned", "delivered", "blessed", "verified-20261123T120000Z"])
+def test_what_a_mark_speaks_for_is_not_swept(sink: SimulatedSink, suffix: str) -> None:
+    """Of whatever kind: it says that somebody knows the id."""
     ghost(sink)
     put(sink, f"{JOURNAL}/{JOURNAL}-{GHOST}.{suffix}.json")
     before = sink.place.keys()
 
     assert (sweep(sink), sink.place.keys()) == (0, before)
+
+
+def test_what_a_live_draft_speaks_for_is_not_swept(sink: SimulatedSink) -> None:
+    """It is a backup to be, however old its archive: reading back a large one takes its time."""
+    ghost(sink)
+    sink.clock = lambda: NOON + DAY
+    put(sink, draft_key(JOURNAL, GHOST))
+    before = sink.place.keys()
+
+    assert (sweep(sink), sink.place.keys()) == (0, before)
+
+
+def test_an_old_draft_is_swept_with_what_it_speaks_for(sink: SimulatedSink, chain: Chain) -> None:
+    """Nobody will commit it any more: its run is long over. A mark beside it still protects."""
+    chain.full(records(2))
+    kept = sink.place.keys()
+    ghost(sink)
+    put(sink, draft_key(JOURNAL, GHOST))
+    marked = put(sink, f"{OTHER}/{OTHER}-{GHOST}.pruned.json")
+    protected = put(sink, draft_key(OTHER, GHOST))
+
+    assert sweep(sink) == 4
+    assert sink.place.keys() == sorted([*kept, marked, protected])
+
+
+@pytest.mark.parametrize(("age", "swept"), [(timedelta(0), 1), (DAY, 0)])
+def test_the_draft_of_a_committed_backup_is_swept_when_it_is_old(
+    sink: SimulatedSink, chain: Chain, age: timedelta, swept: int
+) -> None:
+    """Its deletion may have failed: the backup stays as it is, without the draft."""
+    made = chain.full(records(2))
+    kept = sink.place.keys()
+    sink.clock = lambda: NOON + age
+    left = put(sink, draft_key(JOURNAL, made.id))
+
+    assert sweep(sink) == swept
+    assert sink.place.keys() == sorted([*kept, *([] if swept else [left])])
+
+
+def test_a_draft_that_was_committed_since_the_listing_takes_nothing_along(
+    sink: SimulatedSink, chain: Chain
+) -> None:
+    """Its archive is a backup's now, though the store is late to list the manifest."""
+    made = chain.full(records(2))
+    put(sink, draft_key(JOURNAL, made.id))
+    kept = sink.place.keys()
+    hidden = sink.place.objects.pop(manifest_key(JOURNAL, made.id))
+    sink.on("size", lambda key: sink.place.objects.update({key: hidden}), key="*.manifest.json")
+
+    assert (sweep(sink), sink.place.keys()) == (0, kept)
 
 
 def test_foreign_objects_are_never_swept(sink: SimulatedSink) -> None:

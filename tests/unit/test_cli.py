@@ -8,8 +8,9 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,15 @@ import structlog
 
 import backup
 from backup import cli, config, report
+from backup.cluster.lease import Lease, Owner, Record
+from backup.cluster.quiesce import RUN as RUN_LABEL
 from backup.errors import ConfigError, DeadlineError
 from backup.model import Problem, Warned
-from tests.billing import records, write_journal
+from backup.sinks import Sink, open_sink
+from backup.stop import Stop
+from backup.verbs import holdings
+from tests.billing import records, run_backup, write_journal
+from tests.simulated_cluster import SimulatedCluster, Worker
 
 JOURNAL = "journal-deepgram-billing-0"
 SELECTOR = "20261123T020000Z-3f9a1c"
@@ -167,7 +174,10 @@ def test_no_verb_prints_help_and_fails(capsys: pytest.CaptureFixture[str]) -> No
         (
             ["xyz"],
             "there is no verb 'xyz'",
-            "verbs are backup, list, show, verify, restore, acknowledge, retire, config, version",
+            (
+                "verbs are backup, list, show, verify, restore, acknowledge, retire,"
+                " resume-billing, config, version"
+            ),
         ),
         (
             ["restore"],
@@ -242,6 +252,367 @@ def test_each_verb_has_help_with_examples_that_work(
         _, _, arguments = example.partition("journal-backup ")
         parsed = cli._parser().parse_args(shlex.split(arguments))
         assert parsed.verb == verb.name
+
+
+# -- what workers run
+
+RUN = "20261123T020000Z-00aa01"
+WORKER = ("worker", "--run", RUN, "--journal", JOURNAL)
+
+
+@pytest.fixture
+def termination_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the file that a kubelet makes for a container's last words."""
+    path = tmp_path / "termination-log"
+    path.write_text("what a container before this one has left, however long it was" * 99)
+    monkeypatch.setattr(cli, "_TERMINATION_LOG", str(path))
+    return path
+
+
+def sink_of(site: Path) -> Sink:
+    """Open the sink, as a worker's own process does."""
+    return open_sink(f"file://{site}/sink", config.load().sink_options(), stop=Stop())
+
+
+def manifest_of(site: Path, suffix: str) -> Any:
+    """Read the one manifest or draft on the sink."""
+    (path,) = (site / "sink" / JOURNAL).glob(f"*.{suffix}.json")
+    return json.loads(path.read_text())
+
+
+def test_verbs_of_workers_are_hidden(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who looks for a verb is not to try them; who mistypes one is not sent there."""
+    hidden = {verb.name for verb in cli._VERBS if verb.is_hidden}
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    listed = re.findall(r"^  ([a-z-]+)  ", capsys.readouterr().out, re.MULTILINE)
+    assert hidden == {"worker", "commit"}
+    assert [v.name for v in cli._VERBS if v.name not in hidden] == [
+        name for name in listed if name in {v.name for v in cli._VERBS}
+    ]
+    assert not hidden & {*listed}
+
+    assert cli.main(["comit"]) == 2
+    assert "commit" not in capsys.readouterr().err
+
+
+def test_a_worker_backs_up_what_it_was_sent_for_and_says_so(
+    site: Path,
+    termination_log: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Under the id of the run that sent it; it expects no other journal."""
+    monkeypatch.setenv("NODE_NAME", "node-3")
+    monkeypatch.setenv("POD_NAME", "worker-7")
+    monkeypatch.setenv("BACKUP_EXPECT_REPLICAS", "9")
+    code, content = run_json(capsys, *WORKER, "--json")
+    made = manifest_of(site, "manifest")
+
+    assert (code, content["run_id"], made["run_id"]) == (0, RUN, RUN)
+    assert made["source"] == {
+        "strategy": "colocated",
+        "consistency": "live",
+        "node": "node-3",
+        "pod": "worker-7",
+    }
+    assert json.loads(termination_log.read_text()) == {
+        "exit_code": 0,
+        "journals": [
+            {
+                "journal": JOURNAL,
+                "state": "backed up",
+                "size_bytes": len(records(3)),
+                "records": 3,
+                "id": made["id"],
+            }
+        ],
+        "problems": [],
+    }
+
+
+def test_a_worker_misses_each_journal_that_it_was_sent_for(
+    site: Path, termination_log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A claim that several share may lack one."""
+    other = "journal-deepgram-billing-1"
+    code, _ = run_json(capsys, *WORKER[:-1], f"{JOURNAL},{other}", "--json")
+
+    answer = json.loads(termination_log.read_text())
+    assert code == answer["exit_code"] == 4
+    assert [journal["state"] for journal in answer["journals"]] == ["backed up", "missing"]
+    assert [about for _, about, _, _ in answer["problems"]] == [other]
+
+
+def test_what_is_put_while_billing_is_down_is_committed_afterwards(
+    site: Path, termination_log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By two workers, of which the second needs no journal at all."""
+    drafting = ("--strategy", "scale-down", "--draft")
+    assert cli.main([*WORKER, *drafting]) == 0
+    drafted = manifest_of(site, "draft")
+    assert drafted["source"]["strategy"] == "scale-down"
+    assert drafted["source"]["consistency"] == "quiesced"
+    assert json.loads(termination_log.read_text())["journals"][0]["id"] == drafted["id"]
+    capsys.readouterr()
+    (site / "journals" / JOURNAL / "journal").unlink()
+
+    code, content = run_json(capsys, "commit", "--run", RUN, "--json")
+    assert (code, [made["id"] for made in content["committed"]]) == (0, [drafted["id"]])
+    assert manifest_of(site, "manifest") == drafted
+    assert json.loads(termination_log.read_text()) == {
+        "exit_code": 0,
+        "journals": [],
+        "problems": [],
+    }
+
+
+def test_a_worker_that_cannot_begin_says_why(
+    site: Path, termination_log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To who sent it: its log may be gone before anybody looks."""
+    monkeypatch.setenv("BACKUP_SOURCE", f"{site}/nowhere")
+
+    assert cli.main(WORKER) == 2
+    answer = json.loads(termination_log.read_text())
+    assert (answer["exit_code"], answer["journals"]) == (2, [])
+    assert f"{site}/nowhere" in answer["problems"][0][3]
+
+
+def test_a_worker_without_a_kubelet_does_its_work(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody tries it by hand; no file is made that nobody asked for."""
+    path = site / "termination-log"
+    monkeypatch.setattr(cli, "_TERMINATION_LOG", str(path))
+
+    assert cli.main(WORKER) == 0
+    assert not path.exists()
+
+
+def test_verbs_of_people_leave_no_last_words(site: Path, termination_log: Path) -> None:
+    """The pod of a CronJob has its log."""
+    before = termination_log.read_text()
+    assert cli.main(["backup"]) == 0
+    assert cli.main(["show", SELECTOR]) == 2
+
+    assert termination_log.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["worker"], "the following arguments are required: --run, --journal"),
+        (["commit"], "the following arguments are required: --run"),
+        (
+            [*WORKER, "--strategy", "direct"],
+            "argument --strategy: invalid choice: 'direct' (choose from",
+        ),
+    ],
+)
+def test_workers_do_not_guess(
+    capsys: pytest.CaptureFixture[str], argv: list[str], message: str
+) -> None:
+    """A worker of no run could never be found again."""
+    assert cli.main(argv) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "verb"),
+    [
+        (WORKER, "backup.verbs.backup.back_up"),
+        (("commit", "--run", RUN), "backup.verbs.commit.commit"),
+    ],
+    ids=["worker", "commit"],
+)
+def test_a_worker_has_a_deadline(
+    site: Path,
+    termination_log: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    argv: Sequence[str],
+    verb: str,
+) -> None:
+    """Exit 9, in the answer as well: who sent it knows that it may be tried again."""
+
+    def last_for_ever(*_args: object, stop: Stop, **_kwargs: object) -> None:
+        stop._monotonic = lambda: float("inf")
+        stop.check()
+
+    monkeypatch.setattr(verb, last_for_ever)
+    monkeypatch.setenv("BACKUP_DEADLINE", "2h")
+
+    assert cli.main(argv) == 9
+    assert json.loads(termination_log.read_text()) == {
+        "exit_code": 9,
+        "journals": [],
+        "problems": [[9, None, None, "the deadline of 7200 s is over"]],
+    }
+
+
+# -- in a cluster
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedCluster]:
+    """Be in a cluster, as the pod of a run."""
+    cluster = SimulatedCluster()
+    monkeypatch.setattr("backup.cluster.api.connect", lambda *, stop: cluster.under(stop))
+    monkeypatch.setenv("POD_NAME", cluster.world.add_run())
+    yield cluster
+    cluster.world.close()
+
+
+@pytest.mark.parametrize("strategy", ["auto", "direct"])
+def test_what_can_be_read_directly_is(
+    site: Path,
+    cluster: SimulatedCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    strategy: str,
+) -> None:
+    """On a shared ReadWriteMany volume no worker is needed; and direct asks no cluster at all."""
+    monkeypatch.setenv("BACKUP_STRATEGY", strategy)
+    cluster.world.add_billing(1, shared=True, modes=("ReadWriteMany",))
+    code, content = run_json(capsys, "backup", "--json")
+
+    assert (code, content["journals"][0]["state"]) == (0, "backed up")
+    assert manifest_of(site, "manifest")["source"]["strategy"] == "direct"
+    assert cluster.writes == []
+    assert bool(cluster.asked) is (strategy == "auto")
+
+
+def test_journals_beside_billing_are_read_by_workers(
+    site: Path,
+    cluster: SimulatedCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Even one that loses its last words: its backup is found by the run's id, and told."""
+    monkeypatch.setenv("BACKUP_STRATEGY", "colocated")
+    monkeypatch.setenv("BACKUP_EXPECT_REPLICAS", "2")
+    sinks = [sink_of(site)]
+    runs: list[str] = []
+
+    def work() -> None:
+        (job,) = [j for j in cluster.world.names("jobs") if "-worker-" in j]
+        runs.append(cluster.world.get("jobs", job)["metadata"]["labels"][RUN_LABEL])
+        run_backup(site / "journals", sinks, run_id=runs[-1], expect_only=(JOURNAL,))
+
+    cluster.world.script(JOURNAL, Worker(does="stay silent", stores=False, then=work))
+    cluster.world.add_billing(1)
+    ghost = site / "sink" / JOURNAL / f"{JOURNAL}-20261101T000000Z-00dead.tar.gz"
+    ghost.parent.mkdir()
+    ghost.write_bytes(b"")
+    os.utime(ghost, (0, 0))
+
+    code, content = run_json(capsys, "backup", "--json")
+    made = manifest_of(site, "manifest")
+    assert [content["run_id"]] == runs == [made["run_id"]]
+    read, missing = content["journals"]
+    assert (code, content["strategy"]) == (4, "colocated")
+    assert (read["state"], read["id"], read["records"]) == ("backed up", made["id"], 3)
+    assert missing["state"] == "missing"
+    assert content["api_calls"] == cluster.calls.made
+    assert not ghost.exists()
+
+
+def test_a_suspect_backup_that_is_found_is_told_as_such(
+    site: Path, cluster: SimulatedCluster
+) -> None:
+    """A lost message must not make it a good one."""
+    write_journal(site / "journals", 0, b"torn")
+    assert cli.main(WORKER) == 4
+    (found,) = holdings.of_run([sink_of(site)], RUN)
+
+    assert cli._as_answer(found).state == "suspect"
+
+
+def test_without_a_cluster_a_strategy_that_wants_one_says_so(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 2, before anything is touched."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/none")
+    monkeypatch.setenv("BACKUP_STRATEGY", "auto")
+
+    assert cli.main(["backup"]) == 2
+    assert "hint: BACKUP_STRATEGY=direct needs none" in capsys.readouterr().err
+
+
+def left_down(cluster: SimulatedCluster, *, pod: str) -> None:
+    """Leave billing at 0, as a run does that was killed, or one that is under way."""
+    cluster.world.add_billing(2)
+    owner = {"pod": pod, "uid": cluster.world.get("pods", pod)["metadata"]["uid"]}
+    billing = cluster.world.get("statefulsets", "deepgram-billing")["metadata"]["uid"]
+    lease = Lease(
+        cluster,
+        "deepgram-billing",
+        run_id="20261123T000000Z-other0",
+        owner=Owner(**owner),
+        clock=lambda: datetime.now(UTC),
+    )
+    lease.take()
+    until = datetime.now(UTC) + timedelta(minutes=5)
+    lease.note(Record(uid=billing, replicas=2, deadline=until))
+    cluster.world.scale(0)
+
+
+def test_nothing_that_is_down_is_nothing_to_do(
+    site: Path,
+    cluster: SimulatedCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Most of the time; no sink has to be set for it."""
+    monkeypatch.delenv("BACKUP_SINKS")
+    cluster.world.add_billing(2)
+
+    code, content = run_json(capsys, "resume-billing", "--json")
+    assert (code, content["state"]) == (0, "nothing to do")
+    assert cluster.writes == []
+
+
+def test_what_a_run_that_is_gone_has_left_down_comes_back(
+    site: Path,
+    cluster: SimulatedCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its pod is gone: at once, without waiting for its heartbeat to be old."""
+    pod = cluster.world.add_run(2)
+    left_down(cluster, pod=pod)
+    cluster.world.remove("pods", pod)
+    monkeypatch.delenv("BACKUP_SINKS")
+
+    assert cli.main(["resume-billing"]) == 0
+    assert "deepgram-billing is scaled back to 2" in capsys.readouterr().out
+    assert cluster.world.replicas == 2
+
+
+@pytest.mark.parametrize("pod", ["", "not-a-pod", None])
+def test_a_run_that_is_under_way_is_left_alone_unless_it_is_taken_over(
+    site: Path,
+    cluster: SimulatedCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    pod: str | None,
+) -> None:
+    """Before a release is removed, it has to be; from a terminal as well as from a pod."""
+    if pod is not None:
+        monkeypatch.setenv("POD_NAME", pod)
+    left_down(cluster, pod=cluster.world.add_run(2))
+    code, content = run_json(capsys, "resume-billing", "--json")
+    assert (code, content["state"], content["holder"]) == (
+        0,
+        "under way",
+        "20261123T000000Z-other0",
+    )
+    assert cluster.world.replicas == 0
+
+    code, content = run_json(capsys, "resume-billing", "--take-over", "--json")
+    assert (code, content["state"]) == (0, "restored")
+    assert cluster.world.replicas == 2
 
 
 # -- what breaks

@@ -48,6 +48,8 @@ def test_nothing_but_sinks_has_to_be_set() -> None:
     assert (settings.source, settings.statefulset) == (Path("/journals"), "deepgram-billing")
     assert settings.deadline == timedelta(hours=6)
     assert (settings.log_level, settings.log_format) == ("info", None)
+    assert (settings.strategy, settings.workers) == ("direct", 4)
+    assert (settings.max_downtime, settings.allow_stopped) == (None, False)
     with pytest.raises(SettingsError, match="1 setting is wrong") as caught:
         require_sinks(settings)
     assert "BACKUP_SINKS is not set" in caught.value.problems[0][0]
@@ -63,8 +65,14 @@ def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         BACKUP_DEADLINE="90s",
         BACKUP_FILE_REQUIRE_MOUNT="true",
         BACKUP_SITE="plant-7",
+        BACKUP_STRATEGY="scale-down",
+        BACKUP_WORKERS="8",
+        BACKUP_MAX_DOWNTIME="90s",
+        BACKUP_ALLOW_STOPPED="true",
     )
 
+    assert (settings.strategy, settings.workers) == ("scale-down", 8)
+    assert (settings.max_downtime, settings.allow_stopped) == (timedelta(seconds=90), True)
     assert settings.source == Path("/data")
     assert settings.expect_replicas == 3
     assert settings.sinks == ("file:///a", "file:///b", "file:///c")
@@ -216,6 +224,28 @@ def test_every_problem_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         ("BACKUP_DEADLINE is '5'", "write a duration: 90s, 5m, 24h or 7d"),
     ]
     assert "it should be a valid integer" in found[1][1]
+
+
+def test_wrong_settings_of_the_cluster_are_told_like_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A strategy that is misspelt must not quietly become another one."""
+    found = problems(
+        monkeypatch,
+        BACKUP_STRATEGY="scaledown",
+        BACKUP_WORKERS="65",
+        BACKUP_MAX_DOWNTIME="soon",
+        BACKUP_ALLOW_STOPPED="perhaps",
+    )
+
+    assert [message for message, _ in found] == [
+        "BACKUP_STRATEGY is 'scaledown'",
+        "BACKUP_WORKERS is '65'",
+        "BACKUP_MAX_DOWNTIME is 'soon'",
+        "BACKUP_ALLOW_STOPPED is 'perhaps'",
+    ]
+    assert found[0][1] == "it should be 'direct', 'colocated', 'scale-down' or 'auto'"
+    assert found[2][1] == "write a duration: 90s, 5m, 24h or 7d"
 
 
 def test_contradictions_are_found_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,12 +411,14 @@ def test_every_setting_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = accepted(
         monkeypatch, BACKUP_SINKS="file:///a?require_mount=true", BACKUP_DEADLINE="2h"
     )
+    assert settings.max_downtime is None
 
     rows = {row["name"]: row for row in describe(settings)}
     assert list(rows) == [f"BACKUP_{name.upper()}" for name in Settings.model_fields]
     assert rows["BACKUP_SINKS"]["value"] == ["file:///a"]
     assert rows["BACKUP_SINKS"]["source"] == "environment"
     assert rows["BACKUP_DEADLINE"]["value"] == "2h"
+    assert rows["BACKUP_MAX_DOWNTIME"]["value"] is None
     assert rows["BACKUP_SOURCE"] == {
         "name": "BACKUP_SOURCE",
         "value": "/journals",

@@ -22,6 +22,7 @@ from backup.model import (
     RemainsSwept,
     RunFinished,
     RunStarted,
+    Step,
     Warned,
 )
 
@@ -43,6 +44,7 @@ EVENTS: tuple[Event, ...] = (
     ),
     Problem(exit_code=5, message="no space left", hints=("make room",), journal=JOURNAL, sink=NAS),
     Warned(message=f"{JOURNAL} is empty", journal=JOURNAL),
+    Step(what="billing is scaled to 0"),
     RemainsSwept(sink=NAS, objects=2),
     RunFinished(verb="backup", exit_code=5, duration_seconds=1.25, figures={"problems": 1}),
 )
@@ -94,13 +96,15 @@ def test_json_is_one_object_a_line_with_everything_in_it(
         ("info", "backup_committed"),
         ("error", "problem_found"),
         ("warning", "warning_raised"),
+        ("info", "step_taken"),
         ("info", "remains_swept"),
         ("error", "run_finished"),
     ]
     assert all(e["timestamp"].endswith("Z") for e in entries)
     assert {e["run_id"] for e in entries[1:]} == {"run-1"}
     assert entries[3]["hints"] == ["make room"]
-    assert entries[6]["problems"] == 1
+    assert entries[5]["what"] == "billing is scaled to 0"
+    assert entries[7]["problems"] == 1
 
 
 def test_what_says_nothing_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,6 +171,7 @@ def test_people_get_sentences(capsys: pytest.CaptureFixture[str]) -> None:
         "journal-deepgram-billing-0 stored on file:///mnt/nas (first)",
         "error: journal-deepgram-billing-0 on file:///mnt/nas: no space left",
         "warning: journal-deepgram-billing-0 is empty",
+        "billing is scaled to 0",
         "2 old remains swept from file:///mnt/nas",
         "backup ended with exit code 5 after 1.25 s",
         "journal-deepgram-billing-0: 1,000 of 2,000,000 bytes",
@@ -180,7 +185,7 @@ def test_what_the_report_will_say_is_left_to_it(capsys: pytest.CaptureFixture[st
         emit(event)
 
     said = sentences(capsys)
-    assert len(said) == 4
+    assert len(said) == 5
     assert not [line for line in said if "error" in line or "warning" in line or "ended" in line]
 
 

@@ -7,16 +7,21 @@ import json
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from backup import report
-from backup.errors import BackupError, SettingsError, SinkFullError
+from backup.cluster.crew import WorkerOutcome
+from backup.cluster.orchestrator import ClusterResult
+from backup.cluster.quiesce import Resumed, ResumeResult
+from backup.cluster.workers import Answer, JournalAnswer, parse_answer
+from backup.errors import BackupError, ConfigError, SettingsError, SinkFullError
 from backup.manifest import Manifest
 from backup.model import Problem, Progressed, RunStarted, Warned
 from backup.report import (
     EXIT_CODES,
+    TERMINATION_BYTES,
     config_text,
     error_json,
     error_text,
@@ -24,10 +29,13 @@ from backup.report import (
     figures,
     result_text,
     size_text,
+    termination_error,
+    termination_message,
     to_json,
     worst,
 )
 from backup.verbs.backup import BackupResult, JournalOutcome
+from backup.verbs.commit import CommitResult, Committed
 from backup.verbs.inspect import Details, ListResult, Row, ShowResult, Verified, VerifyResult
 from backup.verbs.ledger import LedgerResult, Marked
 from backup.verbs.passes import Copy
@@ -152,6 +160,60 @@ MARKED = LedgerResult(
     ),
     problems=(),
 )
+
+
+def cluster_result(*journals: WorkerOutcome, **changes: Any) -> ClusterResult:
+    """Give what came of a run by workers."""
+    given: dict[str, Any] = {
+        "run_id": "20261123T020000Z-00000001",
+        "strategy": "colocated",
+        "started_at": NOON,
+        "duration_seconds": 61.23456,
+        "downtime_seconds": None,
+        "api_calls": 34,
+        "journals": journals,
+        "problems": (),
+        "warnings": (),
+    }
+    return ClusterResult(**(given | changes))
+
+
+def read_by(journal: str, **changes: Any) -> WorkerOutcome:
+    """Give what came of a journal that a worker read."""
+    given: dict[str, Any] = {
+        "journal": journal,
+        "claim": journal,
+        "state": "backed up",
+        "node": "node-3",
+        "worker": "journal-backup-29-worker-1a2b3c4d",
+        "size_bytes": 7_890_000,
+        "records": 20_000,
+        "id": SECOND,
+    }
+    return WorkerOutcome(**(given | changes))
+
+
+SPREAD = cluster_result(
+    read_by(ZERO),
+    read_by(ONE, state="suspect"),
+    WorkerOutcome(journal=TWO, claim=None, state="missing"),
+    problems=(Problem(exit_code=4, message="expected, but its claim is gone", journal=TWO),),
+    warnings=(Warned(message="billing's pod has moved"),),
+)
+COMMITTED = CommitResult(
+    run_id="20261123T020000Z-00000001",
+    committed=(
+        Committed(journal=ZERO, id=SECOND, sink=NAS, continuity="first", size_bytes=7_890_000),
+        Committed(journal=ZERO, id=SECOND, sink=PV, continuity="first", size_bytes=7_890_000),
+    ),
+    problems=(),
+)
+
+
+def resumed(state: Resumed, *, replicas: int | None = 3, **changes: Any) -> ResumeResult:
+    """Give what came of bringing billing back."""
+    given: dict[str, Any] = {"statefulset": "deepgram-billing", "holder": "run-7"}
+    return ResumeResult(state=state, replicas=replicas, **(given | changes))
 
 
 @pytest.fixture(autouse=True)
@@ -323,6 +385,58 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
         {
             "marks": [{"kind": None, "journal": None, "id": None, "sink": None, "is_new": None}],
             "problems": None,
+        },
+    ),
+    "backup by workers": (
+        SPREAD,
+        {
+            "run_id": None,
+            "strategy": None,
+            "started_at": None,
+            "duration_seconds": None,
+            "downtime_seconds": None,
+            "api_calls": None,
+            "journals": [
+                {
+                    "journal": None,
+                    "claim": None,
+                    "state": None,
+                    "node": None,
+                    "worker": None,
+                    "size_bytes": None,
+                    "records": None,
+                    "id": None,
+                }
+            ],
+            "problems": [{**PROBLEM, "hints": None}],
+            "warnings": [{"message": None, "journal": None, "sink": None}],
+        },
+    ),
+    "commit": (
+        COMMITTED,
+        {
+            "run_id": None,
+            "committed": [
+                {
+                    "journal": None,
+                    "id": None,
+                    "sink": None,
+                    "continuity": None,
+                    "size_bytes": None,
+                }
+            ],
+            "problems": None,
+        },
+    ),
+    "resume-billing": (
+        resumed("gone", warnings=(Warned(message="deepgram-billing is gone"),)),
+        {
+            "statefulset": None,
+            "state": None,
+            "replicas": None,
+            "holder": None,
+            "problems": None,
+            "warnings": [{"message": None, "journal": None, "sink": None}],
         },
     ),
 }
@@ -581,6 +695,87 @@ def test_marks_are_told_for_each_sink() -> None:
     ]
 
 
+def test_a_run_by_workers_tells_who_read_what_and_where() -> None:
+    """The Job's name is what kubectl logs wants; what was not read has none."""
+    assert text_lines(result_text(SPREAD, 4, None)) == [
+        (
+            "JOURNAL                     STATE         SIZE  RECORDS  ID"
+            "                       NODE    WORKER"
+        ),
+        f"{ZERO}  backed up  7.5 MiB   20,000  {SECOND}  node-3  journal-backup-29-worker-1a2b3c4d",
+        f"{ONE}  suspect    7.5 MiB   20,000  {SECOND}  node-3  journal-backup-29-worker-1a2b3c4d",
+        f"{TWO}  missing",
+        "warning: billing's pod has moved",
+        "2 of 3 journals backed up in 61.2 s, colocated; billing ran on",
+        f"error: {TWO}: expected, but its claim is gone",
+        f"exit code 4: {EXIT_CODES[4]}",
+    ]
+
+
+def test_a_run_that_scaled_down_tells_how_long_billing_was_away() -> None:
+    """That is what somebody has to answer for."""
+    result = cluster_result(read_by(ZERO), strategy="scale-down", downtime_seconds=21.04)
+
+    assert text_lines(result_text(result, 0, None))[-1] == (
+        "1 of 1 journal backed up in 61.2 s, scale-down; billing was away for 21.0 s"
+    )
+
+
+def test_what_was_committed_is_told_for_each_sink() -> None:
+    """And that nothing was, where it is so."""
+    assert text_lines(result_text(COMMITTED, 0, None)) == [
+        "JOURNAL                     ID                       SINK",
+        f"{ZERO}  {SECOND}  {NAS}",
+        f"{ZERO}  {SECOND}  {PV}",
+        "2 backups of run 20261123T020000Z-00000001 committed",
+    ]
+    nothing = CommitResult(run_id="run", committed=(), problems=())
+    assert result_text(nothing, 0, None) == "0 backups of run run committed"
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (
+            resumed("nothing to do", replicas=None, holder=None),
+            "deepgram-billing was left down by nobody",
+        ),
+        (
+            resumed("under way"),
+            "deepgram-billing is down for run run-7, which is under way: left alone",
+        ),
+        (
+            resumed("restored"),
+            "deepgram-billing is scaled back to 3, where run run-7 had left it at 0",
+        ),
+        (
+            resumed("was up"),
+            "deepgram-billing was up already; the record of run run-7 is removed",
+        ),
+        (resumed("gone"), "deepgram-billing is gone; the record of run run-7 is removed"),
+        (
+            resumed("made anew"),
+            "deepgram-billing was made anew; the record of run run-7 is removed",
+        ),
+    ],
+)
+def test_what_became_of_billing_is_one_sentence(result: ResumeResult, said: str) -> None:
+    """Each way that it may end has one of its own."""
+    assert result_text(result, 0, None) == said
+
+
+def test_each_way_that_billing_may_come_back_has_a_sentence() -> None:
+    """A state that is new and has none would be a bug in the worst moment."""
+    assert set(report._RESUMED) == set(get_args(Resumed))
+
+
+def test_a_warning_about_billing_is_told() -> None:
+    """Nothing was scaled, and somebody may have to look."""
+    warned = resumed("gone", warnings=(Warned(message="nothing was scaled"),))
+
+    assert text_lines(result_text(warned, 0, None))[0] == "warning: nothing was scaled"
+
+
 def test_an_unknown_exit_code_is_told_as_a_failure() -> None:
     """Text must not fall silent where a code is new."""
     assert result_text(MARKED, 143, None).splitlines()[-1] == "exit code 143: failed"
@@ -698,6 +893,17 @@ def test_the_canonical_line_counts_what_a_run_did() -> None:
     assert figures(VERIFIED) == {"problems": 0, "backups": 3}
     assert figures(RESTORED) == {"problems": 0, "journals_restored": 1, "size_bytes": 7_890_000}
     assert figures(MARKED) == {"problems": 0}
+    assert figures(SPREAD) == {
+        "problems": 1,
+        "warnings": 1,
+        "journals": 3,
+        "journals_stored": 2,
+        "size_bytes": 15_780_000,
+        "records": 40_000,
+        "api_calls": 34,
+    }
+    assert figures(COMMITTED) == {"problems": 0}
+    assert figures(resumed("restored")) == {"problems": 0}
 
 
 def test_a_progress_bar_forgets_what_is_done(capsys: pytest.CaptureFixture[str]) -> None:
@@ -711,3 +917,93 @@ def test_a_progress_bar_forgets_what_is_done(capsys: pytest.CaptureFixture[str])
         assert [task.description for task in bar._progress.tasks] == [ONE]
 
     assert capsys.readouterr().out == ""
+
+
+# -- what a worker says in the end
+
+
+def test_a_worker_says_what_came_of_each_journal() -> None:
+    """As who sent it reads it: its state, and the id wherever a copy is held."""
+    assert parse_answer(termination_message(MIXED, 5)) == Answer(
+        exit_code=5,
+        journals=(
+            JournalAnswer(
+                journal=ZERO, state="backed up", size_bytes=7_890_000, records=20_000, id=SECOND
+            ),
+            JournalAnswer(
+                journal=ONE, state="partial", size_bytes=7_890_000, records=20_000, id=SECOND
+            ),
+            JournalAnswer(journal=TWO, state="missing"),
+        ),
+        problems=((5, ZERO, NAS, f"{NAS}: cannot store: no space left on device"),),
+    )
+
+
+def test_a_worker_that_commits_says_what_went_wrong() -> None:
+    """It has read no journal: who sent it finds the backups by their run."""
+    result = CommitResult(run_id="run", committed=COMMITTED.committed, problems=(FULL,))
+
+    answer = parse_answer(termination_message(result, 5))
+    assert answer == Answer(exit_code=5, problems=((5, ZERO, NAS, FULL.message),))
+
+
+def test_a_worker_that_could_not_begin_says_why() -> None:
+    """In the same form."""
+    error = ConfigError("BACKUP_SOURCE does not exist", "a hint stays in the log")
+
+    assert parse_answer(termination_error(error)) == Answer(
+        exit_code=2, problems=((2, None, None, "BACKUP_SOURCE does not exist"),)
+    )
+
+
+def told(message: str) -> Answer:
+    """Read a message that the kubelet would keep whole."""
+    assert len(message.encode()) <= TERMINATION_BYTES
+    answer = parse_answer(message)
+    assert answer is not None
+    return answer
+
+
+def test_a_long_message_is_cut() -> None:
+    """Its beginning names the cause."""
+    error = ConfigError("x" * 9_000)
+
+    assert told(termination_error(error)).problems == ((2, None, None, "x" * 300),)
+
+
+def test_of_many_problems_those_that_fit_are_told() -> None:
+    """The first ones, and every journal; the exit code is that of all of them."""
+    problems = tuple(
+        Problem(exit_code=5, message=f"{n}: {'x' * 280}", journal=ZERO) for n in range(40)
+    )
+    answer = told(termination_message(backup_result(outcome(ZERO), problems=problems), 5))
+
+    assert (answer.exit_code, len(answer.journals)) == (5, 1)
+    count = len(answer.problems)
+    assert 8 < count < 40
+    assert [message for *_, message in answer.problems] == [p.message for p in problems[:count]]
+
+
+def test_of_many_journals_those_that_fit_are_told() -> None:
+    """The rest is found on the sinks, by the run's id; the exit code is never left out."""
+    journals = [outcome(f"journal-deepgram-billing-{n}", good(NAS)) for n in range(100)]
+    answer = told(termination_message(backup_result(*journals, problems=(FULL,)), 5))
+
+    assert (answer.exit_code, answer.problems) == (5, ())
+    count = len(answer.journals)
+    assert 20 < count < 100
+    assert [j.journal for j in answer.journals] == [j.journal for j in journals[:count]]
+
+
+def test_a_message_holds_only_what_json_and_a_terminal_can() -> None:
+    """The names of files are bytes, and kubectl shows them as they are."""
+    error = ConfigError("\x1b[31m \udcff ü" + "\u2028" * 200)
+
+    (problem,) = told(termination_error(error)).problems
+    assert problem[3].startswith("\\x1b[31m ")
+    assert problem[3].isprintable()
+
+
+def test_what_fits_by_no_means_is_said_all_the_same() -> None:
+    """An empty answer is one, and short."""
+    assert told(report._fitting(5, ["x" * 5_000], [])) == Answer(exit_code=5)

@@ -27,7 +27,17 @@ from backup.errors import (
     StreamAbortedError,
 )
 from backup.stop import SLICE_SECONDS, Stop
-from backup.streams import DEPTH, UNWIND_SECONDS, Feed, call, each, fan_out, prefetch, spread
+from backup.streams import (
+    DEPTH,
+    UNWIND_SECONDS,
+    Feed,
+    Subscription,
+    call,
+    each,
+    fan_out,
+    prefetch,
+    spread,
+)
 
 LONG = 30.0
 """Seconds: more than any of this takes, so a test that fails says so instead of hanging."""
@@ -838,6 +848,161 @@ def test_after_a_stop_spread_waits_for_calls_that_unwind(
     with pytest.raises(SignalledError):
         spread(run, [1], limit=1, stop=stop)
     assert unwound.is_set()
+
+
+# -- subscribing
+
+
+class News:
+    """A source that tells what it is given, for ever, and that it was left."""
+
+    def __init__(self) -> None:
+        self.items: list[int] = []
+        self.told = 0
+        self.ended = threading.Event()
+        self._more = threading.Condition()
+        self._error: BaseException | None = None
+        self._is_over = False
+
+    def tell(self, *items: int) -> None:
+        """Add items."""
+        with self._more:
+            self.items += items
+            self._more.notify_all()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End, with an error or without."""
+        with self._more:
+            self._error, self._is_over = error, True
+            self._more.notify_all()
+
+    def __iter__(self) -> Iterator[int]:
+        """Tell."""
+        try:
+            while True:
+                with self._more:
+                    assert self._more.wait_for(lambda: self.items or self._is_over, LONG)
+                    if not self.items:
+                        break
+                    item = self.items.pop(0)
+                    self.told += 1
+                yield item
+            if self._error is not None:
+                raise self._error
+        finally:
+            self.ended.set()
+
+
+def polled(subscription: Subscription[int], count: int) -> list[int]:
+    """Ask until so many have been told."""
+    taken: list[int] = []
+    until = time.monotonic() + LONG
+    while len(taken) < count and time.monotonic() < until:
+        taken += subscription.poll(LONG)
+    return taken
+
+
+def test_a_subscription_keeps_what_was_told_for_whoever_asks(stop: Stop) -> None:
+    """In its order, each once; what is there already is given without waiting."""
+    news = News()
+    subscription = Subscription(news, stop=stop)
+    news.tell(1, 2, 3)
+
+    assert polled(subscription, 3) == [1, 2, 3]
+    news.tell(4)
+    assert polled(subscription, 1) == [4]
+    news.end()
+
+
+def test_a_subscription_without_news_is_waited_for_as_long_as_is_said(stop: Stop) -> None:
+    """Then there is none: whoever asked has other things to do, too."""
+    news = News()
+    subscription = Subscription(news, stop=stop)
+
+    begun = time.monotonic()
+    assert subscription.poll(PAUSE) == []
+    assert time.monotonic() - begun >= PAUSE
+    assert subscription.poll(0) == []
+    news.tell(1)
+    assert polled(subscription, 1) == [1]
+    news.end()
+
+
+def test_news_end_the_wait_at_once(stop: Stop) -> None:
+    """A pod that is ready is not left waiting for the next look."""
+    news = News()
+    subscription = Subscription(news, stop=stop)
+    threading.Timer(PAUSE, lambda: news.tell(1)).start()
+
+    begun = time.monotonic()
+    assert subscription.poll(LONG) == [1]
+    assert time.monotonic() - begun < AT_ONCE
+    news.end()
+
+
+def test_what_ends_the_source_reaches_whoever_asks(stop: Stop) -> None:
+    """At once, and at every later time: nothing more will come."""
+    news = News()
+    subscription = Subscription(news, stop=stop)
+    news.end(SinkFullError("gone"))
+
+    for _ in range(2):
+        with pytest.raises(SinkFullError, match="gone"):
+            subscription.poll(LONG)
+
+
+def test_a_source_that_ends_without_an_error_tells_nothing_more(stop: Stop) -> None:
+    """What it told before is given; then nothing, without waiting."""
+    news = News()
+    subscription = Subscription(news, stop=stop)
+    news.tell(1)
+    news.end()
+
+    begun = time.monotonic()
+    assert polled(subscription, 1) == [1]
+    assert subscription.poll(LONG) == []
+    assert time.monotonic() - begun < AT_ONCE
+
+
+def test_a_subscription_that_is_closed_ends_its_source(stop: Stop) -> None:
+    """From the next item on: the thread goes, and with it the connection."""
+    news = News()
+    subscription = Subscription(news, stop=stop)
+    subscription.close()
+    news.tell(1, 2, 3)
+
+    assert news.ended.wait(LONG)
+    assert news.told == 1
+
+
+def test_a_subscription_that_nobody_asks_makes_its_source_wait(stop: Stop) -> None:
+    """So memory stays bounded; once somebody asks, nothing is missing."""
+    news = News()
+    subscription = Subscription(news, stop=stop)
+    count = 3 * streams._NEWS
+    news.tell(*range(count))
+    until = time.monotonic() + LONG
+    while news.told <= streams._NEWS and time.monotonic() < until:
+        threading.Event().wait(0.01)
+    threading.Event().wait(PAUSE)
+
+    assert news.told == streams._NEWS + 1
+    assert polled(subscription, count) == list(range(count))
+    news.end()
+
+
+def test_a_stop_ends_a_subscription(stop: Stop) -> None:
+    """The wait for news, and the source that waits to be asked."""
+    news = News()
+    subscription = Subscription(news, stop=stop)
+    threading.Timer(PAUSE, lambda: stop.request(signal.SIGTERM)).start()
+
+    begun = time.monotonic()
+    with pytest.raises(SignalledError):
+        subscription.poll(LONG)
+    assert time.monotonic() - begun < AT_ONCE
+    news.tell(*range(2 * streams._NEWS))
+    assert news.ended.wait(LONG)
 
 
 # -- memory

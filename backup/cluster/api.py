@@ -1,0 +1,498 @@
+"""The Kubernetes API, as narrow as this package needs it. The only importer of ``kubernetes``.
+
+Rules:
+
+- Objects are what the API sends: dictionaries. Nothing here knows what they mean.
+- Errors are mapped once, here. 404, 409, 401 and 403 are answers. 429, 500, 503, 504 and lost
+  connections are asked again, until the patience is over: an API server that is upgraded is away
+  for half a minute.
+- So a write may be made twice, and the second time meet itself as a conflict. Whoever writes has
+  to be fine with that: names are unique to a run, and what was lost is read again.
+- Writes of what others write too carry the ``resourceVersion`` that was read: compare and swap.
+  Billing is scaled by PUT on ``statefulsets/scale`` and in no other way. (With ``patch`` on the
+  main object one could change its image; and a patch there takes the field over, so that later
+  server-side applies meet a conflict.)
+- What happens to pods is learned by one list and one watch, whatever their number.
+- The token is read anew for each request: the kubelet rotates it.
+- :data:`RULES` are the rights that each strategy needs: the chart grants these and no more.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from backup.errors import (
+    ClusterConflictError,
+    ClusterDeniedError,
+    ClusterError,
+    ClusterMissingError,
+    ClusterUnavailableError,
+    ConfigError,
+)
+from backup.stop import Stop
+from backup.streams import call
+
+Object = dict[str, Any]
+"""An object of the API, as JSON has it."""
+Objects = list[Object]
+
+Kind = Literal["statefulsets", "pods", "persistentvolumeclaims", "jobs", "leases", "events"]
+
+PATIENCE_SECONDS: Final = 90.0
+"""How long an API server that is away is waited for."""
+ANSWER_SECONDS: Final = 20.0
+LEARN_SECONDS: Final = 15.0
+"""How long an API server that was away is not believed when it refuses: it listens before it has
+read the roles (seen at 1.34: "cannot list pods" for a moment after a restart)."""
+PAUSE_SECONDS: Final = 1.0
+"""After a watch has ended: what ends each at once is not to be stormed."""
+WATCH_SECONDS: Final = 300
+"""After which the server ends a watch, and it is taken up where it ended."""
+
+_GROUPS: Mapping[str, str] = {
+    "statefulsets": "apps",
+    "pods": "",
+    "persistentvolumeclaims": "",
+    "jobs": "batch",
+    "leases": "coordination.k8s.io",
+    "events": "",
+}
+_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_BUSY = {429, 500, 503, 504}
+_NOT_FOUND, _CONFLICT = 404, 409
+_DENIED = {401, 403}
+
+
+# -- rights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A right that a strategy needs in its namespace."""
+
+    group: str
+    resource: str
+    verbs: tuple[str, ...]
+    named: bool = False
+    """Whether it can be bound to the one object that it is about."""
+
+
+_RESUME = (
+    Rule(group="coordination.k8s.io", resource="leases", verbs=("get", "update"), named=True),
+    Rule(group="apps", resource="statefulsets/scale", verbs=("get", "update"), named=True),
+    Rule(group="", resource="pods", verbs=("get",)),
+    Rule(group="batch", resource="jobs", verbs=("list", "delete")),
+)
+_COLOCATED = (
+    Rule(group="apps", resource="statefulsets", verbs=("get",), named=True),
+    Rule(group="", resource="pods", verbs=("get", "list", "watch")),
+    Rule(group="", resource="persistentvolumeclaims", verbs=("list",)),
+    Rule(group="", resource="events", verbs=("list",)),
+    Rule(group="batch", resource="jobs", verbs=("get", "list", "create", "delete")),
+    Rule(group="coordination.k8s.io", resource="leases", verbs=("create",)),
+    Rule(group="coordination.k8s.io", resource="leases", verbs=("get", "update"), named=True),
+)
+_SCALE_DOWN = (
+    *_COLOCATED,
+    Rule(group="apps", resource="statefulsets/scale", verbs=("get", "update"), named=True),
+    Rule(group="", resource="pods", verbs=("patch",)),
+)
+RULES: Mapping[str, tuple[Rule, ...]] = {
+    "direct": (),
+    "colocated": _COLOCATED,
+    "scale-down": _SCALE_DOWN,
+    "auto": _SCALE_DOWN,
+    "resume-billing": _RESUME,
+}
+"""By strategy, and for the verb ``resume-billing``, which the guard and the hooks run."""
+
+
+# -- the interface
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a watch tells: an object as it is now, or gone; or, first, all that there are."""
+
+    objects: tuple[Object, ...]
+    kind: Literal["all", "there", "gone"]
+
+
+@dataclass(slots=True)
+class Calls:
+    """What is remembered of requests."""
+
+    made: int = 0
+    away_at: float = -math.inf
+    """When the API server was last not there, in seconds of :func:`time.monotonic`."""
+
+
+class Api(ABC):
+    """What the cluster wing asks of Kubernetes, in one namespace."""
+
+    namespace: str
+    calls: Calls
+
+    @abstractmethod
+    def get(self, kind: Kind, name: str, *, sub: str = "") -> Object | None:
+        """Read an object, or a subresource of it; None if it is not there."""
+
+    @abstractmethod
+    def list(self, kind: Kind, *, labels: str = "", fields: str = "") -> Objects:
+        """List the objects that selectors fit."""
+
+    @abstractmethod
+    def create(self, kind: Kind, body: Object) -> Object:
+        """Create an object.
+
+        Raises:
+            ClusterConflictError: the name is taken; perhaps by a try of ours whose reply was lost.
+        """
+
+    @abstractmethod
+    def replace(self, kind: Kind, name: str, body: Object, *, sub: str = "") -> Object:
+        """Write an object whose ``resourceVersion`` is still what the body says.
+
+        Raises:
+            ClusterConflictError: it is not; perhaps by a try of ours whose reply was lost.
+        """
+
+    @abstractmethod
+    def patch(self, kind: Kind, name: str, body: Objects) -> None:
+        """Change an object by JSON patch; one that is gone stays so."""
+
+    @abstractmethod
+    def delete(self, kind: Kind, name: str, *, uid: str | None = None) -> None:
+        """Delete an object and, in the background, what it owns; one that is gone is fine.
+
+        Args:
+            kind: its kind.
+            name: its name.
+            uid: delete only the object that has it.
+        """
+
+    @abstractmethod
+    def changes(self, kind: Kind) -> Iterator[Change]:
+        """Tell what is there, and then what changes, for ever."""
+
+    @abstractmethod
+    def under(self, stop: Stop) -> Self:
+        """Give the same API, which waits only as long as another stop allows."""
+
+
+# -- the real one
+
+
+class KubernetesApi(Api):
+    """A namespace of a cluster, by HTTP."""
+
+    def __init__(
+        self,
+        client: Any,  # noqa: ANN401 - kubernetes.client.ApiClient, which has no types
+        namespace: str,
+        *,
+        stop: Stop,
+        patience: float = PATIENCE_SECONDS,
+        calls: Calls | None = None,
+    ) -> None:
+        """Take a client that knows where the cluster is, and who we are."""
+        self.namespace = namespace
+        self.calls = calls or Calls()
+        self._client = client
+        self._stop = stop
+        self._patience = patience
+
+    def under(self, stop: Stop) -> Self:
+        """See :class:`Api`."""
+        return type(self)(
+            self._client, self.namespace, stop=stop, patience=self._patience, calls=self.calls
+        )
+
+    def get(self, kind: Kind, name: str, *, sub: str = "") -> Object | None:
+        """See :class:`Api`."""
+        status, body = self._ask("GET", self._path(kind, name, sub))
+        return None if status == _NOT_FOUND else body
+
+    def list(self, kind: Kind, *, labels: str = "", fields: str = "") -> Objects:
+        """See :class:`Api`."""
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+        query = {name: value for name, value in selectors.items() if value}
+        items: Objects = self._require("GET", kind, query=query)["items"]
+        return items
+
+    def create(self, kind: Kind, body: Object) -> Object:
+        """See :class:`Api`."""
+        return self._require("POST", kind, body)
+
+    def replace(self, kind: Kind, name: str, body: Object, *, sub: str = "") -> Object:
+        """See :class:`Api`."""
+        status, stored = self._ask("PUT", self._path(kind, name, sub), body)
+        if status == _NOT_FOUND:
+            message = f"{kind} {name} is gone"
+            raise ClusterConflictError(message)
+        return stored
+
+    def patch(self, kind: Kind, name: str, body: Objects) -> None:
+        """See :class:`Api`."""
+        self._ask("PATCH", self._path(kind, name), body, content_type="application/json-patch+json")
+
+    def delete(self, kind: Kind, name: str, *, uid: str | None = None) -> None:
+        """See :class:`Api`."""
+        options: Object = {"propagationPolicy": "Background"}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        try:
+            self._ask("DELETE", self._path(kind, name), options)
+        except ClusterConflictError:  # another one has its name now
+            return
+
+    def changes(self, kind: Kind) -> Iterator[Change]:
+        """See :class:`Api`."""
+        while True:
+            listed = self._require("GET", kind)
+            version = listed["metadata"]["resourceVersion"]
+            yield Change(tuple(listed["items"]), "all")
+            while version:
+                for kind_of_change, changed in self._watch(kind, version):
+                    version = _version_after(kind_of_change, changed)
+                    if kind_of_change in _KINDS_OF_CHANGE:
+                        yield Change((changed,), _KINDS_OF_CHANGE[kind_of_change])
+                self._stop.sleep(PAUSE_SECONDS)
+
+    def _watch(self, kind: Kind, version: str) -> Iterator[tuple[str, Object]]:
+        """Read one watch to its end; an end that is none is told as an error, which lists anew."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        try:
+            response = self._send("GET", self._path(kind), query, seconds=WATCH_SECONDS + 30)
+            if response.status != 200:  # noqa: PLR2004 - OK
+                content = response.read()
+                if response.status in _DENIED and not self._is_rash(response.status):
+                    _judged(response.status, content, "a watch")
+                yield "ERROR", {}
+                return
+            for line in _lines(response):
+                event = json.loads(line)
+                yield event["type"], event["object"]
+        except self._lost:
+            self.calls.away_at = time.monotonic()
+            yield "ERROR", {}
+        except ValueError:  # what came is no event
+            yield "ERROR", {}
+
+    # -- requests
+
+    def _path(self, kind: Kind, name: str = "", sub: str = "") -> str:
+        group = _GROUPS[kind]
+        version = f"apis/{group}/v1" if group else "api/v1"
+        parts = (version, "namespaces", self.namespace, kind, name, sub)
+        return "/" + "/".join(part for part in parts if part)
+
+    @property
+    def _lost(self) -> tuple[type[Exception], ...]:
+        """What the client raises where there is no answer; the latter for TLS that fails."""
+        from kubernetes.client import ApiException  # noqa: PLC0415 - start-up
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415 - start-up
+
+        return HTTPError, ApiException
+
+    def _require(
+        self,
+        method: str,
+        kind: Kind,
+        body: Object | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+    ) -> Object:
+        """Ask about all objects of a kind, where "not found" is no answer: the namespace is not."""
+        status, found = self._ask(method, self._path(kind), body, query=query)
+        if status == _NOT_FOUND:
+            message = f"there are no {kind} to ask for: is there a namespace {self.namespace}?"
+            raise ClusterMissingError(message)
+        return found
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Object | Objects | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> tuple[int, Object]:
+        """Ask until there is an answer; give its status and body.
+
+        Raises:
+            ClusterUnavailableError: there is none.
+            ClusterDeniedError, ClusterConflictError, ClusterError: the answer is no.
+        """
+
+        def request() -> tuple[int, bytes]:
+            response = self._send(method, path, query or {}, body, content_type)
+            return response.status, response.read()
+
+        def once() -> tuple[int, Object]:
+            try:
+                status, content = call(request, stop=self._stop)
+            except self._lost as error:
+                self.calls.away_at = time.monotonic()
+                message = f"the API server does not answer: {_cause(error)}"
+                raise ClusterUnavailableError(message, _AWAY) from error
+            if status in _BUSY or self._is_rash(status):
+                message = f"the API server is busy: {status} {_said(content)}"
+                raise ClusterUnavailableError(message, _AWAY)
+            return _judged(status, content, f"{method} {path}")
+
+        return Retrying(
+            stop=stop_after_delay(self._patience),
+            wait=wait_random_exponential(multiplier=0.2, max=5),
+            retry=retry_if_exception_type(ClusterUnavailableError),
+            sleep=self._stop.sleep,
+            reraise=True,
+        )(once)
+
+    def _is_rash(self, status: int) -> bool:
+        """Whether a server that was away refuses before it has learned who may do what."""
+        return status in _DENIED and time.monotonic() - self.calls.away_at < LEARN_SECONDS
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Object | Objects | None = None,
+        content_type: str = "application/json",
+        *,
+        seconds: float = ANSWER_SECONDS,
+    ) -> Any:  # noqa: ANN401 - as the client
+        self.calls.made += 1
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        request = self._client.param_serialize(
+            method,
+            path,
+            query_params=list(query.items()),
+            header_params=headers,
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        return self._client.call_api(*request, _request_timeout=(ANSWER_SECONDS, seconds)).response
+
+
+_AWAY = "is the control plane up? what can be reached from this pod?"
+_KINDS_OF_CHANGE: Mapping[str, Literal["there", "gone"]] = {
+    "ADDED": "there",
+    "MODIFIED": "there",
+    "DELETED": "gone",
+}
+
+
+def _version_after(kind_of_change: str, changed: Object) -> str:
+    """Say from where to watch on; from nowhere after an error, and then all is listed anew."""
+    if kind_of_change == "ERROR":
+        return ""
+    version: str = changed["metadata"]["resourceVersion"]
+    return version
+
+
+def _lines(response: Any) -> Iterator[bytes]:  # noqa: ANN401 - as the client
+    """Cut a stream into lines; the last may be torn."""
+    held = b""
+    for piece in response.stream(1 << 16):
+        *lines, held = (held + piece).split(b"\n")
+        yield from (line for line in lines if line)
+
+
+def _judged(status: int, content: bytes, what: str) -> tuple[int, Object]:
+    if status < 400:  # noqa: PLR2004 - from here on it is an error
+        return status, _object(content)
+    if status == _NOT_FOUND:
+        return status, {}
+    said = _said(content)
+    if status == _CONFLICT:
+        raise ClusterConflictError(said)
+    if status in _DENIED:
+        message = f"the cluster refuses: {said}"
+        raise ClusterDeniedError(
+            message, "grant it: docs/security.md lists what each strategy needs"
+        )
+    message = f"the cluster refuses {what}: {status} {said}"
+    raise ClusterError(message)
+
+
+def _object(content: bytes) -> Object:
+    try:
+        found: Object = json.loads(content)
+    except ValueError as error:
+        message = f"what answers is no API server: {_said(content)}"
+        raise ClusterError(message, "is there a proxy between? set NO_PROXY") from error
+    return found
+
+
+def _said(content: bytes) -> str:
+    """Give the message of a Status object, or what there is instead."""
+    try:
+        message: str = json.loads(content)["message"]
+    except (ValueError, KeyError, TypeError):
+        return content[:200].decode(errors="replace").strip()
+    return message
+
+
+def _cause(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or error
+    if isinstance(reason, str):  # an ApiException's, which begins with the name of its cause
+        return reason.replace("\n", ": ")
+    return f"{type(reason).__name__}: {reason}"
+
+
+# -- where we are
+
+
+def connect(*, stop: Stop) -> KubernetesApi:
+    """Find the cluster: that of the pod, or of ``KUBECONFIG`` outside of one.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from kubernetes import client, config  # noqa: PLC0415 - start-up: 0.4 s
+
+    load: Any = config
+    settings: Any = client.Configuration()
+    try:
+        if "KUBERNETES_SERVICE_HOST" in os.environ:
+            load.load_incluster_config(client_configuration=settings)
+            settings.refresh_api_key_hook = _read_token
+            namespace = (_ACCOUNT / "namespace").read_text().strip()
+        else:
+            path = os.environ.get("KUBECONFIG")  # the package reads it when it is imported
+            load.load_kube_config(path, client_configuration=settings)
+            _, active = load.list_kube_config_contexts(path)
+            namespace = active["context"].get("namespace", "default")
+    except (config.ConfigException, OSError) as error:
+        message = f"there is no cluster to ask: {str(error).rstrip('.').lower()}"
+        raise ConfigError(
+            message,
+            "BACKUP_STRATEGY=direct needs none",
+            "in a pod: automountServiceAccountToken: true; elsewhere: KUBECONFIG",
+        ) from error
+    settings.retries = False  # they are made here, and told
+    return KubernetesApi(
+        client.ApiClient(settings), os.environ.get("POD_NAMESPACE") or namespace, stop=stop
+    )
+
+
+def _read_token(settings: Any) -> None:  # noqa: ANN401 - as the client
+    settings.api_key["BearerToken"] = f"Bearer {(_ACCOUNT / 'token').read_text().strip()}"

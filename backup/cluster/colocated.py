@@ -1,0 +1,143 @@
+"""Workers beside billing, while it runs: no downtime.
+
+Rules:
+
+- A worker runs on the node of the billing pod that holds the volume: a ReadWriteOnce volume is for
+  one node, and not for one pod. A claim that a scale-in has left is held by nobody, and is read
+  wherever it can be.
+- Billing comes first. Where its pod is deleted, or is another one or elsewhere, the worker goes at
+  once: while it has the volume, the volume cannot follow billing to another node. None is made
+  while billing's pod is on its way out. When billing is back, it is tried again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from backup.cluster.api import Object
+from backup.cluster.crew import WAIT_SECONDS, Crew, Task
+from backup.cluster.pods import identity, is_leaving
+from backup.cluster.workers import Order, worker_name
+
+ATTEMPTS: Final = 3
+AGAIN_SECONDS: Final = 1.0
+"""Before a worker is tried again."""
+
+
+class Colocated:
+    """The copies of a run, beside billing."""
+
+    def __init__(self, crew: Crew) -> None:
+        """Take the workers' crew."""
+        self._crew = crew
+        self._running: list[Task] = []
+        self._waiting: deque[Task] = deque()
+
+    def copy(self, tasks: Sequence[Task]) -> None:
+        """Back up each volume, so many at a time; every journal has an outcome afterwards.
+
+        Raises:
+            ClusterError: the cluster does not answer, or another run has taken over.
+        """
+        self._waiting.extend(tasks)
+        moved_at = time.monotonic()
+        while self._waiting or self._running:
+            has_moved = self._begin_what_may() + self._settle_what_has()
+            if has_moved:
+                moved_at = time.monotonic()
+            elif not self._running and time.monotonic() - moved_at > WAIT_SECONDS:
+                self._abandon()
+            else:
+                self._crew.wait()
+
+    def _begin_what_may(self) -> int:
+        begun = 0
+        for _ in range(len(self._waiting)):
+            task = self._waiting.popleft()
+            if len(self._running) < self._crew.limit and self._may_begin(task):
+                self._begin(task)
+                begun += 1
+            else:
+                self._waiting.append(task)
+        return begun
+
+    def _may_begin(self, task: Task) -> bool:
+        """Whether billing's pod is where it will stay, as far as anybody knows."""
+        if time.monotonic() < task.not_before:
+            return False
+        return not task.volume.pods or self._host_of(task) is not None
+
+    def _host_of(self, task: Task) -> Object | None:
+        """Find the pod of billing to be beside."""
+        for name in task.volume.pods:
+            pod = self._crew.pods.get(name)
+            if pod and pod["spec"].get("nodeName") and not is_leaving(pod):
+                return pod
+        return None
+
+    def _begin(self, task: Task) -> None:
+        host = self._host_of(task)
+        task.host = identity(host) if host else None
+        task.pod = None
+        task.made_at = time.monotonic()
+        self._running.append(task)
+        task.job = self._crew.create(
+            Order(
+                name=worker_name(self._crew.template, "worker", task.volume.claim, task.attempt),
+                arguments=self._crew.arguments(task.volume),
+                volume=task.volume,
+                beside=(host["metadata"]["name"],) if host else (),
+                hosts=(host,) if host else (),
+                seconds=self._crew.seconds_left(),
+            )
+        )
+
+    def _settle_what_has(self) -> int:
+        settled = [task for task in self._running if self._has_settled(task)]
+        self._running = [task for task in self._running if task not in settled]
+        return len(settled)
+
+    def _has_settled(self, task: Task) -> bool:
+        """Look after a worker; True once it is over, or has to be tried again."""
+        is_there = self._crew.look(task)
+        if task.pod is not None and task.pod.has_ended:
+            self._crew.settle(task, task.pod)
+        elif self._is_in_the_way(task):
+            self._crew.remove(task)
+            self._try_again(task, "billing's pod has left or moved")
+        elif task.pod is not None and not is_there:
+            self._crew.remove(task)
+            self._try_again(task, "its worker's pod was deleted")
+        elif self._crew.is_late(task):
+            why = self._crew.why_waiting(task)
+            self._crew.remove(task)
+            self._crew.give_up(task, why)
+        elif why_not := self._crew.refusal(task):
+            self._crew.remove(task)
+            self._crew.give_up(task, f"the cluster refused its worker's pod: {why_not}")
+        else:
+            return False
+        return True
+
+    def _is_in_the_way(self, task: Task) -> bool:
+        if task.host is None:
+            return False
+        now = self._host_of(task)
+        return now is None or identity(now) != task.host
+
+    def _try_again(self, task: Task, why: str) -> None:
+        if task.attempt >= ATTEMPTS:
+            self._crew.give_up(task, f"{why}, {ATTEMPTS} times")
+            return
+        self._crew.findings.step(f"{task.volume.claim} is tried again: {why}")
+        task.attempt += 1
+        task.not_before = time.monotonic() + AGAIN_SECONDS
+        self._waiting.append(task)
+
+    def _abandon(self) -> None:
+        for task in self._waiting:
+            self._crew.give_up(task, f"{' or '.join(task.volume.pods)} is not running")
+        self._waiting.clear()

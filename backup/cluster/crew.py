@@ -1,0 +1,303 @@
+"""The workers of one run: making them, waiting for them, taking in what they say.
+
+Both strategies use this, and neither knows the other. Rules:
+
+- Whoever waits here keeps the Lease alive, and sees all pods by one watch.
+- Each journal of a volume gets exactly one outcome, whatever its worker says or does not say.
+- A worker without an answer is judged by what it has stored: a lost message is no failure.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from backup.cluster.api import Api
+from backup.cluster.layout import Strategy, Volume
+from backup.cluster.lease import BEAT_SECONDS, Lease
+from backup.cluster.pods import Pods
+from backup.cluster.workers import (
+    Answer,
+    JournalAnswer,
+    Order,
+    Pod,
+    Template,
+    events_about,
+    make_job,
+    remove_gate,
+)
+from backup.errors import ClusterConflictError
+from backup.model import Emit, Problem, Step, Warned
+from backup.stop import SLICE_SECONDS, Stop
+
+WAIT_SECONDS: Final = 300.0
+"""How long a worker may take to begin, and billing to be there for it."""
+LOOK_SECONDS: Final = 5.0
+"""After which a Job without a pod is asked for why."""
+NOT_READ: Final = 4
+PUT: Final = "put"
+"""What a worker that lost its words has done, until it is known better."""
+
+Find = Callable[[str], Mapping[str, JournalAnswer]]
+"""Gives the backups that a run has committed, by journal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOutcome:
+    """What came of one journal."""
+
+    journal: str
+    claim: str | None
+    state: str
+    """As in a direct run; or ``missing``, or ``failed`` where its worker said nothing."""
+    node: str | None = None
+    worker: str | None = None
+    """The Job that read it."""
+    size_bytes: int = 0
+    records: int = 0
+    id: str | None = None
+
+    @property
+    def is_put(self) -> bool:
+        """Whether there is something of it on a sink."""
+        return self.id is not None or self.state == PUT
+
+
+@dataclass(slots=True)
+class Task:
+    """A volume on its way through a run."""
+
+    volume: Volume
+    attempt: int = 1
+    job: str = ""
+    made_at: float = 0.0
+    host: tuple[str, str | None] | None = None
+    """Uid and node of the billing pod that it is beside."""
+    pod: Pod | None = None
+    not_before: float = 0.0
+    looked_at: float = 0.0
+    is_settled: bool = False
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a run has to say in the end."""
+
+    emit: Emit
+    outcomes: list[WorkerOutcome] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Warned] = field(default_factory=list)
+
+    def step(self, what: str) -> None:
+        """Say what is being done."""
+        self.emit(Step(what=what))
+
+    def fail(self, problem: Problem) -> None:
+        """Take in a problem."""
+        self.problems.append(problem)
+        self.emit(problem)
+
+    def warn(self, message: str) -> None:
+        """Take in a warning."""
+        warning = Warned(message=message)
+        self.warnings.append(warning)
+        self.emit(warning)
+
+    def lose(
+        self, journal: str, why: str, *, claim: str | None, state: str, worker: str | None = None
+    ) -> None:
+        """Note that a journal was not read."""
+        self.outcomes.append(
+            WorkerOutcome(journal=journal, claim=claim, state=state, worker=worker)
+        )
+        self.fail(Problem(exit_code=NOT_READ, message=why, journal=journal))
+
+
+class Crew:
+    """The workers of a run, and the run's Lease while it waits for them."""
+
+    def __init__(
+        self,
+        api: Api,
+        template: Template,
+        lease: Lease,
+        findings: Findings,
+        *,
+        strategy: Strategy,
+        limit: int,
+        deadline: timedelta,
+        find: Find,
+        stop: Stop,
+    ) -> None:
+        """Begin to watch pods.
+
+        Args:
+            api: the cluster.
+            template: what workers are made of.
+            lease: in our hands.
+            findings: gets outcomes, problems and steps.
+            strategy: for the workers' manifests.
+            limit: workers at a time.
+            deadline: of the whole run.
+            find: see :data:`Find`.
+            stop: asked wherever there is something to wait for.
+        """
+        self.api = api
+        self.template = template
+        self.lease = lease
+        self.findings = findings
+        self.strategy = strategy
+        self.limit = limit
+        self.find = find
+        self.pods = Pods(api, stop=stop)
+        self._deadline = time.monotonic() + deadline.total_seconds()
+        self._beaten_at = time.monotonic()
+
+    # -- waiting
+
+    def wait(self) -> None:
+        """Wait for news of pods, or a moment; keep the Lease alive.
+
+        Raises:
+            LeaseLostError: another run has taken over.
+        """
+        self.pods.poll(SLICE_SECONDS)
+        if time.monotonic() - self._beaten_at >= BEAT_SECONDS:
+            self.lease.renew()
+            self._beaten_at = time.monotonic()
+
+    def seconds_left(self) -> int:
+        """Give the time that a worker may take."""
+        return max(60, int(self._deadline - time.monotonic()))
+
+    # -- making and removing
+
+    def create(self, order: Order) -> str:
+        """Make a worker; give its Job's name."""
+        with suppress(ClusterConflictError):  # its reply was lost: the name is this run's alone
+            self.api.create("jobs", make_job(self.template, order))
+        self.findings.step(f"worker {order.name} made")
+        return order.name
+
+    def arguments(self, volume: Volume, *more: str) -> tuple[str, ...]:
+        """Give the command line of a worker."""
+        return (
+            "worker",
+            f"--run={self.template.run_id}",
+            f"--strategy={self.strategy}",
+            f"--journal={','.join(volume.journals)}",
+            *more,
+        )
+
+    def open_gate(self, task: Task) -> None:
+        """Let a worker that waits for billing's end begin."""
+        task.made_at = time.monotonic()
+        if body := self.pods.of_job(task.job):
+            remove_gate(self.api, body)
+
+    def remove(self, task: Task) -> None:
+        """Delete a worker, and with it its pod, which gets the little grace that it was made with.
+
+        Deleting the pod itself would want a right over all pods, billing's among them.
+        """
+        self.api.delete("jobs", task.job)
+
+    # -- looking
+
+    def look(self, task: Task) -> bool:
+        """Take in the state of a worker's pod; False if there is none."""
+        body = self.pods.of_job(task.job)
+        if body is not None:
+            task.pod = Pod(body)
+        return body is not None
+
+    def is_late(self, task: Task) -> bool:
+        """Whether it has not begun in time."""
+        has_begun = task.pod is not None and task.pod.is_running
+        return not has_begun and time.monotonic() - task.made_at > WAIT_SECONDS
+
+    def refusal(self, task: Task) -> str | None:
+        """Say why admission refused a worker's pod; None if it has not, as far as is known.
+
+        Nobody watches events: they are asked for, every few seconds, where a pod is overdue.
+        """
+        now = time.monotonic()
+        if task.pod is not None or now - max(task.made_at, task.looked_at) < LOOK_SECONDS:
+            return None
+        task.looked_at = now
+        told = events_about(self.api, task.job)
+        return told if "FailedCreate" in told else None
+
+    def why_waiting(self, task: Task) -> str:
+        """Say why a worker has not begun."""
+        names = [task.job, *([task.pod.name] if task.pod else [])]
+        told = events_about(self.api, *names)
+        why = task.pod.why_waiting() if task.pod else "has no pod"
+        return f"its worker {why}{f' ({told})' if told else ''}"
+
+    # -- what came of it
+
+    def give_up(self, task: Task, why: str) -> None:
+        """Note that the journals of a volume were not read."""
+        task.is_settled = True
+        for journal in task.volume.journals:
+            self.findings.lose(
+                journal, why, claim=task.volume.claim, state="failed", worker=task.job or None
+            )
+
+    def settle(self, task: Task, pod: Pod, *, is_draft: bool = False) -> None:
+        """Take in what a worker that has ended says, or else has done."""
+        answer = pod.answer or self._without_words(task, pod, is_draft=is_draft)
+        if answer is None:
+            self.give_up(task, f"its worker {pod.why_ended()}")
+        else:
+            self._take_in(task, answer, pod.node)
+
+    def _without_words(self, task: Task, pod: Pod, *, is_draft: bool) -> Answer | None:
+        names = task.volume.journals
+        if is_draft:  # what was put shows when it is committed
+            put = tuple(JournalAnswer(journal=name, state=PUT) for name in names)
+            return Answer(exit_code=0, journals=put) if pod.has_succeeded else None
+        backups = self.find(self.template.run_id)
+        found = tuple(backups[name] for name in names if name in backups)
+        return Answer(exit_code=0, journals=found) if len(found) == len(names) else None
+
+    def _take_in(self, task: Task, answer: Answer, node: str | None) -> None:
+        task.is_settled = True
+        for journal in answer.journals:
+            self.findings.outcomes.append(
+                WorkerOutcome(
+                    journal=journal.journal,
+                    claim=task.volume.claim,
+                    state=journal.state,
+                    node=node,
+                    worker=task.job,
+                    size_bytes=journal.size_bytes,
+                    records=journal.records,
+                    id=journal.id,
+                )
+            )
+        for exit_code, about, sink, message in answer.problems:
+            self.findings.fail(
+                Problem(exit_code=exit_code, message=message, journal=about, sink=sink)
+            )
+        told = {journal.journal for journal in answer.journals}
+        for name in (n for n in task.volume.journals if n not in told):
+            self.findings.lose(
+                name,
+                "its worker does not speak of it",
+                claim=task.volume.claim,
+                state="failed",
+                worker=task.job,
+            )
+        if answer.exit_code and not answer.problems:
+            message = f"its worker ended with exit code {answer.exit_code}"
+            self.findings.fail(
+                Problem(
+                    exit_code=answer.exit_code, message=message, journal=task.volume.journals[0]
+                )
+            )

@@ -1,0 +1,148 @@
+"""Where billing keeps its journals: read from the cluster, and compared with the settings.
+
+Rules:
+
+- The StatefulSet's volume ``journal`` decides: a claim that all pods share (a directory
+  ``journal-<pod>`` for each in it), or a claim template (a claim ``journal-<pod>`` for each pod,
+  the file at its root). Layout is not access mode: a shared claim may be ReadWriteOnce.
+- Every claim counts, also those that a scale-in has left: their journals are owed too.
+- Only a bound claim gets a worker. A Pending one would be bound by it, to a node of its choice.
+- ``auto``: a shared ReadWriteMany volume is read directly; ReadWriteOncePod leaves no way but to
+  scale down, which somebody has to have allowed, by BACKUP_MAX_DOWNTIME; all else is read beside
+  billing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from backup.cluster.api import Api, Object
+from backup.cluster.quiesce import StatefulSet
+from backup.errors import ConfigError
+from backup.model import Journal
+
+VOLUME: Final = "journal"
+"""The name of billing's volume, and of its claim template."""
+
+Strategy = Literal["direct", "colocated", "scale-down"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A claim that holds journals."""
+
+    claim: str
+    journals: tuple[str, ...]
+    """Those that have to be on it; a shared one may hold more."""
+    pods: tuple[str, ...]
+    """The pods of billing that mount it, by their names, where billing has that many."""
+    is_shared: bool
+    is_bound: bool
+    access_modes: tuple[str, ...]
+
+    @property
+    def at(self) -> str:
+        """Where it goes below the source: itself, or a directory of its own."""
+        return "" if self.is_shared else self.claim
+
+
+def read_volumes(api: Api, billing: StatefulSet, *, expected: Iterable[str]) -> tuple[Volume, ...]:
+    """Find the claims that hold billing's journals.
+
+    Args:
+        api: the cluster.
+        billing: its StatefulSet.
+        expected: journals that somebody else knows of: settings, catalogs.
+
+    Raises:
+        ConfigError: billing keeps no journal on a claim.
+    """
+    claims = {c["metadata"]["name"]: c for c in api.list("persistentvolumeclaims")}
+    shared = _shared_claim(billing.body)
+    running = [Journal(statefulset=billing.name, ordinal=n).name for n in range(billing.replicas)]
+    if shared is not None:
+        names = tuple(_sorted({*running, *expected}))
+        pods = tuple(f"{billing.name}-{n}" for n in range(billing.replicas))
+        found = claims.get(shared)
+        return () if found is None else (_volume(found, names, pods, is_shared=True),)
+    if VOLUME not in _templates(billing.body):
+        message = f"{billing.name} keeps no journal on a volume claim"
+        raise ConfigError(
+            message,
+            f"its pods have neither a volume nor a claim template named {VOLUME}",
+            "is BACKUP_STATEFULSET billing's?",
+        )
+    own = [n for n in claims if (j := Journal.parse(n)) and j.statefulset == billing.name]
+    return tuple(
+        _volume(
+            claims[name],
+            (name,),
+            (name.removeprefix("journal-"),) if name in running else (),
+            is_shared=False,
+        )
+        for name in _sorted(own)
+    )
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    known = [(journal.ordinal, name) for name in names if (journal := Journal.parse(name))]
+    return [name for _, name in sorted(known)]
+
+
+def _shared_claim(body: Object) -> str | None:
+    for volume in body["spec"]["template"]["spec"].get("volumes") or []:
+        if volume["name"] == VOLUME:
+            claim: str | None = (volume.get("persistentVolumeClaim") or {}).get("claimName")
+            return claim
+    return None
+
+
+def _templates(body: Object) -> set[str]:
+    return {t["metadata"]["name"] for t in body["spec"].get("volumeClaimTemplates") or []}
+
+
+def _volume(
+    claim: Object, journals: tuple[str, ...], pods: tuple[str, ...], *, is_shared: bool
+) -> Volume:
+    return Volume(
+        claim=claim["metadata"]["name"],
+        journals=journals,
+        pods=pods,
+        is_shared=is_shared,
+        is_bound=claim.get("status", {}).get("phase") == "Bound",
+        access_modes=tuple(claim["spec"].get("accessModes") or ()),
+    )
+
+
+def choose(volumes: Iterable[Volume], *, may_scale: bool) -> Strategy:
+    """Choose the strategy where the settings leave it open.
+
+    Raises:
+        ConfigError: billing would have to be scaled down, and nobody has allowed it.
+    """
+    modes = {mode for volume in volumes for mode in volume.access_modes}
+    if "ReadWriteOncePod" in modes:
+        if may_scale:
+            return "scale-down"
+        raise ConfigError(
+            "a journal's volume is ReadWriteOncePod: nobody can read it while billing runs",
+            "set BACKUP_MAX_DOWNTIME, say 5m, to allow billing to be scaled down for the copy",
+        )
+    is_shared = all(volume.is_shared for volume in volumes)
+    return "direct" if is_shared and "ReadWriteMany" in modes else "colocated"
+
+
+def require_readable(volumes: Iterable[Volume], strategy: Strategy) -> None:
+    """Insist that the settings do not contradict the cluster.
+
+    Raises:
+        ConfigError: they do.
+    """
+    for volume in volumes:
+        if strategy == "colocated" and "ReadWriteOncePod" in volume.access_modes:
+            message = f"{volume.claim} is ReadWriteOncePod: no second pod may read it"
+            raise ConfigError(
+                message, "set BACKUP_STRATEGY=scale-down, and BACKUP_MAX_DOWNTIME to what is fine"
+            )

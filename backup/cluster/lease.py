@@ -1,0 +1,292 @@
+"""One Lease: the lock that keeps two runs apart, and the record by which billing comes back.
+
+Rules:
+
+- There is one Lease a StatefulSet, made by the first run and kept: it belongs to no release, and
+  not to the StatefulSet, which sites delete and make anew when they upgrade.
+- Every write is compare and swap. Whoever holds it renews it, the *heartbeat*, and reads it before
+  each step; a run that finds another one's id in it stops where it is.
+- The *record* is written before billing is scaled down, and removed once it is scaled back: which
+  StatefulSet (by uid), how many replicas, until when. It needs no memory of any process.
+- It is *stale* when its heartbeat is older than :data:`STALE_SECONDS`, when its deadline has
+  passed, or when its owner is gone or finished. (The pod of a dead node stays "Running" for
+  minutes: so the heartbeat counts. A pod that was killed cannot wait a minute: so the owner does.)
+- Whoever takes a stale one over first writes itself in, and then does what the record says.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from backup.cluster.api import Api, Object
+from backup.errors import ClusterConflictError, LeaseHeldError, LeaseLostError, RefusedError
+from backup.model import Clock
+
+STALE_SECONDS: Final = 60
+BEAT_SECONDS: Final = 10
+RECORD: Final = "deepgram-journal-backup/record"
+OWNER: Final = "deepgram-journal-backup/owner"
+MEASURED: Final = "deepgram-journal-backup/measured"
+_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+_ENDED = {"Succeeded", "Failed"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The pod of a run."""
+
+    pod: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What has to be put back."""
+
+    uid: str
+    """The StatefulSet's: one that was made anew is another."""
+    replicas: int
+    deadline: datetime
+    """When billing must be back, UTC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The last scale-down: by it the next one is judged beforehand."""
+
+    size_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A Lease as it was read."""
+
+    body: Object
+    holder: str
+    """The id of the run that holds it; nothing if nobody does."""
+    renewed_at: datetime | None
+    record: Record | None
+    owner: Owner | None
+    measured: Measured | None
+
+
+def lease_name(statefulset: str) -> str:
+    """Name the Lease of a StatefulSet, whatever the release that backs it up is called."""
+    return f"{statefulset}-journal-backup"
+
+
+class Lease:
+    """The Lease of a StatefulSet, in the hands of one run."""
+
+    def __init__(
+        self, api: Api, statefulset: str, *, run_id: str, owner: Owner, clock: Clock
+    ) -> None:
+        """Touch nothing yet.
+
+        Args:
+            api: the cluster.
+            statefulset: billing's.
+            run_id: whose hands they are.
+            owner: the pod of that run.
+            clock: the time.
+        """
+        self.name = lease_name(statefulset)
+        self._api = api
+        self._statefulset = statefulset
+        self._run_id = run_id
+        self._owner = owner
+        self._clock = clock
+
+    def under(self, api: Api) -> Lease:
+        """Give the same Lease by another way to the cluster: one that may go on after a stop."""
+        return Lease(
+            api, self._statefulset, run_id=self._run_id, owner=self._owner, clock=self._clock
+        )
+
+    def read(self) -> Held | None:
+        """Read it; None before the first run has made it.
+
+        Raises:
+            RefusedError: the record in it makes no sense: somebody has edited it.
+        """
+        body = self._api.get("leases", self.name)
+        return None if body is None else _held(body)
+
+    def is_stale(self, held: Held) -> bool:
+        """Whether its holder will not come back to it."""
+        now = self._clock()
+        if held.renewed_at is None or now - held.renewed_at > timedelta(seconds=STALE_SECONDS):
+            return True
+        if held.record is not None and now > held.record.deadline:
+            return True
+        return held.owner is None or self._is_gone(held.owner)
+
+    def _is_gone(self, owner: Owner) -> bool:
+        if not owner.pod:  # no pod: somebody at a terminal, of whom nothing but the time is known
+            return False
+        pod = self._api.get("pods", owner.pod)
+        return (
+            pod is None
+            or pod["metadata"]["uid"] != owner.uid
+            or pod.get("status", {}).get("phase") in _ENDED
+        )
+
+    # -- taking it
+
+    def take(self) -> Held | None:
+        """Lock out other runs; give the Lease as it was left.
+
+        Raises:
+            LeaseHeldError: another run is under way.
+        """
+        held = self.read()
+        if held is None:
+            self._create()
+            return None
+        if held.holder not in {"", self._run_id} and not self.is_stale(held):
+            raise _held_by(held)
+        self.seize(held)
+        return held
+
+    def _create(self) -> None:
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+        new = self._signed({**body, "metadata": {"name": self.name}}, None)
+        try:
+            self._api.create("leases", new)
+        except ClusterConflictError:  # by another run, or by a try of ours that got no answer
+            self._require_ours()
+
+    def seize(self, held: Held) -> None:
+        """Write ourselves in, whoever holds it; the record stays in it.
+
+        Raises:
+            LeaseHeldError: another run was faster.
+        """
+        try:
+            self._api.replace("leases", self.name, self._signed(held.body, held.record))
+        except ClusterConflictError:
+            self._require_ours()
+
+    def _require_ours(self) -> None:
+        held = self.read()
+        if held is None or held.holder != self._run_id:
+            raise _held_by(held)
+
+    # -- while it is ours
+
+    def require(self) -> Held:
+        """Insist that it is still ours.
+
+        Raises:
+            LeaseLostError: it is not.
+        """
+        held = self.read()
+        if held is None or held.holder != self._run_id:
+            other = f"run {held.holder}" if held and held.holder else "somebody"
+            message = f"{other} has taken over the lease {self.name}"
+            raise LeaseLostError(message, "this run did not renew it in time, or was pushed aside")
+        return held
+
+    def is_anothers(self) -> bool:
+        """Whether another run holds it: not if it was deleted, or let go."""
+        held = self.read()
+        return held is not None and held.holder not in {"", self._run_id}
+
+    def renew(self) -> None:
+        """Give a sign of life."""
+        held = self.require()
+        self._write(self._signed(held.body, held.record))
+
+    def note(self, record: Record | None, *, measured: Measured | None = None) -> None:
+        """Write the record, or remove it; it is there, or gone, when this returns.
+
+        Raises:
+            LeaseLostError: the Lease is not ours any more.
+        """
+        held = self.require()
+        self._write(self._signed(held.body, record, measured=measured))
+
+    def release(self) -> None:
+        """Let others have it; with a record it stays as it is, for whoever brings billing back."""
+        held = self.require()
+        if held.record is not None:
+            return
+        body = self._signed(held.body, None)
+        body["spec"]["holderIdentity"] = ""
+        self._write(body)
+
+    def _write(self, body: Object) -> None:
+        """Write it; where the reply of a try was lost, the next one meets it as a conflict."""
+        try:
+            self._api.replace("leases", self.name, body)
+        except ClusterConflictError:
+            now = self.read()
+            wanted = body["spec"], body["metadata"].get("annotations")
+            if now is None or (now.body["spec"], now.body["metadata"].get("annotations")) != wanted:
+                message = f"the lease {self.name} was changed by somebody else"
+                raise LeaseLostError(message) from None
+
+    def _signed(
+        self, body: Object, record: Record | None, *, measured: Measured | None = None
+    ) -> Object:
+        """Give a Lease of ours, renewed now, with that record."""
+        now = self._clock().strftime(_TIME)
+        metadata = body["metadata"]
+        notes = {**(metadata.get("annotations") or {}), OWNER: json.dumps(asdict(self._owner))}
+        notes.pop(RECORD, None)
+        if record is not None:
+            deadline = record.deadline.strftime(_TIME)
+            notes[RECORD] = json.dumps({**asdict(record), "deadline": deadline})
+        if measured is not None:
+            notes[MEASURED] = json.dumps(asdict(measured))
+        before = body.get("spec") or {}
+        is_ours = before.get("holderIdentity") == self._run_id
+        spec = {
+            "holderIdentity": self._run_id,
+            "leaseDurationSeconds": STALE_SECONDS,
+            "acquireTime": before.get("acquireTime", now) if is_ours else now,
+            "renewTime": now,
+        }
+        return {**body, "metadata": {**metadata, "annotations": notes}, "spec": spec}
+
+
+def _held_by(held: Held | None) -> LeaseHeldError:
+    holder = f"run {held.holder}" if held and held.holder else "another run"
+    pod = f" (pod {held.owner.pod})" if held and held.owner else ""
+    seen = f", last seen {held.renewed_at:%H:%M:%S} UTC" if held and held.renewed_at else ""
+    message = f"{holder}{pod} is under way{seen}"
+    return LeaseHeldError(message, "let it end; one that was killed is taken over within a minute")
+
+
+def _held(body: Object) -> Held:
+    spec = body.get("spec") or {}
+    notes = body["metadata"].get("annotations") or {}
+    try:
+        record = _record(json.loads(notes[RECORD])) if RECORD in notes else None
+        owner = Owner(**json.loads(notes[OWNER])) if OWNER in notes else None
+        measured = Measured(**json.loads(notes[MEASURED])) if MEASURED in notes else None
+        renewed_at = _time(spec["renewTime"]) if spec.get("renewTime") else None
+    except (ValueError, KeyError, TypeError) as error:
+        name = body["metadata"]["name"]
+        message = f"what the lease {name} says cannot be read: {error}"
+        raise RefusedError(
+            message,
+            "see that billing has its replicas, then: kubectl delete lease " + name,
+        ) from error
+    return Held(body, spec.get("holderIdentity") or "", renewed_at, record, owner, measured)
+
+
+def _record(found: Object) -> Record:
+    return Record(
+        uid=str(found["uid"]),
+        replicas=int(found["replicas"]),
+        deadline=_time(found["deadline"]),
+    )
+
+
+def _time(text: str) -> datetime:
+    return datetime.strptime(text, _TIME).replace(tzinfo=UTC)

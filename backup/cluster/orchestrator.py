@@ -1,0 +1,274 @@
+"""One run on volumes that it does not mount.
+
+The order, and why:
+
+- Billing and its volumes are read, and the strategy is chosen, before anything is touched.
+- What a run that is gone has left is put right, its workers are removed, and the Lease keeps other
+  runs out. (``concurrencyPolicy: Forbid`` does not see a Job made by hand.)
+- Every journal that is expected and on no bound claim is missing, and fails the run.
+- Workers make the copies: :mod:`backup.cluster.colocated`, :mod:`backup.cluster.scaledown`.
+- Whatever ends the run, what it has made and still runs is removed, and the Lease let go.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from backup.cluster.api import Api
+from backup.cluster.colocated import Colocated
+from backup.cluster.crew import NOT_READ, Crew, Find, Findings, Task, WorkerOutcome
+from backup.cluster.layout import Strategy, choose, read_volumes, require_readable
+from backup.cluster.lease import Lease, Owner
+from backup.cluster.quiesce import OF, read_billing, recover, remove_workers
+from backup.cluster.scaledown import CLEANUP_SECONDS, ScaleDown
+from backup.cluster.workers import read_template, remove_running, require_rwx_sinks
+from backup.errors import BackupError
+from backup.model import Clock, Emit, Journal, Problem, RunStarted, Warned
+from backup.stop import Stop
+
+_DEFAULT_DOWNTIME: Final = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the settings say about a run in the cluster."""
+
+    run_id: str
+    statefulset: str
+    strategy: str
+    """``auto``, ``colocated`` or ``scale-down``."""
+    pod: str
+    """Ours."""
+    expect_replicas: int = 0
+    workers: int = 4
+    max_downtime: timedelta | None = None
+    allow_stopped: bool = False
+    deadline: timedelta = timedelta(hours=6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the sinks know, handed in: this wing knows no sink."""
+
+    journals: frozenset[str] = frozenset()
+    """Those that have backups, and are not retired."""
+    size_bytes: int = 0
+    """Of their newest backups, in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterResult:
+    """What came of a run."""
+
+    run_id: str
+    strategy: str
+    started_at: datetime
+    duration_seconds: float
+    downtime_seconds: float | None
+    """None where billing was not scaled down."""
+    api_calls: int
+    """Requests to the API server."""
+    journals: tuple[WorkerOutcome, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[Warned, ...]
+
+    @property
+    def exit_codes(self) -> tuple[int, ...]:
+        """The exit code of every problem."""
+        return tuple(p.exit_code for p in self.problems)
+
+
+class Orchestrator:
+    """A run in the cluster: planned when it is made, and then performed."""
+
+    def __init__(
+        self,
+        api: Api,
+        options: Options,
+        *,
+        known: Known,
+        find: Find,
+        clock: Clock,
+        emit: Emit,
+        stop: Stop,
+    ) -> None:
+        """Read billing and its volumes; touch nothing.
+
+        Args:
+            api: the cluster.
+            options: the settings.
+            known: what sinks know of journals.
+            find: gives the backups that a run has committed, by journal.
+            clock: the time.
+            emit: told of steps, problems and warnings.
+            stop: asked wherever the run waits.
+
+        Raises:
+            ConfigError: the settings do not fit the cluster.
+            ClusterError: the cluster does not say.
+        """
+        self._api = api
+        self._options = options
+        self._known = known
+        self._find = find
+        self._clock = clock
+        self._stop = stop
+        self._findings = Findings(emit)
+        self._downtime: float | None = None
+        self._started_at, self._begun = clock(), time.monotonic()
+        self._expected = {self._journal(n) for n in range(options.expect_replicas)} | {
+            name for name in known.journals if self._is_ours(name)
+        }
+        self._look()
+        self.strategy = self._choose()
+        require_readable(self._volumes, self.strategy)
+
+    def _look(self) -> None:
+        """Read billing and its volumes."""
+        self._billing = read_billing(self._api, self._options.statefulset)
+        self._volumes = read_volumes(self._api, self._billing, expected=self._expected)
+
+    def _journal(self, ordinal: int) -> str:
+        return Journal(statefulset=self._options.statefulset, ordinal=ordinal).name
+
+    def _is_ours(self, name: str) -> bool:
+        journal = Journal.parse(name)
+        return journal is not None and journal.statefulset == self._options.statefulset
+
+    def _choose(self) -> Strategy:
+        if self._options.strategy == "auto":
+            return choose(self._volumes, may_scale=self._options.max_downtime is not None)
+        return "scale-down" if self._options.strategy == "scale-down" else "colocated"
+
+    def perform(self) -> ClusterResult:
+        """Do what was planned.
+
+        Raises:
+            BillingDownError: billing may still be down.
+            BackupError: the run could not be done; nothing that it made still runs.
+        """
+        options = self._options
+        self._findings.emit(RunStarted(verb="backup", run_id=options.run_id, sinks=()))
+        template = read_template(
+            self._api, options.pod, run_id=options.run_id, statefulset=options.statefulset
+        )
+        require_rwx_sinks(self._api, template)
+        lease = self._take_lease()
+        try:
+            self._clear_away(lease)
+            self._look()  # it may have been down until now: by this run, or by the guard
+            self._miss()
+            crew = Crew(
+                self._api,
+                template,
+                lease,
+                self._findings,
+                strategy=self.strategy,
+                limit=options.workers,
+                deadline=options.deadline,
+                find=self._find,
+                stop=self._stop,
+            )
+            try:
+                self._copy(crew)
+            finally:
+                crew.pods.close()
+        except BaseException:
+            self._abort()
+            raise
+        finally:
+            self._leave(lease)
+        return self._result()
+
+    def _copy(self, crew: Crew) -> None:
+        tasks = [Task(v) for v in self._volumes if v.is_bound and v.journals]
+        if self.strategy == "colocated":
+            Colocated(crew).copy(tasks)
+        elif tasks:
+            work = ScaleDown(
+                crew,
+                self._billing,
+                budget=self._options.max_downtime or _DEFAULT_DOWNTIME,
+                clock=self._clock,
+            )
+            work.copy(
+                tasks,
+                size_bytes=self._known.size_bytes,
+                allow_stopped=self._options.allow_stopped,
+            )
+            self._downtime = work.downtime_seconds
+
+    def _result(self) -> ClusterResult:
+        found = self._findings
+        return ClusterResult(
+            run_id=self._options.run_id,
+            strategy=self.strategy,
+            started_at=self._started_at,
+            duration_seconds=time.monotonic() - self._begun,
+            downtime_seconds=self._downtime,
+            api_calls=self._api.calls.made,
+            journals=tuple(
+                sorted(found.outcomes, key=lambda o: (Journal.parse(o.journal), o.journal))
+            ),
+            problems=tuple(found.problems),
+            warnings=tuple(found.warnings),
+        )
+
+    # -- before and after
+
+    def _take_lease(self) -> Lease:
+        me = self._api.get("pods", self._options.pod)
+        lease = Lease(
+            self._api,
+            self._options.statefulset,
+            run_id=self._options.run_id,
+            owner=Owner(pod=self._options.pod, uid=me["metadata"]["uid"] if me else ""),
+            clock=self._clock,
+        )
+        self._left = lease.take()
+        return lease
+
+    def _clear_away(self, lease: Lease) -> None:
+        """Put right what a run that is gone has left."""
+        left = self._left
+        if left is not None and left.record is not None:
+            resumed = recover(
+                self._api,
+                self._options.statefulset,
+                lease,
+                left.record,
+                of=left.holder,
+                emit=self._findings.emit,
+            )
+            self._findings.warnings += resumed.warnings
+            if resumed.state == "restored":
+                self._findings.warn(f"run {left.holder} had left billing at 0: it is back")
+            lease.take()
+        remove_workers(self._api, f"{OF}={self._options.statefulset}", but=self._options.run_id)
+
+    def _abort(self) -> None:
+        """Remove what still runs; a failure here hides no other."""
+        with suppress(BackupError):
+            remove_running(self._api.under(Stop(seconds=CLEANUP_SECONDS)), self._options.run_id)
+
+    def _leave(self, lease: Lease) -> None:
+        """Let others have the Lease; a failure here hides no other."""
+        with suppress(BackupError):
+            lease.under(self._api.under(Stop(seconds=CLEANUP_SECONDS))).release()
+
+    def _miss(self) -> None:
+        """Name the journals that no bound claim holds."""
+        bound = {j for volume in self._volumes if volume.is_bound for j in volume.journals}
+        pending = {j: v.claim for v in self._volumes if not v.is_bound for j in v.journals}
+        running = {self._journal(n) for n in range(self._billing.replicas)}
+        for name in sorted({*running, *self._expected, *pending} - bound):
+            claim = pending.get(name)
+            why = f"its claim {claim} is not bound" if claim else "there is no volume claim of it"
+            self._findings.lose(name, f"expected, but {why}", claim=claim, state="missing")
+        if not bound and not self._findings.outcomes:
+            message = f"no journal of {self._billing.name} is on any volume claim"
+            self._findings.fail(Problem(exit_code=NOT_READ, message=message))

@@ -1,0 +1,405 @@
+"""Copies while billing is down: for volumes that nobody else may mount, or a cold copy.
+
+The order, and why:
+
+- The budget is checked by the measure of the last time, and refused with its numbers.
+- Workers are made, and have to be seen as gated pods: what admission refuses costs no downtime.
+- The record is written: from now on anybody can bring billing back. Billing goes to 0, its pods
+  end, the gates are opened.
+- Workers put archives and leave drafts. What is not needed for that waits: reading back is no
+  downtime.
+- Workers are gone, billing is scaled back, and ready. Whatever has happened, it is scaled back,
+  under a stop of its own; past the budget workers go without grace, and nobody is waited for.
+- Then a Job without volumes reads back, and commits.
+- The time billing was away is measured from its last ready pod to its being ready again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from backup.cluster.api import Api, Object
+from backup.cluster.crew import PUT, WAIT_SECONDS, Crew, Task
+from backup.cluster.lease import Measured, Record
+from backup.cluster.pods import is_ready
+from backup.cluster.quiesce import (
+    Back,
+    StatefulSet,
+    bring_back,
+    by_hand,
+    require_harmless,
+    scale_down,
+)
+from backup.cluster.workers import Order, Pod, events_about, worker_name
+from backup.errors import (
+    BackupError,
+    BillingDownError,
+    ClusterError,
+    DowntimeError,
+    LeaseLostError,
+    RefusedError,
+)
+from backup.model import Clock, Problem
+from backup.stop import Stop
+
+CLEANUP_SECONDS: Final = 60.0
+"""How long billing's return is tried once the run was told to end."""
+READY_SECONDS: Final = 600.0
+"""How long billing is waited for, to say how long it was away."""
+NEEDS_A_LOOK: Final = 3
+NOT_STORED: Final = 5
+_LEEWAY: Final = timedelta(minutes=2)
+_HOW: Final = {"gone": "was deleted", "made anew": "was made anew"}
+
+
+@dataclass(slots=True)
+class _Downtime:
+    """How long billing is away, and may be."""
+
+    budget: timedelta
+    scaled_at: float = 0.0
+    away_at: float | None = None
+
+    def begin(self) -> None:
+        """Billing is told to go."""
+        self.scaled_at = time.monotonic()
+
+    def note_away(self) -> None:
+        """Billing's last ready pod is no longer ready."""
+        self.away_at = self.away_at or time.monotonic()
+
+    def seconds(self) -> float:
+        """Since it is away."""
+        return time.monotonic() - (self.away_at or self.scaled_at)
+
+    def require_time(self, what: str) -> None:
+        """Insist that billing may still be away.
+
+        Raises:
+            DowntimeError: it may not.
+        """
+        seconds = self.budget.total_seconds()
+        if time.monotonic() - self.scaled_at > seconds:
+            message = f"{what} after {seconds:.0f} s: billing comes first"
+            raise DowntimeError(message, "raise BACKUP_MAX_DOWNTIME, or use colocated workers")
+
+
+class ScaleDown:
+    """The copies of a run, while billing is down."""
+
+    def __init__(
+        self, crew: Crew, billing: StatefulSet, *, budget: timedelta, clock: Clock
+    ) -> None:
+        """Take billing as it was found.
+
+        Args:
+            crew: the workers' crew.
+            billing: its StatefulSet.
+            budget: how long it may be down.
+            clock: the time.
+        """
+        self.downtime_seconds: float | None = None
+        """None until billing was away, and is back."""
+        self._crew = crew
+        self._findings = crew.findings
+        self._billing = billing
+        self._downtime = _Downtime(budget)
+        self._clock = clock
+
+    def copy(self, tasks: Sequence[Task], *, size_bytes: int, allow_stopped: bool) -> None:
+        """Back up each volume; every journal has an outcome afterwards.
+
+        Args:
+            tasks: the volumes.
+            size_bytes: what their newest backups hold, in all.
+            allow_stopped: billing at 0 on arrival is fine.
+
+        Raises:
+            BillingDownError: billing may still be down.
+            ClusterError, DowntimeError: nothing was done.
+        """
+        is_stopped = self._billing.replicas == 0
+        if is_stopped and not allow_stopped:
+            self._speak_of_stopped()
+        if not is_stopped:
+            require_harmless(self._crew.api, self._billing)
+            self._require_affordable(size_bytes)
+        self._make_gated(tasks)
+        if is_stopped:
+            while self._pods_of_billing:
+                self._crew.wait()
+            self._open_gates(tasks)
+        else:
+            self._with_billing_down(tasks)
+        self._commit()
+
+    @property
+    def _pods_of_billing(self) -> list[Object]:
+        return self._crew.pods.of_billing(self._billing.name)
+
+    def _speak_of_stopped(self) -> None:
+        self._findings.fail(
+            Problem(
+                exit_code=NEEDS_A_LOOK,
+                message=f"{self._billing.name} is scaled to 0, and not by this tool",
+                hints=(
+                    "scale it up, if that is not meant",
+                    "BACKUP_ALLOW_STOPPED=true says that it is",
+                ),
+            )
+        )
+
+    def _require_affordable(self, size_bytes: int) -> None:
+        """Refuse what would take longer than billing may be down, by the last one's measure."""
+        measured = self._crew.lease.require().measured
+        if measured is None or not measured.size_bytes:
+            return
+        needed = measured.seconds * max(1.0, size_bytes / measured.size_bytes)
+        budget = self._downtime.budget.total_seconds()
+        if needed > budget:
+            message = (
+                f"billing would be down for {needed:.0f} s, and may be for {budget:.0f} s: "
+                f"the last {measured.size_bytes:,} bytes took {measured.seconds:.0f} s, "
+                f"and there are {size_bytes:,} now"
+            )
+            raise DowntimeError(message, "raise BACKUP_MAX_DOWNTIME, or use colocated workers")
+
+    # -- before billing goes
+
+    def _make_gated(self, tasks: Sequence[Task]) -> None:
+        hosts = tuple(self._pods_of_billing)
+        for task in tasks:
+            nodes = {
+                str(host["spec"]["nodeName"])
+                for host in hosts
+                if host["metadata"]["name"] in task.volume.pods and host["spec"].get("nodeName")
+            }
+            task.made_at = time.monotonic()
+            task.job = self._crew.create(
+                Order(
+                    name=worker_name(self._crew.template, "worker", task.volume.claim),
+                    arguments=self._crew.arguments(task.volume, "--draft"),
+                    volume=task.volume,
+                    near=tuple(sorted(nodes)),
+                    hosts=hosts,
+                    is_gated=True,
+                    seconds=self._crew.seconds_left(),
+                )
+            )
+        while overdue := [task for task in tasks if not self._crew.look(task)]:
+            for task in overdue:
+                self._require_admitted(task)
+            self._crew.wait()
+
+    def _require_admitted(self, task: Task) -> None:
+        told = self._crew.refusal(task)
+        if told or self._crew.is_late(task):
+            message = f"the worker {task.job} gets no pod: {told or 'no event says why'}"
+            raise RefusedError(message, "billing was not scaled down")
+
+    # -- while billing is down
+
+    def _with_billing_down(self, tasks: Sequence[Task]) -> None:
+        record = Record(
+            uid=self._billing.uid,
+            replicas=self._billing.replicas,
+            deadline=self._clock() + self._downtime.budget + _LEEWAY,
+        )
+        failure: ClusterError | DowntimeError | None = None
+        self._crew.lease.note(record)
+        try:
+            self._scale_to_zero()
+            self._crew.lease.require()
+            self._open_gates(tasks)
+        except (ClusterError, DowntimeError) as error:
+            failure = error
+        finally:
+            is_lost = isinstance(failure, LeaseLostError)
+            state = self._bring_back(tasks, record, is_lost=is_lost)
+        if isinstance(failure, LeaseLostError):
+            raise failure
+        if state == "restored":  # else it has other replicas, and in somebody else's time
+            self._await_ready()
+        if failure is not None:
+            self._findings.fail(Problem.of(failure))
+            for task in (t for t in tasks if not t.is_settled):
+                self._crew.give_up(task, "was not copied")
+            return
+        if self.downtime_seconds is not None:
+            size = sum(outcome.size_bytes for outcome in self._findings.outcomes)
+            measured = Measured(size_bytes=size, seconds=round(self.downtime_seconds, 3))
+            self._crew.lease.note(None, measured=measured)
+
+    def _scale_to_zero(self) -> None:
+        self._findings.step(f"billing goes from {self._billing.replicas} to 0")
+        self._downtime.begin()
+        scale_down(self._crew.api, self._billing)
+        self._findings.step("waiting for billing's pods to end")
+        while left := self._pods_of_billing:
+            if not any(map(is_ready, left)):
+                self._downtime.note_away()
+            self._downtime.require_time("billing's pods have not ended")
+            self._crew.wait()
+        self._downtime.note_away()
+
+    def _open_gates(self, tasks: Sequence[Task]) -> None:
+        """Let workers begin, so many at a time, and wait until all have ended."""
+        self._findings.step("workers copy the journals")
+        is_timed = bool(self._billing.replicas)
+        waiting, running = deque(tasks), list[Task]()
+        while waiting or running:
+            while waiting and len(running) < self._crew.limit:
+                task = waiting.popleft()
+                self._crew.open_gate(task)
+                running.append(task)
+            running = [task for task in running if not self._has_copied(task)]
+            if is_timed:
+                self._downtime.require_time("the copies are not done")
+            self._require_down()
+            if waiting or running:
+                self._crew.wait()
+
+    def _has_copied(self, task: Task) -> bool:
+        is_there = self._crew.look(task)
+        if task.pod is not None and task.pod.has_ended:
+            self._crew.settle(task, task.pod, is_draft=True)
+        elif not is_there:
+            self._crew.give_up(task, "its worker's pod was deleted")
+        elif self._crew.is_late(task):
+            why = self._crew.why_waiting(task)
+            self._crew.remove(task)
+            self._crew.give_up(task, why)
+        else:
+            return False
+        return True
+
+    def _require_down(self) -> None:
+        """Insist that nobody has brought billing back while its journals are copied."""
+        if self._pods_of_billing:
+            raise RefusedError(
+                "billing was scaled up by somebody else while its journals were copied",
+                "does a GitOps controller or an autoscaler own its replicas? exclude the field",
+            )
+
+    # -- billing's return
+
+    def _bring_back(self, tasks: Sequence[Task], record: Record, *, is_lost: bool) -> Back | None:
+        """Scale billing back, whatever has happened; None where that is for another run to do.
+
+        Where the Lease is lost to nobody (somebody has deleted it), the record is lost with it,
+        and nobody else would bring billing back.
+
+        Raises:
+            BillingDownError: that failed.
+        """
+        api = self._crew.api.under(Stop(seconds=CLEANUP_SECONDS))
+        lease = self._crew.lease.under(api)
+        try:
+            if is_lost and lease.is_anothers():
+                return None
+            for task in tasks:
+                self._let_go(api, task)
+            self._findings.step(f"billing goes back to {record.replicas}")
+            state = bring_back(api, self._billing.name, record)
+        except BillingDownError:
+            raise
+        except BackupError as error:
+            message = f"billing may still be down: {error.message}"
+            line = by_hand(api, self._billing.name, record.replicas)
+            raise BillingDownError(message, line, *error.hints) from error
+        with suppress(BackupError):  # it is back: whoever finds the record finds that out
+            lease.note(None)
+        if state in _HOW:
+            self._findings.warn(f"{self._billing.name} {_HOW[state]} meanwhile: left as it is")
+        return state
+
+    @staticmethod
+    def _let_go(api: Api, task: Task) -> None:
+        """Have a worker release its volume, if it still has it: at once, and without waiting."""
+        if task.pod is not None and task.pod.has_ended:
+            return
+        with suppress(BackupError):  # billing comes first
+            api.delete("jobs", task.job)
+
+    def _await_ready(self) -> None:
+        self._findings.step("waiting for billing to be ready")
+        until = time.monotonic() + READY_SECONDS
+        while sum(map(is_ready, self._pods_of_billing)) < self._billing.replicas:
+            if time.monotonic() > until:
+                self._findings.fail(
+                    Problem(
+                        exit_code=NEEDS_A_LOOK,
+                        message=f"billing is scaled back, and not ready after {READY_SECONDS:g} s",
+                        hints=("kubectl describe its pods",),
+                    )
+                )
+                break
+            self._crew.wait()
+        self.downtime_seconds = self._downtime.seconds()
+        self._findings.step(f"billing was away for {self.downtime_seconds:.1f} s")
+
+    # -- when billing is back
+
+    def _commit(self) -> None:
+        """Have what was put read back and committed, while billing runs."""
+        if not any(outcome.is_put for outcome in self._findings.outcomes):
+            return
+        name = self._crew.create(
+            Order(
+                name=worker_name(self._crew.template, "commit", "drafts"),
+                arguments=("commit", f"--run={self._crew.template.run_id}"),
+                seconds=self._crew.seconds_left(),
+            )
+        )
+        pod = self._await_end(name)
+        answer = pod.answer if pod else None
+        for exit_code, journal, sink, message in answer.problems if answer else ():
+            self._findings.fail(
+                Problem(exit_code=exit_code, message=message, journal=journal, sink=sink)
+            )
+        why = pod.why_ended() if pod else events_about(self._crew.api, name) or "it did not begin"
+        self._judge_commit("" if answer else f": its worker {why}")
+
+    def _await_end(self, job: str) -> Pod | None:
+        """Wait for a Job's end; None if it has not begun in time."""
+        begun = time.monotonic()
+        while True:
+            body = self._crew.pods.of_job(job)
+            pod = Pod(body) if body else None
+            if pod is not None and pod.has_ended:
+                return pod
+            is_late = time.monotonic() - begun > WAIT_SECONDS
+            if is_late and (pod is None or not pod.is_running):
+                return None
+            self._crew.wait()
+
+    def _judge_commit(self, why: str) -> None:
+        run_id = self._crew.template.run_id
+        backups = self._crew.find(run_id)
+        for place, outcome in enumerate(self._findings.outcomes):
+            if not outcome.is_put:
+                continue
+            if found := backups.get(outcome.journal):
+                self._findings.outcomes[place] = replace(
+                    outcome,
+                    state=found.state if outcome.state == PUT else outcome.state,
+                    id=found.id,
+                    size_bytes=found.size_bytes,
+                    records=found.records,
+                )
+                continue
+            self._findings.outcomes[place] = replace(outcome, state="failed", id=None)
+            self._findings.fail(
+                Problem(
+                    exit_code=NOT_STORED,
+                    message=f"was put, and is not committed{why}",
+                    hints=(f"journal-backup commit --run {run_id}",),
+                    journal=outcome.journal,
+                )
+            )

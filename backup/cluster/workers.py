@@ -1,0 +1,425 @@
+"""Workers: Jobs of this image that mount journals and run a hidden verb.
+
+Rules:
+
+- A worker is made from the orchestrator's own Job, so it has the same image, settings, sinks and
+  secrets. Left out is what is the orchestrator's alone: the labels by which its Job is counted, its
+  place (nodeSelector, affinity, spread), the volumes it gets from the cluster's API. Billing's
+  tolerations and ``seLinuxOptions`` are added.
+- Journals are mounted read-only twice: by the claim, and by the mount. With the latter alone, a
+  pod's ``fsGroup`` would re-own billing's live journal.
+- A worker has no token for the API, is tried once (the orchestrator knows better when to try
+  again), and never has a higher priority than billing, which it would push off its node.
+- It answers by its termination message. A lost message is no failure: the backups of a run are
+  found by its id.
+- What went wrong is told apart, with the events that say why: not scheduled, refused by admission
+  (the Job is taken, and only an event tells), not mounted, evicted, out of memory, gone, silent.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from backup.cluster.api import Api, Object
+from backup.cluster.layout import Volume
+from backup.cluster.quiesce import OF, RUN
+from backup.errors import ConfigError
+
+ROLE: Final = "deepgram-journal-backup/role"
+GATE: Final = "deepgram-journal-backup/billing-is-down"
+"""The scheduling gate that holds a pod back until billing is down."""
+MAX_NAME: Final = 63
+MOUNT: Final = "/journals"
+GRACE_SECONDS: Final = 5
+"""What a worker gets to clean up, while billing may be waiting for its volume."""
+GATED_GRACE_SECONDS: Final = 1
+"""The same, while billing is down."""
+KEEP_SECONDS: Final = 3600
+"""How long an ended worker can be looked at."""
+
+_JOB_LABELS: Final = (
+    "controller-uid",
+    "job-name",
+    "batch.kubernetes.io/controller-uid",
+    "batch.kubernetes.io/job-name",
+)
+_NOT_OURS: Final = ("nodeSelector", "nodeName", "affinity", "topologySpreadConstraints")
+_POD_NAME: Final = "statefulset.kubernetes.io/pod-name"
+_HOST: Final = "kubernetes.io/hostname"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """What all workers of a run have in common."""
+
+    job: Object
+    """The orchestrator's Job."""
+    priority: int
+    """The orchestrator's own, as the cluster has resolved it."""
+    run_id: str
+    statefulset: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a worker is to do, and where."""
+
+    name: str
+    arguments: tuple[str, ...]
+    volume: Volume | None = None
+    """None: it needs no journal."""
+    beside: tuple[str, ...] = ()
+    """Pods of billing, one of which has to be on its node."""
+    near: tuple[str, ...] = ()
+    """Nodes that it should be on: the volume may still be attached there."""
+    hosts: tuple[Object, ...] = ()
+    """Billing's pods, whose tolerations and SELinux options it needs."""
+    is_gated: bool = False
+    seconds: int = 3600
+    """How long it may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalAnswer:
+    """What a worker says of one journal."""
+
+    journal: str
+    state: str
+    size_bytes: int = 0
+    records: int = 0
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a worker says when it ends."""
+
+    exit_code: int
+    journals: tuple[JournalAnswer, ...] = ()
+    problems: tuple[tuple[int, str | None, str | None, str], ...] = ()
+    """Exit code, journal, sink and message of each."""
+
+
+def read_template(api: Api, pod_name: str, *, run_id: str, statefulset: str) -> Template:
+    """Find the Job that we are a pod of.
+
+    Raises:
+        ConfigError: we are not a pod of a Job.
+    """
+    pod = api.get("pods", pod_name) if pod_name else None
+    if pod is None:
+        message = f"workers are made from this run's own Job, and there is no pod {pod_name!r}"
+        raise ConfigError(message, "set POD_NAME by the downward API: metadata.name")
+    owners = pod["metadata"].get("ownerReferences") or []
+    name = next((o["name"] for o in owners if o["kind"] == "Job"), None)
+    job = api.get("jobs", name) if name else None
+    if job is None:
+        message = f"workers are made from this run's own Job, and pod {pod_name} belongs to none"
+        raise ConfigError(message, "run it as: kubectl create job NAME --from=cronjob/...")
+    return Template(
+        job=job,
+        priority=pod["spec"].get("priority") or 0,
+        run_id=run_id,
+        statefulset=statefulset,
+    )
+
+
+# -- making one
+
+
+def worker_name(template: Template, role: str, subject: str, attempt: int = 1) -> str:
+    """Name a worker: within 63 characters, the same for the same attempt of a run."""
+    told = f"{template.run_id} {role} {subject} {attempt}".encode()
+    tail = f"-{role}-{hashlib.sha256(told).hexdigest()[:8]}"
+    head: str = template.job["metadata"]["name"]
+    return head[: MAX_NAME - len(tail)].rstrip("-.") + tail
+
+
+def make_job(template: Template, order: Order) -> Object:
+    """Make the Job of a worker."""
+    ours = {RUN: template.run_id, OF: template.statefulset, ROLE: "worker"}
+    pod = copy.deepcopy(template.job["spec"]["template"])
+    metadata = pod.get("metadata") or {}
+    labels = {k: v for k, v in (metadata.get("labels") or {}).items() if k not in _JOB_LABELS}
+    owner = template.job["metadata"]
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": order.name,
+            "labels": {**labels, **ours},
+            "ownerReferences": [
+                {
+                    "apiVersion": "batch/v1",
+                    "kind": "Job",
+                    "name": owner["name"],
+                    "uid": owner["uid"],
+                }
+            ],
+        },
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": order.seconds,
+            "ttlSecondsAfterFinished": KEEP_SECONDS,
+            "template": {
+                "metadata": {
+                    "labels": {**labels, **ours},
+                    "annotations": metadata.get("annotations") or {},
+                },
+                "spec": _pod_spec(template, order, pod["spec"]),
+            },
+        },
+    }
+
+
+def _pod_spec(template: Template, order: Order, spec: Object) -> Object:
+    made = {name: value for name, value in spec.items() if name not in _NOT_OURS}
+    made |= {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": GATED_GRACE_SECONDS if order.is_gated else GRACE_SECONDS,
+        "enableServiceLinks": False,
+    }
+    container = made["containers"][0]
+    container["args"] = [*order.arguments]
+    mounts = container.get("volumeMounts") or []
+    journals = {m["name"] for m in mounts if f"{m['mountPath']}/".startswith(f"{MOUNT}/")}
+    volumes = [v for v in _without_tokens(spec.get("volumes") or []) if v["name"] not in journals]
+    mounts = [m for m in mounts if m["name"] in {v["name"] for v in volumes}]
+    if order.volume is not None:
+        volumes.append(_source(order.volume))
+        mounts.append(
+            {
+                "name": "journal-source",
+                "mountPath": f"{MOUNT}/{order.volume.at}".rstrip("/"),
+                "readOnly": True,
+            }
+        )
+        container["env"] = [
+            *(e for e in container.get("env") or [] if e["name"] != "BACKUP_SOURCE"),
+            {"name": "BACKUP_SOURCE", "value": MOUNT},
+        ]
+    container["volumeMounts"] = mounts
+    made |= {"containers": [container], "volumes": volumes}
+    _place(made, order)
+    _rank(made, template, order.hosts)
+    if order.is_gated:
+        made["schedulingGates"] = [{"name": GATE}]
+    return made
+
+
+def _source(volume: Volume) -> Object:
+    return {
+        "name": "journal-source",
+        "persistentVolumeClaim": {"claimName": volume.claim, "readOnly": True},
+    }
+
+
+def _without_tokens(volumes: Iterable[Object]) -> list[Object]:
+    """Leave out tokens for the cluster's API; those for a cloud have an audience of their own."""
+    return [
+        volume
+        for volume in volumes
+        if not any(map(_is_token, volume.get("projected", {}).get("sources", [])))
+    ]
+
+
+def _is_token(source: Object) -> bool:
+    token = source.get("serviceAccountToken")
+    return token is not None and not token.get("audience")
+
+
+def _place(spec: Object, order: Order) -> None:
+    affinity: Object = {}
+    if order.beside:
+        term = {
+            "topologyKey": _HOST,
+            "labelSelector": {
+                "matchExpressions": [
+                    {"key": _POD_NAME, "operator": "In", "values": [*order.beside]}
+                ]
+            },
+        }
+        affinity["podAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+    if order.near:
+        place = {"key": _HOST, "operator": "In", "values": [*order.near]}
+        wish = {"weight": 100, "preference": {"matchExpressions": [place]}}
+        affinity["nodeAffinity"] = {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}
+    if affinity:
+        spec["affinity"] = affinity
+    tolerated = list(spec.get("tolerations") or [])
+    for host in order.hosts:
+        tolerated += [t for t in host["spec"].get("tolerations") or [] if t not in tolerated]
+    if tolerated:
+        spec["tolerations"] = tolerated
+
+
+def _rank(spec: Object, template: Template, hosts: Iterable[Object]) -> None:
+    """Take over billing's SELinux options, and its priority where ours is higher."""
+    for host in hosts:
+        linux = (host["spec"].get("securityContext") or {}).get("seLinuxOptions")
+        if linux:
+            spec["securityContext"] = {**spec.get("securityContext", {}), "seLinuxOptions": linux}
+    priorities = [(host["spec"].get("priority") or 0, host) for host in hosts]
+    if priorities:
+        lowest, host = min(priorities, key=lambda pair: pair[0])
+        if lowest < template.priority:
+            spec.pop("priority", None)
+            spec.pop("priorityClassName", None)
+            if name := host["spec"].get("priorityClassName"):
+                spec["priorityClassName"] = name
+
+
+def remove_gate(api: Api, pod: Object) -> None:
+    """Let a gated pod be scheduled, as far as it is for us to say.
+
+    The patch can be made twice (its reply may be lost): ``add`` replaces what is there, while
+    ``remove`` is refused where nothing is.
+    """
+    gates = pod["spec"].get("schedulingGates") or []
+    others = [gate for gate in gates if gate["name"] != GATE]
+    if others != gates:
+        change = {"op": "add", "path": "/spec/schedulingGates", "value": others}
+        api.patch("pods", pod["metadata"]["name"], [change])
+
+
+# -- what came of one
+
+
+def parse_answer(message: str) -> Answer | None:
+    """Read a termination message; None if it is none of ours."""
+    try:
+        found = json.loads(message)
+        return Answer(
+            exit_code=int(found["exit_code"]),
+            journals=tuple(JournalAnswer(**journal) for journal in found["journals"]),
+            problems=tuple((int(c), j, s, str(m)) for c, j, s, m in found["problems"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+@dataclass(slots=True)
+class Pod:
+    """What a worker's pod says about itself."""
+
+    body: Object
+    _state: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look at its only container."""
+        statuses = self.body.get("status", {}).get("containerStatuses") or [{}]
+        self._state = statuses[0].get("state") or {}
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        name: str = self.body["metadata"]["name"]
+        return name
+
+    @property
+    def node(self) -> str | None:
+        """The node that it is on."""
+        node: str | None = self.body["spec"].get("nodeName")
+        return node
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of it runs any more, and nothing will."""
+        return self._phase in {"Succeeded", "Failed"}
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether it ended with exit code 0."""
+        return self._phase == "Succeeded"
+
+    @property
+    def _phase(self) -> str | None:
+        phase: str | None = self.body.get("status", {}).get("phase")
+        return phase
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has begun."""
+        return "running" in self._state or self.has_ended
+
+    @property
+    def answer(self) -> Answer | None:
+        """Its termination message."""
+        return parse_answer((self._state.get("terminated") or {}).get("message") or "")
+
+    def why_ended(self) -> str:
+        """Say why it ended without an answer."""
+        status = self.body.get("status", {})
+        ended = self._state.get("terminated") or {}
+        if ended.get("reason") == "OOMKilled":
+            return "ran out of memory: raise resources.limits.memory"
+        if status.get("reason") == "Evicted" or _condition(status, "DisruptionTarget"):
+            told = status.get("message") or (_condition(status, "DisruptionTarget") or {}).get(
+                "message", ""
+            )
+            return f"was evicted: {told}".rstrip(": ")
+        if status.get("reason"):
+            return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
+        if ended:
+            return f"ended with exit code {ended.get('exitCode')} and without an answer"
+        return "ended without an answer"
+
+    def why_waiting(self) -> str:
+        """Say what it waits for, as far as the pod itself tells."""
+        status = self.body.get("status", {})
+        scheduled = _condition(status, "PodScheduled")
+        if scheduled is not None and scheduled.get("status") == "False":
+            return f"is not scheduled: {scheduled.get('message', scheduled.get('reason', ''))}"
+        waiting = self._state.get("waiting") or {}
+        if waiting.get("reason") not in {None, "ContainerCreating", "PodInitializing"}:
+            return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+        return "does not begin"
+
+
+def _condition(status: Object, name: str) -> Object | None:
+    return next((c for c in status.get("conditions") or [] if c["type"] == name), None)
+
+
+_TELLING = ("FailedCreate", "FailedMount", "FailedAttachVolume", "FailedScheduling", "Preempted")
+
+
+def events_about(api: Api, *names: str) -> str:
+    """Give what events say of a Job or a pod: the last of each kind that tells something."""
+    told: dict[str, str] = {}
+    for name in names:
+        for event in api.list("events", fields=f"involvedObject.name={name}"):
+            if event.get("reason") in _TELLING:
+                told[event["reason"]] = event.get("message") or ""
+    return "; ".join(f"{reason}: {message}" for reason, message in told.items())
+
+
+def remove_running(api: Api, run_id: str) -> None:
+    """Delete the workers of a run that have not ended."""
+    for job in api.list("jobs", labels=f"{RUN}={run_id}"):
+        status = job.get("status") or {}
+        if not status.get("succeeded") and not status.get("failed"):
+            api.delete("jobs", job["metadata"]["name"])
+
+
+def require_rwx_sinks(api: Api, template: Template) -> None:
+    """Insist that workers on several nodes can mount the sinks' claims.
+
+    Raises:
+        ConfigError: one of them is for one node only.
+    """
+    used = {
+        (v.get("persistentVolumeClaim") or {}).get("claimName")
+        for v in template.job["spec"]["template"]["spec"].get("volumes") or []
+    } - {None}
+    for claim in api.list("persistentvolumeclaims") if used else ():
+        modes = claim["spec"].get("accessModes") or []
+        name = claim["metadata"]["name"]
+        if name in used and "ReadWriteMany" not in modes:
+            message = f"the sink's claim {name} is {', '.join(modes)}: workers may need two nodes"
+            raise ConfigError(message, "give the sink a ReadWriteMany volume, such as NFS")

@@ -1,0 +1,139 @@
+"""``commit``: read back what was put while billing waited, and make backups of it.
+
+Scaling billing down for a copy is downtime, and reading back is not needed for it. So workers put
+archives and leave *drafts*, billing is brought back, and then this verb does what a backup run
+does in one go:
+
+- The archive is read back as thoroughly as the settings said when it was put, and must be what the
+  draft says; then the draft's very manifest is committed, and the draft removed.
+- What is not what was put is discarded, and no backup. The journal itself is unharmed: the next
+  run makes another.
+- A draft whose manifest is there already is done: a run that was killed in between changes nothing.
+- Removing a draft may fail (a sink may allow no deletion): the sweep knows it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from backup.catalog import Catalog, Listing, draft_key
+from backup.errors import BackupError, ReadbackError, SinkError, StopError
+from backup.manifest import Manifest
+from backup.model import BackupCommitted, Continuity, Emit, Problem
+from backup.sinks import Sink
+from backup.stop import Stop
+from backup.streams import spread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """A draft that is a backup now."""
+
+    journal: str
+    id: str
+    sink: str
+    continuity: Continuity
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitResult:
+    """What came of the drafts of a run."""
+
+    run_id: str
+    committed: tuple[Committed, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def exit_codes(self) -> tuple[int, ...]:
+        """The exit code of every problem."""
+        return tuple(p.exit_code for p in self.problems)
+
+
+def commit(sinks: Sequence[Sink], run_id: str, *, emit: Emit, stop: Stop) -> CommitResult:
+    """Commit the drafts of a run, on every sink.
+
+    Raises:
+        StopError: a signal or the deadline ended it; what was committed stays.
+    """
+    work = partial(_on_sink, run_id=run_id, emit=emit, stop=stop)
+    found = [item for part in spread(work, sinks, limit=len(sinks), stop=stop) for item in part]
+    problems = tuple(item for item in found if isinstance(item, Problem))
+    for problem in problems:
+        emit(problem)
+    return CommitResult(
+        run_id=run_id,
+        committed=tuple(item for item in found if isinstance(item, Committed)),
+        problems=problems,
+    )
+
+
+def _on_sink(sink: Sink, *, run_id: str, emit: Emit, stop: Stop) -> list[Committed | Problem]:
+    catalog = Catalog(sink)
+    try:
+        listing = catalog.listing()
+    except SinkError as error:
+        return [Problem.of(error, sink=sink.url)]
+    return [
+        result
+        for journal, backup_id in _drafts(listing)
+        if (result := _one(catalog, journal, backup_id, run_id=run_id, emit=emit, stop=stop))
+    ]
+
+
+def _drafts(listing: Listing) -> Iterator[tuple[str, str]]:
+    for backup in listing.remains():
+        if backup.has_draft:
+            yield backup.journal, backup.id
+
+
+def _one(
+    catalog: Catalog, journal: str, backup_id: str, *, run_id: str, emit: Emit, stop: Stop
+) -> Committed | Problem | None:
+    """Commit a draft; None for one of another run."""
+    try:
+        manifest = catalog.drafted(journal, backup_id)
+        if manifest.run_id != run_id:
+            return None
+        _require_as_put(catalog, manifest, stop)
+        catalog.commit(manifest)
+    except StopError:
+        raise
+    except BackupError as error:
+        return Problem.of(error, journal=journal, sink=catalog.sink.url)
+    with suppress(SinkError):
+        catalog.sink.delete(draft_key(journal, backup_id))
+    emit(_announcement(manifest, catalog.sink.url))
+    return Committed(
+        journal=journal,
+        id=backup_id,
+        sink=catalog.sink.url,
+        continuity=manifest.continuity,
+        size_bytes=manifest.size_bytes,
+    )
+
+
+def _require_as_put(catalog: Catalog, manifest: Manifest, stop: Stop) -> None:
+    for archive in manifest.archives:
+        held = catalog.held(archive, stop=stop)
+        if held.size_bytes != archive.size_bytes or held.sha256 not in {None, archive.sha256}:
+            catalog.discard(archive.key)
+            message = f"{catalog.sink}: {archive.key} does not hold what was put"
+            raise ReadbackError(message, "this sink changes what it stores: do not trust it")
+
+
+def _announcement(manifest: Manifest, sink: str) -> BackupCommitted:
+    return BackupCommitted(
+        journal=manifest.journal,
+        sink=sink,
+        id=manifest.id,
+        continuity=manifest.continuity,
+        suspect=manifest.suspect,
+        size_bytes=manifest.size_bytes,
+        archive_bytes=manifest.archive_bytes,
+        records=manifest.records,
+        duration_seconds=0.0,
+    )

@@ -1,0 +1,139 @@
+{{/*
+Everything that is wrong with the values, at once.
+*/}}
+{{- define "deepgram-journal-backup.validate" -}}
+{{- $problems := list }}
+{{- $prefix := include "deepgram-journal-backup.namePrefix" . }}
+{{- $strategy := include "deepgram-journal-backup.strategy" . }}
+{{- $shared := include "deepgram-journal-backup.sharedClaim" . }}
+{{- $accessMode := .Values.billing.journal.accessMode }}
+
+{{- /* the kubeVersion of a subchart is not enforced */}}
+{{- if semverCompare "<1.28.0-0" .Capabilities.KubeVersion.Version }}
+{{- $problems = append $problems (printf "Kubernetes %s is too old: 1.28 is the least" .Capabilities.KubeVersion.Version) }}
+{{- end }}
+
+{{- /* names */}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $prefix) }}
+{{- $problems = append $problems (printf "%q cannot begin the names of objects: set `namePrefix` to lowercase letters, digits and dashes" $prefix) }}
+{{- end }}
+{{- if gt (len $prefix) 44 }}
+{{- $problems = append $problems (printf "%q is too long to begin the names of objects: set `namePrefix` to 44 characters at most" $prefix) }}
+{{- end }}
+{{- if has $prefix (list .Values.billing.namePrefix "deepgram-api" "deepgram-billing" "deepgram-engine" "deepgram-license-proxy") }}
+{{- $problems = append $problems (printf "`namePrefix` must not be %q, a name of the Deepgram chart's: its Service would send requests to our pods" $prefix) }}
+{{- end }}
+
+{{- /* labels */}}
+{{- range $source, $labels := dict "additionalLabels" .Values.additionalLabels "global.additionalLabels" (.Values.global).additionalLabels }}
+{{- range $key := list "app" "app.kubernetes.io/instance" "app.kubernetes.io/component" }}
+{{- if hasKey ($labels | default dict) $key }}
+{{- $problems = append $problems (printf "`%s` must not set %q: Services and StatefulSets, billing's above all, select pods by it" $source $key) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* strategy and volumes */}}
+{{- if eq $strategy "direct" }}
+{{- if not $shared }}
+{{- $problems = append $problems "strategy `direct` needs a shared PVC, and `billing.journal` names none: take `auto` or `colocated`" }}
+{{- else if ne $accessMode "ReadWriteMany" }}
+{{- $problems = append $problems (printf "strategy `direct` needs `ReadWriteMany`, and `billing.journal.accessMode` is %q: take `auto`" $accessMode) }}
+{{- end }}
+{{- if not .Values.billing.replicas }}
+{{- $problems = append $problems "Missing number of billing replicas - see `billing.replicas`. Strategy `direct` cannot ask the cluster how many journals there have to be." }}
+{{- end }}
+{{- end }}
+{{- if and (has .Values.strategy (list "direct" "colocated")) .Values.maxDowntime }}
+{{- $problems = append $problems (printf "`maxDowntime` is for what scales billing down, and strategy `%s` never does: leave one of them out" .Values.strategy) }}
+{{- end }}
+{{- if and (eq $strategy "scale-down") (not .Values.maxDowntime) }}
+{{- $problems = append $problems "strategy `scale-down` stops billing: say for how long it may, with `maxDowntime`" }}
+{{- end }}
+{{- if and $shared (eq $accessMode "ReadWriteOncePod") }}
+{{- if eq $strategy "colocated" }}
+{{- $problems = append $problems "strategy `colocated` cannot read a PVC that is `ReadWriteOncePod`, which no second pod may mount: take `scale-down`, with `maxDowntime`" }}
+{{- else if and (eq $strategy "auto") (not .Values.maxDowntime) }}
+{{- $problems = append $problems "a PVC that is `ReadWriteOncePod` can be read only while billing is down: say for how long it may be, with `maxDowntime`" }}
+{{- end }}
+{{- end }}
+
+{{- /* schedules */}}
+{{- range $name, $schedule := dict "schedule" .Values.schedule "guard.schedule" .Values.guard.schedule "verify.schedule" .Values.verify.schedule }}
+{{- if contains "TZ=" $schedule }}
+{{- $problems = append $problems (printf "`%s` must not name a time zone: set `timeZone`" $name) }}
+{{- end }}
+{{- end }}
+
+{{- /* sinks */}}
+{{- if not .Values.sinks }}
+{{- $problems = append $problems "Missing the place that backups go to - see `sinks`" }}
+{{- end }}
+{{- $mounts := list }}
+{{- range .Values.extraVolumeMounts }}
+{{- $mounts = append $mounts (trimSuffix "/" .mountPath) }}
+{{- end }}
+{{- $urls := list }}
+{{- range .Values.sinks }}
+{{- if has .url $urls }}
+{{- $problems = append $problems (printf "`sinks` has %q twice" .url) }}
+{{- end }}
+{{- $urls = append $urls .url }}
+{{- if and .existingPvcName .nfs }}
+{{- $problems = append $problems (printf "the sink %q has both `existingPvcName` and `nfs`: leave one out" .url) }}
+{{- end }}
+{{- if hasPrefix "file://" .url }}
+{{- $directory := include "deepgram-journal-backup.sinkDirectory" .url }}
+{{- $mounted := or .existingPvcName .nfs }}
+{{- range $mounts }}
+{{- if or (eq $directory .) (hasPrefix (printf "%s/" .) $directory) }}
+{{- $mounted = true }}
+{{- end }}
+{{- end }}
+{{- if not $mounted }}
+{{- $problems = append $problems (printf "the sink %q lies on no volume: give it `existingPvcName` or `nfs`, or mount one there with `extraVolumes` and `extraVolumeMounts`" .url) }}
+{{- end }}
+{{- if or (contains "%" $directory) (not (regexMatch "^/[^/]" $directory)) }}
+{{- $problems = append $problems (printf "the sink %q has no directory that a volume can be mounted at: take one like file:///sinks/archive" .url) }}
+{{- else if or (eq $directory "/journals") (hasPrefix "/journals/" $directory) }}
+{{- $problems = append $problems (printf "the sink %q lies where the journals are mounted: take one like file:///sinks/archive" .url) }}
+{{- end }}
+{{- else if or .existingPvcName .nfs .subPath }}
+{{- $problems = append $problems (printf "the sink %q has a volume, which only sinks file:// have" .url) }}
+{{- end }}
+{{- end }}
+
+{{- /* the rest */}}
+{{- if and .Values.caBundle.configMapRef .Values.caBundle.secretRef }}
+{{- $problems = append $problems "`caBundle` has both `configMapRef` and `secretRef`: leave one out" }}
+{{- end }}
+{{- range $name, $proxy := dict "proxy.http" .Values.proxy.http "proxy.https" .Values.proxy.https }}
+{{- if contains "@" $proxy }}
+{{- $problems = append $problems (printf "`%s` holds a password, and values are no place for one: put the URL into a Secret, and name that in `extraEnv`" $name) }}
+{{- end }}
+{{- end }}
+{{- $own := list }}
+{{- $env := printf "%s\n%s\n%s" (include "deepgram-journal-backup.clusterEnv" .) (include "deepgram-journal-backup.backupEnv" .) (include "deepgram-journal-backup.ownSinksEnv" .) }}
+{{- range fromYamlArray $env }}
+{{- $own = append $own .name }}
+{{- end }}
+{{- range .Values.extraEnv }}
+{{- if has .name $own }}
+{{- $problems = append $problems (printf "`extraEnv` sets %s, which this chart sets by a value of its own: set that instead" .name) }}
+{{- end }}
+{{- end }}
+{{- if and .Values.securityContext.runAsNonRoot (eq (toString .Values.securityContext.runAsUser) "0") }}
+{{- $problems = append $problems "`securityContext.runAsUser` is 0, which `runAsNonRoot: true` does not let start: set `securityContext.runAsNonRoot` to false as well" }}
+{{- end }}
+{{- if not .Values.rbac.create }}
+{{- if or .Values.serviceAccount.create (not .Values.serviceAccount.name) }}
+{{- $problems = append $problems "with `rbac.create: false`, set `serviceAccount.create` to false, and `serviceAccount.name` to the service account that has the rights" }}
+{{- end }}
+{{- else if and (include "deepgram-journal-backup.orchestrates" .) (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
+{{- $problems = append $problems "Missing name of the service account, which gets rights in this namespace - see `serviceAccount.name`" }}
+{{- end }}
+
+{{- if $problems }}
+{{- fail (printf "%s: %d problem(s) with the values:\n- %s" .Chart.Name (len $problems) (join "\n- " $problems)) }}
+{{- end }}
+{{- end }}

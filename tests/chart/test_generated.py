@@ -1,0 +1,105 @@
+"""What is generated is as the chart says: run `make chart-docs` after changing it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from backup.config import Settings
+from tests.chart import generate, helm, programs
+from tests.chart.helm import CHART, ROOT
+
+PAGES = [CHART / "README.md", ROOT / "docs" / "chart.md"]
+
+
+@pytest.fixture(autouse=True)
+def _helm_docs() -> None:
+    """Skip where it cannot be generated."""
+    if reason := programs.unavailable("helm-docs"):
+        pytest.skip(reason)
+
+
+def test_generated_files_are_as_the_chart_says() -> None:
+    """The chart's README, and the manifest for those without Helm."""
+    assert [str(path.relative_to(ROOT)) for path, _ in generate.outdated()] == []
+
+
+def test_an_outdated_file_is_found_and_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The check itself has to be able to fail."""
+    examples = tmp_path / "examples"
+    shutil.copytree(generate.EXAMPLES, examples)
+    (examples / "cronjob.yaml").write_text("")
+    monkeypatch.setattr(helm, "ROOT", tmp_path)
+    monkeypatch.setattr(generate, "EXAMPLES", examples)
+
+    monkeypatch.setattr("sys.argv", ["generate", "--check"])
+    assert generate.main() == 1
+    assert capsys.readouterr().out == "examples/cronjob.yaml: outdated\n"
+    monkeypatch.setattr("sys.argv", ["generate"])
+    assert generate.main() == 0
+    monkeypatch.setattr("sys.argv", ["generate", "--check"])
+    assert generate.main() == 0
+
+
+def test_the_plain_manifest_is_nobodys_release() -> None:
+    """No hooks, nothing that says it is Helm's, and what there is to change is marked."""
+    text = (ROOT / "examples" / "cronjob.yaml").read_text()
+
+    assert "helm.sh" not in text
+    assert "managed-by" not in text
+    for value in ("s3://acme-journals", "dg-models-aws-efs-pvc", "image: ", "role-arn"):
+        lines = [line for line in text.splitlines() if value in line]
+        assert lines
+        assert all("# CHANGE: " in line for line in lines), value
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_values_that_are_mentioned_exist(page: Path) -> None:
+    """`billing.replicas`, `toolbox.restoreTargets`, ..."""
+    values = helm.load(CHART / "values.yaml")
+    for mention in re.findall(r"`([a-z][A-Za-z]+(?:\.[A-Za-z]+)+)(?:=[a-z]+)?`", page.read_text()):
+        first, *rest = mention.split(".")
+        if first in values:
+            value = values[first]
+            for key in rest:
+                is_ours = isinstance(value, dict) and key in value
+                assert is_ours or not value or isinstance(value, list), mention
+                value = value[key] if is_ours else None
+
+
+def test_values_that_are_shown_render() -> None:
+    """In the page: a file of values, and what stands on the command line."""
+    text = (ROOT / "docs" / "chart.md").read_text()
+    shown = [
+        block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "sinks:" in block
+    ]
+    lines = re.findall(r"helm install .*?(?<!\\)\n", text, re.DOTALL)
+    options = [[w for w in shlex.split(line) if "=" in w] for line in lines]
+    given = [[f"--set={word}" for word in words] for words in options if words]
+
+    assert (len(shown), len(given)) == (1, 1)
+    assert helm.render(yaml.safe_load(shown[0])).of("CronJob")
+    (cronjob, _) = helm.render(options=given[0]).of("CronJob")
+    assert cronjob["spec"]["suspend"] is True
+
+
+def test_settings_that_are_mentioned_exist() -> None:
+    """In the chart's README and in its values; docs/ have a test of their own."""
+    known = {f"BACKUP_{name.upper()}" for name in Settings.model_fields}
+    for path in (CHART / "README.md", CHART / "values.yaml", *(CHART / "ci").iterdir()):
+        assert set(re.findall(r"\bBACKUP_[A-Z0-9_]+", path.read_text())) <= known
+
+
+def test_the_notes_say_how_to_run_it_now() -> None:
+    """Helm shows them after an install; `helm template` has a flag for it in no version."""
+    notes = (CHART / "templates" / "NOTES.txt").read_text()
+
+    assert "create job --from=cronjob/" in notes
+    assert "warnings" in notes

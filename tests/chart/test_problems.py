@@ -1,0 +1,318 @@
+"""A wrong combination of values is refused before anything is changed, with what to do instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.chart import helm, shapes
+from tests.chart.helm import HelmError
+from tests.chart.shapes import COLOCATED, DIRECT, PER_POD, SCALE_DOWN, SINKS, at, having
+
+RWOP = {"journal": {"existingPvcName": "journals", "accessMode": "ReadWriteOncePod"}}
+RWO = {"journal": {"existingPvcName": "journals", "accessMode": "ReadWriteOnce"}}
+
+
+def refused(values: dict[str, Any], **options: Any) -> list[str]:
+    """Return what is said of values that are wrong."""
+    with pytest.raises(HelmError) as caught:
+        helm.render(values, **options)
+    _, count, said = str(caught.value).partition("problem(s) with the values:\n")
+    assert count, caught.value
+    return [line.removeprefix("- ") for line in said.splitlines() if line.startswith("- ")]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"billing": {"replicas": 1}},
+            "Missing the place that backups go to - see `sinks`",
+        ),
+        (
+            {"sinks": SINKS},
+            (
+                "Missing number of billing replicas - see `billing.replicas`. "
+                "Strategy `direct` cannot ask the cluster how many journals there have to be."
+            ),
+        ),
+        (
+            DIRECT | {"namePrefix": "deepgram-billing"},
+            (
+                '`namePrefix` must not be "deepgram-billing", a name of the Deepgram chart\'s: '
+                "its Service would send requests to our pods"
+            ),
+        ),
+        (
+            having(DIRECT, {"namePrefix": "acme", "billing": {"namePrefix": "acme"}}),
+            (
+                '`namePrefix` must not be "acme", a name of the Deepgram chart\'s: '
+                "its Service would send requests to our pods"
+            ),
+        ),
+        (
+            DIRECT | {"namePrefix": "journals_1"},
+            (
+                '"journals_1" cannot begin the names of objects: '
+                "set `namePrefix` to lowercase letters, digits and dashes"
+            ),
+        ),
+        (
+            DIRECT | {"namePrefix": "j" * 45},
+            (
+                f'"{"j" * 45}" is too long to begin the names of objects: '
+                "set `namePrefix` to 44 characters at most"
+            ),
+        ),
+        (
+            DIRECT | {"additionalLabels": {"app": "deepgram-billing"}},
+            (
+                '`additionalLabels` must not set "app": '
+                "Services and StatefulSets, billing's above all, select pods by it"
+            ),
+        ),
+        (
+            DIRECT | {"global": {"additionalLabels": {"app.kubernetes.io/instance": "other"}}},
+            (
+                '`global.additionalLabels` must not set "app.kubernetes.io/instance": '
+                "Services and StatefulSets, billing's above all, select pods by it"
+            ),
+        ),
+        (
+            having(DIRECT, {"strategy": "direct", "billing": PER_POD}),
+            (
+                "strategy `direct` needs a shared PVC, and `billing.journal` names none: "
+                "take `auto` or `colocated`"
+            ),
+        ),
+        (
+            having(DIRECT, {"strategy": "direct", "billing": RWO}),
+            (
+                "strategy `direct` needs `ReadWriteMany`, and `billing.journal.accessMode` is "
+                '"ReadWriteOnce": take `auto`'
+            ),
+        ),
+        (
+            DIRECT | {"strategy": "direct", "maxDowntime": "5m"},
+            (
+                "`maxDowntime` is for what scales billing down, and strategy `direct` never does: "
+                "leave one of them out"
+            ),
+        ),
+        (
+            COLOCATED | {"maxDowntime": "5m"},
+            (
+                "`maxDowntime` is for what scales billing down, and strategy `colocated` never "
+                "does: leave one of them out"
+            ),
+        ),
+        (
+            SCALE_DOWN | {"maxDowntime": ""},
+            "strategy `scale-down` stops billing: say for how long it may, with `maxDowntime`",
+        ),
+        (
+            COLOCATED | {"billing": RWOP},
+            (
+                "strategy `colocated` cannot read a PVC that is `ReadWriteOncePod`, which no "
+                "second pod may mount: take `scale-down`, with `maxDowntime`"
+            ),
+        ),
+        (
+            {"billing": RWOP, "sinks": SINKS},
+            (
+                "a PVC that is `ReadWriteOncePod` can be read only while billing is down: "
+                "say for how long it may be, with `maxDowntime`"
+            ),
+        ),
+        (
+            DIRECT | {"schedule": "CRON_TZ=Europe/Berlin 0 2 * * *"},
+            "`schedule` must not name a time zone: set `timeZone`",
+        ),
+        (
+            DIRECT | {"verify": {"schedule": "TZ=UTC 0 2 * * *"}},
+            "`verify.schedule` must not name a time zone: set `timeZone`",
+        ),
+        (
+            DIRECT | {"sinks": [{"url": "file:///sinks/nas"}]},
+            (
+                'the sink "file:///sinks/nas" lies on no volume: give it `existingPvcName` or '
+                "`nfs`, or mount one there with `extraVolumes` and `extraVolumeMounts`"
+            ),
+        ),
+        (
+            DIRECT | {"sinks": [{"url": "file:///journals/x", "existingPvcName": "a"}]},
+            (
+                'the sink "file:///journals/x" lies where the journals are mounted: '
+                "take one like file:///sinks/archive"
+            ),
+        ),
+        (
+            DIRECT | {"sinks": [{"url": "file:///", "existingPvcName": "a"}]},
+            (
+                'the sink "file:///" has no directory that a volume can be mounted at: '
+                "take one like file:///sinks/archive"
+            ),
+        ),
+        (
+            DIRECT | {"sinks": [{"url": "file:///my%20nas", "existingPvcName": "a"}]},
+            (
+                'the sink "file:///my%20nas" has no directory that a volume can be mounted at: '
+                "take one like file:///sinks/archive"
+            ),
+        ),
+        (
+            DIRECT
+            | {
+                "sinks": [
+                    {
+                        "url": "file:///sinks/a",
+                        "existingPvcName": "a",
+                        "nfs": {"server": "nas", "path": "/a"},
+                    }
+                ]
+            },
+            'the sink "file:///sinks/a" has both `existingPvcName` and `nfs`: leave one out',
+        ),
+        (
+            DIRECT | {"sinks": [{"url": "s3://a/b", "existingPvcName": "a"}]},
+            'the sink "s3://a/b" has a volume, which only sinks file:// have',
+        ),
+        (
+            DIRECT | {"sinks": SINKS * 2},
+            '`sinks` has "s3://acme-journals/plant-7" twice',
+        ),
+        (
+            DIRECT | {"caBundle": {"configMapRef": "a", "secretRef": "b"}},
+            "`caBundle` has both `configMapRef` and `secretRef`: leave one out",
+        ),
+        (
+            DIRECT | {"proxy": {"https": "http://me:secret@proxy:3128"}},
+            (
+                "`proxy.https` holds a password, and values are no place for one: "
+                "put the URL into a Secret, and name that in `extraEnv`"
+            ),
+        ),
+        (
+            DIRECT | {"extraEnv": [{"name": "BACKUP_SINKS", "value": "s3://x/y"}]},
+            (
+                "`extraEnv` sets BACKUP_SINKS, which this chart sets by a value of its own: "
+                "set that instead"
+            ),
+        ),
+        (
+            DIRECT | {"securityContext": {"runAsUser": 0}},
+            (
+                "`securityContext.runAsUser` is 0, which `runAsNonRoot: true` does not let start: "
+                "set `securityContext.runAsNonRoot` to false as well"
+            ),
+        ),
+        (
+            DIRECT | {"rbac": {"create": False}},
+            (
+                "with `rbac.create: false`, set `serviceAccount.create` to false, and "
+                "`serviceAccount.name` to the service account that has the rights"
+            ),
+        ),
+        (
+            COLOCATED | {"serviceAccount": {"create": False}},
+            (
+                "Missing name of the service account, which gets rights in this namespace - "
+                "see `serviceAccount.name`"
+            ),
+        ),
+    ],
+)
+def test_it_is_said(values: dict[str, Any], said: str) -> None:
+    """And nothing else is: one cause, one line."""
+    assert refused(values) == [said]
+
+
+def test_an_alias_that_is_no_name_is_said() -> None:
+    """Kubernetes would refuse each object by itself, one after the other."""
+    assert refused(DIRECT | {"namePrefix": "1st"}) == [
+        (
+            '"1st" cannot begin the names of objects: '
+            "set `namePrefix` to lowercase letters, digits and dashes"
+        )
+    ]
+
+
+def test_everything_is_said_at_once() -> None:
+    """Nobody wants to be told the next thing after each upgrade."""
+    values = having(DIRECT, {"sinks": [], "billing": {"replicas": None}, "namePrefix": "-"})
+
+    assert len(refused(values)) == 3
+
+
+def test_a_password_is_not_repeated() -> None:
+    """Where Helm runs in CI, what it says is in a log."""
+    values = DIRECT | {"proxy": {"https": "http://me:hunter2@proxy:3128"}}
+
+    assert "hunter2" not in str(refused(values))
+
+
+@pytest.mark.parametrize("version", ["1.27.9", "1.20.0"])
+def test_a_cluster_that_is_too_old_is_refused(version: str) -> None:
+    """By Chart.yaml, when the chart is alone; in an umbrella nobody asks: see test_umbrella."""
+    with pytest.raises(HelmError, match="kubeVersion"):
+        helm.render(DIRECT, kubernetes=version)
+
+
+@pytest.mark.parametrize("version", ["v1.28.0", "v1.28.3-gke.100", "v1.37.1-eks-1234567"])
+def test_versions_of_the_clouds_are_versions(version: str) -> None:
+    """Their suffixes look like those of a version that is not out yet."""
+    assert helm.render(DIRECT, kubernetes=version).of("CronJob")
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_warned"),
+    [
+        ({"timeZone": "Europe/Berlin"}, True),
+        ({"timeZone": "Europe/Berlin", "schedule": "30 00 * * *"}, True),
+        ({"timeZone": "Europe/Berlin", "schedule": "0 4,2 * * *"}, True),
+        ({"timeZone": "Europe/Berlin", "schedule": "0 4 * * *"}, False),
+        ({"timeZone": "Europe/Berlin", "schedule": "0 12 * * *"}, False),
+        ({"timeZone": "Europe/Berlin", "schedule": "0 20 * * *"}, False),
+        ({"timeZone": "Europe/Berlin", "schedule": "0 */6 * * *"}, False),
+        ({"timeZone": "Europe/Berlin", "schedule": "@daily"}, True),
+        ({"timeZone": "Europe/Berlin", "schedule": "@hourly"}, False),
+        ({"timeZone": "UTC"}, False),
+        ({"timeZone": ""}, False),
+    ],
+)
+def test_a_night_that_is_skipped_or_repeated_is_warned_of(
+    changes: dict[str, Any], *, is_warned: bool
+) -> None:
+    """On the CronJob, since the NOTES of a subchart are not shown."""
+    (cronjob,) = [
+        each
+        for each in helm.render(DIRECT | changes).of("CronJob")
+        if each["metadata"]["name"] == helm.NAME
+    ]
+
+    annotations = cronjob["metadata"]["annotations"]
+    assert is_warned == ("deepgram-journal-backup/warning" in annotations)
+
+
+def test_a_sink_on_an_extra_volume_is_fine() -> None:
+    """Whatever volume there is, Kubernetes has a word for it."""
+    values = shapes.DIRECT | {
+        "sinks": [{"url": "file:///mnt/disk/journals"}],
+        "extraVolumes": [{"name": "disk", "hostPath": {"path": "/data"}}],
+        "extraVolumeMounts": [{"name": "disk", "mountPath": "/mnt/disk"}],
+    }
+
+    assert helm.mounts(helm.render(values).pods[helm.NAME])["/mnt/disk"]["name"] == "disk"
+
+
+def test_a_sink_beside_an_extra_volume_is_not() -> None:
+    """`/mnt/disk2` is not on `/mnt/disk`."""
+    values = having(
+        shapes.DIRECT,
+        at("extraVolumeMounts", [{"name": "disk", "mountPath": "/mnt/disk"}])
+        | {"sinks": [{"url": "file:///mnt/disk2"}]},
+    )
+
+    (said,) = refused(values)
+    assert "lies on no volume" in said

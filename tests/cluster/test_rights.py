@@ -1,0 +1,96 @@
+"""Each right that a strategy is granted is needed, and a missing one is named.
+
+:data:`backup.cluster.api.RULES` is what the chart grants. Here a service account has these rights
+and no more, with which runs are good; and with each one of them taken away, a run that comes to
+need it ends with exit code 7 and says which it was, with billing as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from backup.cluster.api import RULES, Rule
+from backup.cluster.quiesce import OF
+from tests.cluster.controlplane import until
+from tests.cluster.site import BILLING, Site
+
+
+def without(rules: tuple[Rule, ...], resource: str, verb: str) -> Iterator[Rule]:
+    """Take a right away."""
+    for rule in rules:
+        if rule.resource != resource:
+            yield rule
+        elif verbs := tuple(v for v in rule.verbs if v != verb):
+            yield replace(rule, verbs=verbs)
+
+
+def each(strategy: str) -> list[tuple[str, str]]:
+    """Name the rights of a strategy."""
+    return [(rule.resource, verb) for rule in RULES[strategy] for verb in rule.verbs]
+
+
+def leave_a_worker(here: Site) -> None:
+    """Have a worker of a run that is gone in the way: it has to be deleted."""
+    pod = {"restartPolicy": "Never", "containers": [{"name": "backup", "image": "localhost/none"}]}
+    here.create(
+        "jobs",
+        "left",
+        metadata={"labels": {OF: BILLING}},
+        spec={"suspend": True, "template": {"spec": pod}},
+    )
+
+
+@pytest.mark.parametrize(("resource", "verb"), each("scale-down"))
+def test_a_right_that_is_missing_is_named(here: Site, resource: str, verb: str) -> None:
+    """Before billing goes, or with billing back."""
+    here.create_billing(replicas=1)
+    rules = [*without(RULES["scale-down"], resource, verb)]
+    if (resource, verb) == ("leases", "update"):  # without one, it is only created
+        here.grant(*RULES["scale-down"])
+        assert here.ended(here.run_backup("scale-down")).exit_code == 0
+    if (resource, verb) == ("jobs", "delete"):
+        leave_a_worker(here)
+    here.grant(*rules)
+    if resource == "events":
+        here.refuse_pods()
+    ended = here.ended(here.run_backup("scale-down"))
+
+    assert ended.exit_code == 7, ended.log
+    assert f'cannot {verb} resource "{resource}"' in ended.log.replace('\\"', '"')
+    assert here.replicas() == 1
+    here.await_billing(1)
+
+
+@pytest.mark.parametrize("strategy", ["colocated", "scale-down"])
+def test_these_rights_are_enough(here: Site, strategy: str) -> None:
+    """With something left to clear away, too."""
+    here.create_billing(replicas=1)
+    leave_a_worker(here)
+    here.grant(*RULES[strategy])
+    ended = here.ended(here.run_backup(strategy))
+
+    assert ended.exit_code == 0, ended.log
+    until(lambda: here.get("jobs", "left") is None, "what was left is gone")
+
+
+@pytest.mark.parametrize(("resource", "verb"), each("resume-billing"))
+def test_a_right_that_the_guard_lacks_is_named(here: Site, resource: str, verb: str) -> None:
+    """By a code of its own where billing stays down for it."""
+    here.create_billing(replicas=1)
+    here.leave_down(of="run-that-is-gone")
+    leave_a_worker(here)
+    here.plane.kubectl(
+        "-n", here.namespace, "label", "job/left", "deepgram-journal-backup/run=run-that-is-gone"
+    )
+    here.grant(*without(RULES["resume-billing"], resource, verb))
+    ended = here.ended(here.run_backup("scale-down", "resume-billing", "--json"))
+    here.grant(*RULES["resume-billing"])
+    after = here.ended(here.run_backup("scale-down", "resume-billing", "--json"))
+
+    assert ended.exit_code in {7, 8}, ended.log
+    assert f'cannot {verb} resource "{resource}"' in ended.log.replace('\\"', '"')
+    assert after.exit_code == 0, after.log
+    assert here.replicas() == 1

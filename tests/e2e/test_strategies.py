@@ -1,0 +1,183 @@
+"""Backups on real nodes: real pods of the built image, beside billing or while it is away.
+
+What the control plane alone shows is in `tests/cluster`; here is what only nodes can: where a
+worker lands, what it can mount while billing has the volume, and what comes of owners and modes.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.controlplane import until
+from tests.e2e.billing import NAME, create_billing, whole
+from tests.e2e.cluster import Cluster
+from tests.e2e.installation import Installation, install, seconds_until
+from tests.e2e.nodes import Nodes
+from tests.e2e.volumes import create_volume
+
+JOURNAL = f"journal-{NAME}-0"
+
+
+def restored(tool: Installation, journal: str = JOURNAL) -> bytes:
+    """Take a journal out of its newest archive."""
+    with tarfile.open(tool.archives(journal)[-1]) as tar:
+        file = tar.extractfile(f"{journal}/journal")
+        assert file is not None
+        return file.read()
+
+
+def owners(path: Path) -> tuple[int, int, int]:
+    """Say whose a file is, and who may what."""
+    found = path.stat()
+    return found.st_uid, found.st_gid, found.st_mode
+
+
+def uids(pods: Any) -> set[str]:
+    """Tell pods that are the same from those that are new."""
+    return {
+        f"{p['metadata']['uid']} {p['status']['containerStatuses'][0]['restartCount']}"
+        for p in pods
+    }
+
+
+@pytest.mark.parametrize("group", [None, 4242], ids=["", "fsGroup"])
+def test_a_live_volume_is_backed_up_beside_billing(
+    cluster: Cluster, nodes: Nodes, namespace: str, group: int | None
+) -> None:
+    """By a worker on its node, with the orchestrator on the other; nothing of billing changes."""
+    billing = create_billing(cluster, namespace)
+    billing.await_ready()
+    billing.await_records(5)
+    other = next(name for name in nodes.machines if name != billing.node())
+    pod: dict[str, Any] = {"securityContext": {"runAsNonRoot": True, "fsGroup": group}}
+    tool = install(cluster, namespace, "colocated", node=other, pod=pod if group else {})
+    journal = billing.volumes[0].directory / "journal"
+    before = uids(billing.pods()), owners(journal), owners(journal.parent)
+    ended = tool.ended(tool.run())
+    after = uids(billing.pods()), owners(journal), owners(journal.parent)
+    now = billing.read_journal()
+
+    assert ended.exit_code == 0, ended.log
+    assert [j["node"] for j in ended.report["journals"]] == [billing.node()]
+    assert tool.pod_of("now")["spec"]["nodeName"] == other
+    assert before == after
+    assert whole(now)
+    assert restored(tool)
+    assert now.startswith(restored(tool))
+
+
+def test_a_billing_pod_that_is_deleted_comes_back_as_fast(
+    cluster: Cluster, nodes: Nodes, namespace: str
+) -> None:
+    """The worker lets go of the volume; and the backup is tried again."""
+    billing = create_billing(cluster, namespace)
+    billing.await_ready()
+    billing.await_records(5)
+    before = billing.pods()[0]["metadata"]["uid"]
+
+    def is_back() -> bool:
+        pods = billing.pods()
+        conditions = pods[0]["status"].get("conditions", []) if pods else []
+        is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        return is_ready and pods[0]["metadata"]["uid"] != before
+
+    tool = install(cluster, namespace, "colocated")
+    job = tool.run()
+    until(tool.workers, "there is a worker")
+    cluster.kubectl("-n", namespace, "delete", "pod", f"{NAME}-0", "--wait=false")
+    seconds = seconds_until(is_back, "billing is back")
+    ended = tool.ended(job)
+
+    assert ended.exit_code == 0, ended.log
+    assert seconds < 45  # of which billing may take 30 to end; a blocked volume costs minutes
+    assert whole(billing.read_journal())
+    assert billing.read_journal().startswith(restored(tool))
+
+
+def test_a_shared_volume_is_backed_up_by_one_worker(
+    cluster: Cluster, nodes: Nodes, namespace: str
+) -> None:
+    """Two journals, one claim for one node."""
+    create_volume(cluster, namespace, "dg-journals")
+    billing = create_billing(
+        cluster, namespace, replicas=2, shared_claim="dg-journals", node="node-a"
+    )
+    billing.await_ready()
+    for ordinal in (0, 1):
+        billing.await_records(5, ordinal)
+    tool = install(cluster, namespace, "auto")
+    ended = tool.ended(tool.run())
+
+    assert ended.exit_code == 0, ended.log
+    assert len(tool.manifests()) == 2
+    assert len({j["worker"] for j in ended.report["journals"]}) == 1
+    for ordinal in (0, 1):
+        held = restored(tool, f"journal-{NAME}-{ordinal}")
+        assert billing.read_journal(ordinal).startswith(held)
+
+
+def test_billing_is_scaled_down_and_back(cluster: Cluster, nodes: Nodes, namespace: str) -> None:
+    """Where nobody else may mount its volumes; nothing is lost, and the copy is all there was."""
+    billing = create_billing(cluster, namespace, replicas=3, mode="ReadWriteOncePod")
+    billing.await_ready()
+    for ordinal in range(3):
+        billing.await_records(5, ordinal)
+    tool = install(cluster, namespace, "auto", env={"BACKUP_MAX_DOWNTIME": "3m"})
+    ended = tool.ended(tool.run())
+    billing.await_ready()
+
+    assert ended.exit_code == 0, ended.log
+    assert billing.replicas == 3
+    assert ended.report["strategy"] == "scale-down"
+    assert 0 < ended.report["downtime_seconds"] < 120
+    assert len(tool.manifests()) == 3
+    for ordinal in range(3):
+        now, held = billing.read_journal(ordinal), restored(tool, f"journal-{NAME}-{ordinal}")
+        assert whole(now)
+        assert now.startswith(held)
+
+
+def test_a_run_that_dies_with_its_node_is_made_good(
+    cluster: Cluster, nodes: Nodes, namespace: str
+) -> None:
+    """Its pod stays "Running" in the API: the heartbeat tells, and the guard restores billing."""
+    billing = create_billing(cluster, namespace, mode="ReadWriteOncePod", node="node-a")
+    billing.await_ready()
+    tool = install(cluster, namespace, "scale-down", node="node-b")
+    job = tool.run()
+    tool.await_step(job, "billing goes from 1 to 0")
+    nodes.kill("node-b")
+    phase = tool.pod_of(job)["status"]["phase"]
+    nodes.restart("node-b")
+    rounds = iter(range(100))
+
+    def is_back() -> bool:
+        ended = tool.ended(tool.run(f"guard-{next(rounds)}", cronjob="guard"))
+        assert ended.exit_code == 0, ended.log
+        return billing.replicas == 1
+
+    until(is_back, "the guard has brought billing back", seconds=180)
+    billing.await_ready()
+
+    assert phase == "Running"
+    assert whole(billing.read_journal())
+
+
+def test_a_run_that_is_deleted_brings_billing_back(
+    cluster: Cluster, nodes: Nodes, namespace: str
+) -> None:
+    """Within its grace, as `helm uninstall` or a drained node would have it."""
+    billing = create_billing(cluster, namespace, mode="ReadWriteOncePod")
+    billing.await_ready()
+    tool = install(cluster, namespace, "scale-down")
+    job = tool.run()
+    tool.await_step(job, "billing goes from 1 to 0")
+    cluster.kubectl("-n", namespace, "delete", "job", job)
+    billing.await_ready()
+
+    assert billing.replicas == 1
+    assert whole(billing.await_records(1))

@@ -1,0 +1,400 @@
+"""The workers of one run: made, waited for, and taken at their word, or at their deed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from backup.cluster import crew as module
+from backup.cluster.api import Object
+from backup.cluster.crew import PUT, Crew, Findings, Task, WorkerOutcome
+from backup.cluster.layout import Volume
+from backup.cluster.lease import BEAT_SECONDS, Lease, Owner, lease_name
+from backup.cluster.workers import GATE, JournalAnswer, Order, Pod, read_template
+from backup.errors import LeaseLostError
+from backup.model import Problem, Step, Warned
+from backup.stop import Stop
+from tests.billing import Clock, Events
+from tests.simulated_cluster import BILLING, RUN_ID, SimulatedCluster, Worker, World, hasten
+
+ONE, TWO = f"journal-{BILLING}-0", f"journal-{BILLING}-1"
+BACKED_UP = JournalAnswer(journal=ONE, state="backed up", size_bytes=9, records=1, id="id-1")
+
+
+@pytest.fixture(autouse=True)
+def _hasten(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasten(monkeypatch)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """Make a namespace with two billing pods."""
+    world = World()
+    world.add_billing(2)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def cluster(world: World) -> SimulatedCluster:
+    """Make a process."""
+    return SimulatedCluster(world)
+
+
+def crew_of(cluster: SimulatedCluster, **changes: Any) -> Crew:
+    """Make a crew for a run that holds the Lease."""
+    pod = cluster.world.add_run()
+    uid = cluster.world.get("pods", pod)["metadata"]["uid"]
+    owner = Owner(pod=pod, uid=uid)
+    lease = Lease(cluster, BILLING, run_id=RUN_ID, owner=owner, clock=Clock())
+    lease.take()
+    given: dict[str, Any] = {
+        "strategy": "colocated",
+        "limit": 4,
+        "deadline": timedelta(hours=1),
+        "find": lambda run_id: cluster.world.stored.get(run_id, {}),
+        "stop": Stop(),
+        **changes,
+    }
+    template = read_template(cluster, pod, run_id=RUN_ID, statefulset=BILLING)
+    cluster.process.writes.clear()
+    return Crew(cluster, template, lease, Findings(Events()), **given)
+
+
+@pytest.fixture
+def crew(cluster: SimulatedCluster) -> Crew:
+    """Make the crew of a run."""
+    return crew_of(cluster)
+
+
+def task(*journals: str) -> Task:
+    """Make a task for a volume with these journals."""
+    names = journals or (ONE,)
+    volume = Volume(
+        claim=ONE,
+        journals=names,
+        pods=(f"{BILLING}-0",),
+        is_shared=len(names) > 1,
+        is_bound=True,
+        access_modes=("ReadWriteOnce",),
+    )
+    return Task(volume, job="w")
+
+
+def begin(crew: Crew, what: Task, **order: Any) -> Task:
+    """Make a task's worker, and see its pod, if it gets one."""
+    arguments = crew.arguments(what.volume)
+    what.job = crew.create(Order(name="w", arguments=arguments, volume=what.volume, **order))
+    crew.pods.poll(0.05)
+    crew.look(what)
+    return what
+
+
+def ended(phase: str = "Succeeded", message: str = "") -> Pod:
+    """Make a pod that has ended."""
+    state: Object = {"terminated": {"exitCode": int(phase != "Succeeded"), "message": message}}
+    status = {"phase": phase, "containerStatuses": [{"state": state}]}
+    return Pod({"metadata": {"name": "w-x"}, "spec": {"nodeName": "n"}, "status": status})
+
+
+# -- findings
+
+
+def test_findings_are_kept_and_told() -> None:
+    """At once to the log, and in the end to the result."""
+    events = Events()
+    findings = Findings(events)
+    problem = Problem(exit_code=3, message="m")
+
+    findings.step("s")
+    findings.fail(problem)
+    findings.warn("w")
+    findings.lose(ONE, "why", claim="c", state="failed", worker="j")
+
+    lost = Problem(exit_code=4, message="why", journal=ONE)
+    assert events == [Step(what="s"), problem, Warned(message="w"), lost]
+    assert findings.problems == [problem, lost]
+    assert findings.warnings == [Warned(message="w")]
+    assert findings.outcomes == [WorkerOutcome(journal=ONE, claim="c", state="failed", worker="j")]
+
+
+def test_put_is_what_has_an_id_or_lost_its_words() -> None:
+    """Only that is worth a worker that commits."""
+    outcomes = [
+        WorkerOutcome(journal=ONE, claim="c", state="failed"),
+        WorkerOutcome(journal=ONE, claim="c", state=PUT),
+        WorkerOutcome(journal=ONE, claim="c", state="backed up", id="id-1"),
+    ]
+
+    assert [outcome.is_put for outcome in outcomes] == [False, True, True]
+
+
+# -- waiting
+
+
+def test_whoever_waits_keeps_the_lease(crew: Crew, cluster: SimulatedCluster) -> None:
+    """At each beat, and not more often: a thousand runs ask the same API server."""
+    crew.wait()
+    crew.wait()
+    assert cluster.writes == []
+    crew._beaten_at -= BEAT_SECONDS
+
+    crew.wait()
+    crew.wait()
+
+    assert cluster.writes == [f"replace leases {lease_name(BILLING)}"]
+
+
+def test_whoever_waits_learns_that_the_lease_is_lost(
+    crew: Crew, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run has taken over."""
+    monkeypatch.setattr(module, "BEAT_SECONDS", 0.0)
+    name = lease_name(BILLING)
+    world.edit("leases", name, lambda body: body["spec"].update(holderIdentity="other"))
+
+    with pytest.raises(LeaseLostError, match="run other"):
+        crew.wait()
+
+
+@pytest.mark.parametrize(("hours", "least", "most"), [(1, 3590, 3600), (0, 60, 60), (-1, 60, 60)])
+def test_worker_may_take_what_is_left(
+    cluster: SimulatedCluster, hours: int, least: int, most: int
+) -> None:
+    """Never less than a minute: Kubernetes takes no deadline of 0."""
+    crew = crew_of(cluster, deadline=timedelta(hours=hours))
+
+    assert least <= crew.seconds_left() <= most
+
+
+# -- making and removing
+
+
+@pytest.mark.parametrize("has_reply", [True, False])
+def test_worker_is_made_once(
+    crew: Crew, cluster: SimulatedCluster, world: World, *, has_reply: bool
+) -> None:
+    """Its name is this run's alone: one that is there was made by a try without a reply."""
+    if not has_reply:
+        cluster.lose_reply("create jobs")
+
+    begin(crew, task())
+
+    assert world.names("jobs") == ["journal-backup-1", "w"]
+    assert world.pods_of("w", "Job") == ["w-x"]
+
+
+def test_command_line_names_all_journals_of_the_volume(crew: Crew) -> None:
+    """And the run, by which what it stores is found."""
+    assert crew.arguments(task(ONE, TWO).volume, "--draft") == (
+        "worker",
+        f"--run={RUN_ID}",
+        "--strategy=colocated",
+        f"--journal={ONE},{TWO}",
+        "--draft",
+    )
+
+
+def test_gate_is_opened_where_there_is_a_pod(
+    crew: Crew, cluster: SimulatedCluster, world: World
+) -> None:
+    """One without a pod is judged later."""
+    made = begin(crew, task(), is_gated=True)
+    assert world.get("pods", "w-x")["spec"]["schedulingGates"] == [{"name": GATE}]
+
+    crew.open_gate(made)
+    crew.open_gate(Task(made.volume, job="none"))
+
+    assert cluster.written("patch *") == ["patch pods w-x"]
+    assert made.made_at > 0
+
+
+@pytest.mark.parametrize("does", ["run on", "be refused"])
+def test_worker_goes_with_its_job(
+    crew: Crew, cluster: SimulatedCluster, world: World, does: Any
+) -> None:
+    """Also where it has no pod yet; a right over pods, billing's among them, is not asked for."""
+    world.script(ONE, Worker(does=does))
+    made = begin(crew, task())
+
+    crew.remove(made)
+
+    assert cluster.written("delete *") == ["delete jobs w"]
+    assert world.pods_of("w", "Job") == []
+
+
+# -- looking
+
+
+def test_worker_that_does_not_begin_is_late(
+    crew: Crew, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has begun is not, however long it takes."""
+    world.script(ONE, Worker(does="stay unscheduled"), Worker(does="run on"))
+    waits = begin(crew, task())
+    waits.made_at = 0.0
+    monkeypatch.setattr(module, "WAIT_SECONDS", 1e9)
+    assert not crew.is_late(waits)
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.0)
+    assert crew.is_late(waits)
+    assert crew.is_late(task())
+    crew.remove(waits)
+
+    runs = begin(crew, task())
+
+    assert crew.look(runs)
+    assert not crew.is_late(runs)
+
+
+def test_refused_pod_is_known_by_an_event(
+    crew: Crew, cluster: SimulatedCluster, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for only where a pod is overdue, and not all the time."""
+    world.script(ONE, Worker(does="be refused", says="exceeded quota"))
+    made = begin(crew, task())
+    made.made_at = time.monotonic()
+    assert crew.refusal(made) is None
+    assert "list events involvedObject.name=w" not in cluster.asked
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.0)
+
+    assert crew.refusal(made) == "FailedCreate: exceeded quota"
+
+    monkeypatch.setattr(module, "LOOK_SECONDS", 60.0)
+    assert crew.refusal(made) is None
+    assert cluster.asked.count("list events involvedObject.name=w") == 1
+
+
+def test_other_events_are_no_refusal(
+    crew: Crew, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is there one where a pod is."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.0)
+    world.paused.add("jobs")
+    overdue = begin(crew, task())
+    world.add_event("w", "FailedScheduling", "no node")
+    assert crew.refusal(overdue) is None
+    world.go_on("jobs")
+    world.add_event("w", "FailedCreate", "once")
+    crew.pods.poll(1)
+
+    assert crew.look(overdue)
+    assert crew.refusal(overdue) is None
+
+
+def test_why_a_worker_waits_is_told(crew: Crew, world: World) -> None:
+    """By its pod, and by events about it and its Job."""
+    assert crew.why_waiting(task()) == "its worker has no pod"
+    world.script(ONE, Worker(does="stay unscheduled", says="0/3 nodes"))
+    made = begin(crew, task())
+    assert crew.why_waiting(made) == "its worker is not scheduled: 0/3 nodes"
+
+    world.add_event("w-x", "FailedMount", "timed out")
+
+    assert crew.why_waiting(made) == (
+        "its worker is not scheduled: 0/3 nodes (FailedMount: timed out)"
+    )
+
+
+# -- what came of it
+
+
+def test_answer_is_taken_at_its_word(crew: Crew) -> None:
+    """Outcomes and problems are the worker's, node and Job are added."""
+    message = (
+        f'{{"exit_code":3,"journals":[{{"journal":"{ONE}","state":"partial","size_bytes":9,'
+        f'"records":1,"id":"id-1"}}],"problems":[[3,"{ONE}","s3://two","503"]]}}'
+    )
+    done = task()
+
+    crew.settle(done, ended("Failed", message))
+
+    assert crew.findings.outcomes == [
+        WorkerOutcome(
+            journal=ONE,
+            claim=ONE,
+            state="partial",
+            node="n",
+            worker="w",
+            size_bytes=9,
+            records=1,
+            id="id-1",
+        )
+    ]
+    assert crew.findings.problems == [
+        Problem(exit_code=3, message="503", journal=ONE, sink="s3://two")
+    ]
+    assert done.is_settled
+
+
+def test_journal_that_an_answer_leaves_out_is_lost(crew: Crew) -> None:
+    """The message was too long, say: nobody takes silence for success."""
+    crew.settle(task(ONE, TWO), ended(message='{"exit_code":0,"journals":[],"problems":[]}'))
+
+    assert [(o.journal, o.state) for o in crew.findings.outcomes] == [
+        (ONE, "failed"),
+        (TWO, "failed"),
+    ]
+    assert {p.message for p in crew.findings.problems} == {"its worker does not speak of it"}
+
+
+def test_exit_code_without_a_problem_is_a_problem(crew: Crew) -> None:
+    """What did not fit into the message still fails the run."""
+    message = f'{{"exit_code":5,"journals":[{{"journal":"{ONE}","state":"failed"}}],"problems":[]}}'
+
+    crew.settle(task(), ended("Failed", message))
+
+    assert crew.findings.problems == [
+        Problem(exit_code=5, message="its worker ended with exit code 5", journal=ONE)
+    ]
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_silent_worker_is_judged_by_its_deed(crew: Crew, world: World, phase: str) -> None:
+    """The backups of a run are found by its id."""
+    world.stored[RUN_ID] = {ONE: BACKED_UP}
+
+    crew.settle(task(), ended(phase))
+
+    (found,) = crew.findings.outcomes
+    assert (found.state, found.id, found.node) == ("backed up", "id-1", "n")
+    assert crew.findings.problems == []
+
+
+def test_silent_worker_without_a_deed_has_failed(crew: Crew, world: World) -> None:
+    """What another run has stored is not its deed, nor is half of it."""
+    world.stored = {"other": {ONE: BACKED_UP}, RUN_ID: {TWO: BACKED_UP}}
+
+    crew.settle(task(ONE, TWO), ended("Failed"))
+
+    assert [o.state for o in crew.findings.outcomes] == ["failed", "failed"]
+    assert crew.findings.problems[0].message == (
+        "its worker ended with exit code 1 and without an answer"
+    )
+
+
+@pytest.mark.parametrize(("phase", "state"), [("Succeeded", PUT), ("Failed", "failed")])
+def test_silent_worker_that_leaves_drafts_is_judged_later(
+    crew: Crew, phase: str, state: str
+) -> None:
+    """What was put shows when it is committed; one that has failed has put nothing."""
+    crew.settle(task(), ended(phase), is_draft=True)
+
+    assert [o.state for o in crew.findings.outcomes] == [state]
+
+
+def test_given_up_is_every_journal_of_the_volume(crew: Crew) -> None:
+    """Each has an outcome; where no worker was made, none is named."""
+    lost = task(ONE, TWO)
+    lost.job = ""
+
+    crew.give_up(lost, "why")
+
+    assert [(o.journal, o.state, o.worker) for o in crew.findings.outcomes] == [
+        (ONE, "failed", None),
+        (TWO, "failed", None),
+    ]
+    assert lost.is_settled

@@ -1,0 +1,161 @@
+"""All pods by one watch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from backup.cluster.api import Object
+from backup.cluster.pods import Pods, identity, is_leaving, is_ready, owner
+from backup.errors import ClusterDeniedError, SignalledError
+from backup.stop import Stop
+from tests.simulated_cluster import BILLING, SimulatedCluster, World, hasten
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """Make a namespace with two billing pods."""
+    world = World()
+    world.add_billing(2)
+    yield world
+    world.close()
+
+
+@pytest.fixture(autouse=True)
+def _hasten(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasten(monkeypatch)
+
+
+def names(found: list[Object]) -> list[str]:
+    """Name some pods."""
+    return sorted(pod["metadata"]["name"] for pod in found)
+
+
+def settled(pods: Pods, world: World) -> Pods:
+    """Take in all that has happened."""
+    world.put("pods", {"metadata": {"name": "last"}})
+    while pods.get("last") is None:
+        pods.poll(1)
+    return pods
+
+
+def test_what_is_there_is_known_at_once(world: World) -> None:
+    """One list, one watch, whatever their number."""
+    world.add_run()
+    cluster = SimulatedCluster(world)
+
+    pods = Pods(cluster, stop=Stop())
+
+    assert names(pods.of_billing(BILLING)) == [f"{BILLING}-0", f"{BILLING}-1"]
+    assert names([pods.of_job("journal-backup-1") or {}]) == ["journal-backup-1-x"]
+    assert pods.of_job("journal-backup-2") is None
+    assert cluster.asked == ["watch pods"]
+
+
+def test_namespace_without_pods_is_known_too() -> None:
+    """The list is there, and empty."""
+    world = World()
+
+    pods = Pods(SimulatedCluster(world), stop=Stop())
+
+    assert pods.of_billing(BILLING) == []
+    world.close()
+
+
+def test_what_changes_is_taken_in(world: World) -> None:
+    """A pod is made, one is changed, one goes; and all is listed anew where a watch breaks."""
+    pods = Pods(SimulatedCluster(world), stop=Stop())
+    before = identity(pods.get(f"{BILLING}-0") or {})
+
+    world.move(f"{BILLING}-0", "node-7")
+    world.scale(1)
+    settled(pods, world)
+
+    assert names(pods.of_billing(BILLING)) == [f"{BILLING}-0"]
+    assert identity(pods.get(f"{BILLING}-0") or {}) != before
+    assert identity(pods.get(f"{BILLING}-0") or {})[1] == "node-7"
+    world.remove("pods", "last")
+    world.relist("pods")
+    settled(pods, world)
+    assert names(pods.of_billing(BILLING)) == [f"{BILLING}-0"]
+
+
+def test_list_that_takes_its_time_is_waited_for(world: World) -> None:
+    """Nothing is decided by an empty picture."""
+    told = threading.Event()
+
+    class Counting(Stop):
+        checks = 0
+
+        def check(self) -> None:
+            super().check()
+            self.checks += 1
+            if self.checks > 5:
+                told.set()
+
+    cluster = SimulatedCluster(world)
+    cluster.on("watch pods", lambda: told.wait(10))
+
+    pods = Pods(cluster, stop=Counting())
+
+    assert len(pods.of_billing(BILLING)) == 2
+
+
+def test_signal_ends_the_wait(world: World) -> None:
+    """At once, also before the first list is there."""
+    told = threading.Event()
+    cluster = SimulatedCluster(world)
+    cluster.on("watch pods", lambda: told.wait(10))
+    stop = Stop()
+    stop.request(15)
+
+    with pytest.raises(SignalledError):
+        Pods(cluster, stop=stop)
+
+    told.set()
+
+
+def test_watch_that_is_refused_is_an_error(world: World) -> None:
+    """Raised where news are due."""
+    cluster = SimulatedCluster(world)
+    cluster.fail("watch pods", ClusterDeniedError("the cluster refuses: watch"))
+
+    with pytest.raises(ClusterDeniedError):
+        Pods(cluster, stop=Stop())
+
+
+def test_closed_watch_tells_no_more(world: World) -> None:
+    """What comes afterwards is nobody's."""
+    pods = Pods(SimulatedCluster(world), stop=Stop())
+    pods.close()
+
+    world.scale(5)
+
+    assert pods.poll(0.05) is False
+    assert len(pods.of_billing(BILLING)) == 2
+
+
+def test_pod_tells_of_itself() -> None:
+    """Whose it is, whether it is ready, whether it is on its way out, where it is."""
+    bare: Object = {"metadata": {"uid": "u"}, "spec": {}}
+    ready = {
+        "metadata": {
+            "uid": "u",
+            "deletionTimestamp": "2026-11-23T12:00:00Z",
+            "ownerReferences": [{"kind": "Job", "name": "j"}],
+        },
+        "spec": {"nodeName": "n"},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    }
+    unready = {**bare, "status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+
+    assert [owner(ready, "Job"), owner(ready, "StatefulSet"), owner(bare, "Job")] == [
+        "j",
+        None,
+        None,
+    ]
+    assert [is_ready(pod) for pod in (ready, unready, bare)] == [True, False, False]
+    assert [is_leaving(pod) for pod in (ready, bare)] == [True, False]
+    assert [identity(pod) for pod in (ready, bare)] == [("u", "n"), ("u", None)]
