@@ -45,7 +45,7 @@ RUN tools/bin/hatchling build --target wheel --directory dist \
     && tools/bin/pip --quiet --python /opt/journal-backup/bin/python3 install --no-compile --no-deps \
         --find-links dist deepgram-journal-backup \
     && tools/bin/pip --python /opt/journal-backup/bin/python3 check \
-    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/journal-backup/lib \
+    && python3 -m compileall -qf --invalidation-mode unchecked-hash /opt/journal-backup/lib \
     && find /opt/journal-backup/bin -type f ! -name journal-backup -delete \
     && rm -f /opt/journal-backup/.gitignore
 
