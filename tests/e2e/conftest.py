@@ -45,9 +45,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def image() -> str:
     """Find the image: a docker-archive, or a name."""
-    named = os.environ.get("JOURNAL_BACKUP_IMAGE") or str(CHECKOUT / "dist" / "image.tar")
-    if not _is_archive(named) and not os.environ.get("KUBECONFIG"):
-        pytest.skip(f"there is no image in {named} (make image writes it)")
+    named = os.environ.get("JOURNAL_BACKUP_IMAGE", "")
+    archive = named or str(CHECKOUT / "dist" / "image.tar")
+    if _is_archive(archive):
+        return archive
+    if not named or not os.environ.get("KUBECONFIG"):
+        pytest.skip(f"there is no image in {archive} (make image writes it)")
     return named
 
 

@@ -6,11 +6,13 @@ nothing about a backup that has to be where the volume is.
 
 from __future__ import annotations
 
+import http.server
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,16 @@ try:
     print(urllib.request.urlopen(request, context=trusting, timeout=20).status)
 except urllib.error.HTTPError as refusal:
     print(refusal.status)
+"""
+GET = """
+import sys, time, urllib.request
+for url in sys.argv[1:]:
+    while True:
+        try:
+            print(urllib.request.urlopen(url, timeout=5).status)
+            break
+        except OSError:
+            time.sleep(0.1)
 """
 WHO = """
 import os
@@ -101,6 +113,28 @@ def test_a_pod_reaches_the_api_server(cluster: Cluster, namespace: str) -> None:
     said = [cluster.log(namespace, pod) for pod in ("refused", "allowed")]
 
     assert said == ["403\n", "200\n"]
+
+
+def test_a_pod_reaches_servers_of_the_tests_and_other_pods(
+    cluster: Cluster, nodes: Nodes, namespace: str
+) -> None:
+    """An object store can run beside the tests; and the networks of the nodes are one."""
+    serve = ("python3", "-m", "http.server", "8000", "--directory", "/opt")
+    cluster.create(namespace, cluster.pod("server", *serve, node="node-b"))
+    pod = cluster.await_phase(namespace, "server", "Running")["status"]["podIP"]
+    handler = http.server.SimpleHTTPRequestHandler
+    with http.server.ThreadingHTTPServer((nodes.gateway, 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        urls = [f"http://{nodes.gateway}:{server.server_port}/", f"http://{pod}:8000/"]
+        cluster.create(namespace, cluster.pod("client", "python3", "-c", GET, *urls, node="node-a"))
+        try:
+            cluster.await_phase(namespace, "client", "Succeeded")
+        finally:
+            server.shutdown()
+            thread.join()
+
+    assert cluster.log(namespace, "client") == "200\n200\n"
 
 
 def test_a_restricted_pod_has_no_more_than_it_needs(cluster: Cluster, namespace: str) -> None:

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Builds the servers that tests run against: each from the go.mod beside this script, once, into the
 # cache of the user. The name in the cache holds the hash of go.mod, go.sum and what sources are
-# beside them, so it never goes stale; tests/servers/process.py and tests/cluster/programs.py look there. What cannot be built is
-# said, and is no failure here: its tests are skipped with a reason, which CI=true makes a failure.
+# beside them, so it never goes stale; tests/servers/process.py, tests/cluster/programs.py and
+# tests/e2e/programs.py look there. What cannot be built is said, and is no failure here: its tests
+# are skipped with a reason, which CI=true makes a failure.
 #
 #     tests/servers/build.sh [NAME | NAME/PROGRAM]...
 #
