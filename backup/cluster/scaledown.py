@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from backup.cluster.api import Api, Object
+from backup.cluster.api import Object
 from backup.cluster.crew import PUT, WAIT_SECONDS, Crew, Task
 from backup.cluster.lease import Measured, Record
 from backup.cluster.pods import is_ready
@@ -50,6 +50,8 @@ from backup.stop import Stop
 
 CLEANUP_SECONDS: Final = 60.0
 """How long billing's return is tried once the run was told to end."""
+LET_GO_SECONDS: Final = 10.0
+"""How long workers are tried to be removed before that."""
 READY_SECONDS: Final = 600.0
 """How long billing is waited for, to say how long it was away."""
 NEEDS_A_LOOK: Final = 3
@@ -303,8 +305,7 @@ class ScaleDown:
         try:
             if is_lost and lease.is_anothers():
                 return None
-            for task in tasks:
-                self._let_go(api, task)
+            self._let_go(tasks)
             self._findings.step(f"billing goes back to {record.replicas}")
             state = bring_back(api, self._billing.name, record)
         except BillingDownError:
@@ -319,13 +320,15 @@ class ScaleDown:
             self._findings.warn(f"{self._billing.name} {_HOW[state]} meanwhile: left as it is")
         return state
 
-    @staticmethod
-    def _let_go(api: Api, task: Task) -> None:
-        """Have a worker release its volume, if it still has it: at once, and without waiting."""
-        if task.pod is not None and task.pod.has_ended:
-            return
-        with suppress(BackupError):  # billing comes first
-            api.delete("jobs", task.job)
+    def _let_go(self, tasks: Sequence[Task]) -> None:
+        """Have workers release the volumes that they still have, without waiting for them.
+
+        In a time of its own: what it costs, the scaling that follows must not lack.
+        """
+        api = self._crew.api.under(Stop(seconds=LET_GO_SECONDS))
+        for task in (t for t in tasks if t.pod is None or not t.pod.has_ended):
+            with suppress(BackupError):  # billing comes first
+                api.delete("jobs", task.job)
 
     def _await_ready(self) -> None:
         self._findings.step("waiting for billing to be ready")

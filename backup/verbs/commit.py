@@ -14,6 +14,7 @@ does in one go:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ from functools import partial
 from backup.catalog import Catalog, Listing, draft_key
 from backup.errors import BackupError, ReadbackError, SinkError, StopError
 from backup.manifest import Manifest
-from backup.model import BackupCommitted, Continuity, Emit, Problem
+from backup.model import Continuity, Emit, Problem
 from backup.sinks import Sink
 from backup.stop import Stop
 from backup.streams import spread
+from backup.verbs.passes import announcement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,7 @@ def _one(
     catalog: Catalog, journal: str, backup_id: str, *, run_id: str, emit: Emit, stop: Stop
 ) -> Committed | Problem | None:
     """Commit a draft; None for one of another run."""
+    begun = time.monotonic()
     try:
         manifest = catalog.drafted(journal, backup_id)
         if manifest.run_id != run_id:
@@ -106,7 +109,7 @@ def _one(
         return Problem.of(error, journal=journal, sink=catalog.sink.url)
     with suppress(SinkError):
         catalog.sink.delete(draft_key(journal, backup_id))
-    emit(_announcement(manifest, catalog.sink.url))
+    emit(announcement(manifest, catalog.sink.url, seconds=time.monotonic() - begun))
     return Committed(
         journal=journal,
         id=backup_id,
@@ -123,17 +126,3 @@ def _require_as_put(catalog: Catalog, manifest: Manifest, stop: Stop) -> None:
             catalog.discard(archive.key)
             message = f"{catalog.sink}: {archive.key} does not hold what was put"
             raise ReadbackError(message, "this sink changes what it stores: do not trust it")
-
-
-def _announcement(manifest: Manifest, sink: str) -> BackupCommitted:
-    return BackupCommitted(
-        journal=manifest.journal,
-        sink=sink,
-        id=manifest.id,
-        continuity=manifest.continuity,
-        suspect=manifest.suspect,
-        size_bytes=manifest.size_bytes,
-        archive_bytes=manifest.archive_bytes,
-        records=manifest.records,
-        duration_seconds=0.0,
-    )

@@ -500,19 +500,22 @@ class JournalBackup:
         return alarms
 
     def _announce(self, url: str, manifest: Manifest) -> None:
-        self._emit(
-            BackupCommitted(
-                journal=manifest.journal,
-                sink=url,
-                id=manifest.id,
-                continuity=manifest.continuity,
-                suspect=manifest.suspect,
-                size_bytes=manifest.size_bytes,
-                archive_bytes=manifest.archive_bytes,
-                records=manifest.records,
-                duration_seconds=round(time.monotonic() - self._begun, 3),
-            )
-        )
+        self._emit(announcement(manifest, url, seconds=time.monotonic() - self._begun))
+
+
+def announcement(manifest: Manifest, sink: str, *, seconds: float) -> BackupCommitted:
+    """Say that a manifest is committed on a sink, so long after its journal's turn came."""
+    return BackupCommitted(
+        journal=manifest.journal,
+        sink=sink,
+        id=manifest.id,
+        continuity=manifest.continuity,
+        suspect=manifest.suspect,
+        size_bytes=manifest.size_bytes,
+        archive_bytes=manifest.archive_bytes,
+        records=manifest.records,
+        duration_seconds=round(seconds, 3),
+    )
 
 
 def compare(previous: File | None, now: Digest) -> Continuity:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -25,6 +26,7 @@ from backup.errors import (
     RefusedError,
     SignalledError,
 )
+from backup.stop import Stop
 from tests.billing import Clock, Events
 from tests.simulated_cluster import (
     BILLING,
@@ -566,6 +568,24 @@ def test_second_run_is_kept_out(cluster: SimulatedCluster, world: World) -> None
 
 
 # -- whatever ends the run
+
+
+def test_workers_that_cannot_be_removed_cost_billing_no_time(world: World) -> None:
+    """An API server that is away while they are to go may be back for what counts."""
+    stops: list[Stop] = []
+
+    class Watched(SimulatedCluster):
+        def under(self, stop: Stop) -> Self:
+            stops.append(stop)
+            return super().under(stop)
+
+    cluster = Watched(world)
+    budget = Budget(minutes=5)
+    world.script(TWO, Worker(does="run on", then=lambda: setattr(budget, "is_over", True)))
+    cluster.on("delete jobs", lambda: stops[-1].request(signal.SIGTERM))
+    result = run(cluster, max_downtime=budget, workers=1)
+
+    assert (world.replicas, set(result.exit_codes)) == (2, {4, 9})
 
 
 def test_signal_brings_billing_back(cluster: SimulatedCluster, world: World) -> None:
