@@ -98,6 +98,8 @@ class _Verb:
     is_hidden: bool = False
     """Whether people need not know it: this program runs it in Jobs."""
     needs_sinks: bool = True
+    settings: tuple[str, ...] = ()
+    """All that it reads, where it has to do its work whatever the others say."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -276,8 +278,8 @@ def _perform(args: argparse.Namespace) -> int:
     from backup.model import RunFinished
     from backup.stop import Stop
 
-    settings = config.load(sinks=getattr(args, "sink", ()))
     verb = next(v for v in _VERBS if v.name == args.verb)
+    settings = config.load(sinks=getattr(args, "sink", ()), only=verb.settings)
     if verb.needs_sinks:
         config.require_sinks(settings)
     begun = datetime.now(UTC)
@@ -623,6 +625,7 @@ Every run does so first. In a cluster a guard does it every two minutes, and the
 chart before it is removed or upgraded. A run that is under way is left alone.""",
         examples=("journal-backup resume-billing",),
         needs_sinks=False,
+        settings=("statefulset", "log_level", "log_format"),
     ),
     _Verb(
         "worker",

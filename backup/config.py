@@ -19,7 +19,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -197,18 +197,21 @@ class Settings(BaseSettings):
         )
 
 
-def load(*, sinks: Sequence[str] = ()) -> Settings:
+def load(*, sinks: Sequence[str] = (), only: Collection[str] = ()) -> Settings:
     """Read the settings from the environment, and check them.
 
     Args:
         sinks: URLs from the command line, instead of BACKUP_SINKS.
+        only: names of fields: all others keep their defaults, and may be as wrong as they like.
 
     Raises:
         SettingsError: one or more of them are wrong; it names all.
     """
-    problems = list(_unknown(os.environ))
+    problems = list(_unknown(os.environ, only))
+    fields = Settings.model_fields.items()
+    unread = {name: field.default for name, field in fields if only and name not in only}
     try:
-        settings = Settings()
+        settings = Settings(**unread)
         if sinks:
             chosen = tuple(_chosen(url, settings.sinks) for url in sinks)
             settings = settings.model_copy(update={"sinks": chosen})
@@ -240,7 +243,7 @@ def _shown_place(url: str) -> str | None:
         return None
 
 
-def _unknown(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _unknown(environ: Mapping[str, str], only: Collection[str]) -> Iterator[tuple[str, str]]:
     stems = [name.upper() for name in Settings.model_fields]
     for name in sorted(environ):
         prefix, stem = name[: len(PREFIX)], name[len(PREFIX) :]
@@ -248,6 +251,8 @@ def _unknown(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             continue
         if prefix != PREFIX or stem not in stems:
             near = difflib.get_close_matches(stem.upper(), stems, n=1)
+            if only and not {name.lower() for name in near} & {*only}:
+                continue
             fix = f"did you mean {PREFIX}{near[0]}?" if near else "see: journal-backup config"
             yield f"{name} is not a setting", fix
 

@@ -765,9 +765,7 @@ class SimulatedCluster(Api):
 
         self._write(f"patch {kind}", name, act)
 
-    def delete(
-        self, kind: Kind, name: str, *, uid: str | None = None, grace_seconds: int | None = None
-    ) -> None:
+    def delete(self, kind: Kind, name: str, *, uid: str | None = None) -> None:
         """See :class:`Api`."""
 
         def act() -> None:
@@ -779,8 +777,7 @@ class SimulatedCluster(Api):
             else:
                 self.world.remove(kind, name)
 
-        what = "" if grace_seconds is None else f" within {grace_seconds} s"
-        self._write(f"delete {kind}", name, act, what)
+        self._write(f"delete {kind}", name, act)
 
     def changes(self, kind: Kind) -> Iterator[Change]:
         """See :class:`Api`."""

@@ -468,6 +468,7 @@ def connect(*, stop: Stop) -> KubernetesApi:
         ConfigError: there is none.
     """
     from kubernetes import client, config  # noqa: PLC0415 - start-up: 0.4 s
+    from yaml import YAMLError  # noqa: PLC0415 - comes with it
 
     load: Any = config
     settings: Any = client.Configuration()
@@ -481,8 +482,9 @@ def connect(*, stop: Stop) -> KubernetesApi:
             load.load_kube_config(path, client_configuration=settings)
             _, active = load.list_kube_config_contexts(path)
             namespace = active["context"].get("namespace", "default")
-    except (config.ConfigException, OSError) as error:
-        message = f"there is no cluster to ask: {str(error).rstrip('.').lower()}"
+    except (config.ConfigException, OSError, YAMLError) as error:
+        what = " ".join(str(error).split()).rstrip(".").lower()
+        message = f"there is no cluster to ask: {what}"
         raise ConfigError(
             message,
             "BACKUP_STRATEGY=direct needs none",

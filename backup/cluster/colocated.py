@@ -108,7 +108,7 @@ class Colocated:
         elif self._is_in_the_way(task):
             self._crew.remove(task)
             self._try_again(task, "billing's pod has left or moved")
-        elif task.pod is not None and not is_there:
+        elif not is_there and self._crew.pods.has_had(task.job):
             self._crew.remove(task)
             self._try_again(task, "its worker's pod was deleted")
         elif self._crew.is_late(task):

@@ -251,22 +251,23 @@ class Crew:
 
     def settle(self, task: Task, pod: Pod, *, is_draft: bool = False) -> None:
         """Take in what a worker that has ended says, or else has done."""
-        answer = pod.answer or self._without_words(task, pod, is_draft=is_draft)
-        if answer is None:
-            self.give_up(task, f"its worker {pod.why_ended()}")
+        if answer := pod.answer:
+            self._take_in(task, answer, pod.node, silence="does not speak of it")
         else:
-            self._take_in(task, answer, pod.node)
+            done = self._without_words(task, pod, is_draft=is_draft)
+            answer = Answer(exit_code=0, journals=done)
+            self._take_in(task, answer, pod.node, silence=pod.why_ended())
 
-    def _without_words(self, task: Task, pod: Pod, *, is_draft: bool) -> Answer | None:
+    def _without_words(self, task: Task, pod: Pod, *, is_draft: bool) -> tuple[JournalAnswer, ...]:
+        """Say what a worker has done that left no message."""
         names = task.volume.journals
         if is_draft:  # what was put shows when it is committed
-            put = tuple(JournalAnswer(journal=name, state=PUT) for name in names)
-            return Answer(exit_code=0, journals=put) if pod.has_succeeded else None
+            done = names if pod.has_succeeded else ()
+            return tuple(JournalAnswer(journal=name, state=PUT) for name in done)
         backups = self.find(self.template.run_id)
-        found = tuple(backups[name] for name in names if name in backups)
-        return Answer(exit_code=0, journals=found) if len(found) == len(names) else None
+        return tuple(backups[name] for name in names if name in backups)
 
-    def _take_in(self, task: Task, answer: Answer, node: str | None) -> None:
+    def _take_in(self, task: Task, answer: Answer, node: str | None, *, silence: str) -> None:
         task.is_settled = True
         for journal in answer.journals:
             self.findings.outcomes.append(
@@ -289,7 +290,7 @@ class Crew:
         for name in (n for n in task.volume.journals if n not in told):
             self.findings.lose(
                 name,
-                "its worker does not speak of it",
+                f"its worker {silence}",
                 claim=task.volume.claim,
                 state="failed",
                 worker=task.job,

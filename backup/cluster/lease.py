@@ -30,6 +30,8 @@ BEAT_SECONDS: Final = 10
 RECORD: Final = "deepgram-journal-backup/record"
 OWNER: Final = "deepgram-journal-backup/owner"
 MEASURED: Final = "deepgram-journal-backup/measured"
+MEASURES: Final = 3
+"""How many scale-downs are remembered."""
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 _ENDED = {"Succeeded", "Failed"}
 
@@ -55,7 +57,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """The last scale-down: by it the next one is judged beforehand."""
+    """A scale-down: by the last few the next one is judged beforehand."""
 
     size_bytes: int
     seconds: float
@@ -71,7 +73,8 @@ class Held:
     renewed_at: datetime | None
     record: Record | None
     owner: Owner | None
-    measured: Measured | None
+    measured: tuple[Measured, ...]
+    """The last few, newest first."""
 
 
 def lease_name(statefulset: str) -> str:
@@ -242,7 +245,8 @@ class Lease:
             deadline = record.deadline.strftime(_TIME)
             notes[RECORD] = json.dumps({**asdict(record), "deadline": deadline})
         if measured is not None:
-            notes[MEASURED] = json.dumps(asdict(measured))
+            kept = [measured, *_measured(notes)][:MEASURES]
+            notes[MEASURED] = json.dumps([asdict(one) for one in kept])
         before = body.get("spec") or {}
         is_ours = before.get("holderIdentity") == self._run_id
         spec = {
@@ -268,7 +272,7 @@ def _held(body: Object) -> Held:
     try:
         record = _record(json.loads(notes[RECORD])) if RECORD in notes else None
         owner = Owner(**json.loads(notes[OWNER])) if OWNER in notes else None
-        measured = Measured(**json.loads(notes[MEASURED])) if MEASURED in notes else None
+        measured = _measured(notes)
         renewed_at = _time(spec["renewTime"]) if spec.get("renewTime") else None
     except (ValueError, KeyError, TypeError) as error:
         name = body["metadata"]["name"]
@@ -278,6 +282,10 @@ def _held(body: Object) -> Held:
             "see that billing has its replicas, then: kubectl delete lease " + name,
         ) from error
     return Held(body, spec.get("holderIdentity") or "", renewed_at, record, owner, measured)
+
+
+def _measured(notes: dict[str, str]) -> tuple[Measured, ...]:
+    return tuple(Measured(**one) for one in json.loads(notes.get(MEASURED, "[]")))
 
 
 def _record(found: Object) -> Record:

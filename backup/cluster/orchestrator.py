@@ -154,7 +154,7 @@ class Orchestrator:
         options = self._options
         self._findings.emit(RunStarted(verb="backup", run_id=options.run_id, sinks=()))
         template = read_template(
-            self._api, options.pod, run_id=options.run_id, statefulset=options.statefulset
+            self._api, options.pod, run_id=options.run_id, billing=self._billing
         )
         require_rwx_sinks(self._api, template)
         lease = self._take_lease()

@@ -14,6 +14,7 @@ class Pods:
         """Begin to watch."""
         self._news = Subscription(api.changes("pods"), stop=stop)
         self._pods: dict[str, Object] = {}
+        self._jobs: set[str] = set()
         while not self._pods and not self.poll(SLICE_SECONDS):
             pass
 
@@ -22,6 +23,7 @@ class Pods:
         news = self._news.poll(seconds)
         for change in news:
             named = {o["metadata"]["name"]: o for o in change.objects}
+            self._jobs |= {job for o in change.objects if (job := owner(o, "Job"))}
             if change.kind == "all":
                 self._pods = named
             elif change.kind == "there":
@@ -38,6 +40,10 @@ class Pods:
     def of_job(self, job: str) -> Object | None:
         """Give the pod of a Job that is tried once."""
         return next((p for p in self._pods.values() if owner(p, "Job") == job), None)
+
+    def has_had(self, job: str) -> bool:
+        """Whether a Job has had a pod, even one that has come and gone between two looks."""
+        return job in self._jobs
 
     def of_billing(self, name: str) -> list[Object]:
         """Give billing's pods."""

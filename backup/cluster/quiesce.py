@@ -249,7 +249,10 @@ def _dropped(statefulset: str, state: Back) -> str:
 
 
 def remove_workers(api: Api, labels: str, *, but: str = "") -> list[str]:
-    """Delete Jobs that hold journals' volumes, pods at once; give their names."""
+    """Delete Jobs that hold journals' volumes; give their names.
+
+    Their pods get the few seconds' grace that they were made with.
+    """
     names = []
     for job in api.list("jobs", labels=labels):
         metadata = job["metadata"]

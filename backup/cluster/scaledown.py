@@ -2,7 +2,7 @@
 
 The order, and why:
 
-- The budget is checked by the measure of the last time, and refused with its numbers.
+- The budget is checked by the measure of the last times, and refused with its numbers.
 - Workers are made, and have to be seen as gated pods: what admission refuses costs no downtime.
 - The record is written: from now on anybody can bring billing back. Billing goes to 0, its pods
   end, the gates are opened.
@@ -26,8 +26,8 @@ from typing import Final
 
 from backup.cluster.api import Object
 from backup.cluster.crew import PUT, WAIT_SECONDS, Crew, Task
-from backup.cluster.lease import Measured, Record
-from backup.cluster.pods import is_ready
+from backup.cluster.lease import MEASURED, Measured, Record
+from backup.cluster.pods import is_leaving, is_ready
 from backup.cluster.quiesce import (
     Back,
     StatefulSet,
@@ -92,6 +92,11 @@ class _Downtime:
             raise DowntimeError(message, "raise BACKUP_MAX_DOWNTIME, or use colocated workers")
 
 
+def _is_back(pod: Object) -> bool:
+    """Whether it is ready, and not on its way out: one that somebody deletes is so for a while."""
+    return is_ready(pod) and not is_leaving(pod)
+
+
 class ScaleDown:
     """The copies of a run, while billing is down."""
 
@@ -112,6 +117,7 @@ class ScaleDown:
         self._findings = crew.findings
         self._billing = billing
         self._downtime = _Downtime(budget)
+        self._is_cut_short = False
         self._clock = clock
 
     def copy(self, tasks: Sequence[Task], *, size_bytes: int, allow_stopped: bool) -> None:
@@ -140,6 +146,7 @@ class ScaleDown:
         else:
             self._with_billing_down(tasks)
         self._commit()
+        self._note_measure()
 
     @property
     def _pods_of_billing(self) -> list[Object]:
@@ -158,19 +165,33 @@ class ScaleDown:
         )
 
     def _require_affordable(self, size_bytes: int) -> None:
-        """Refuse what would take longer than billing may be down, by the last one's measure."""
-        measured = self._crew.lease.require().measured
-        if measured is None or not measured.size_bytes:
-            return
-        needed = measured.seconds * max(1.0, size_bytes / measured.size_bytes)
+        """Refuse what would take longer than billing may be down, by the best of the last times.
+
+        The best, as a night that was slow once says nothing about the next; and who promises too
+        much is stopped by the clock.
+        """
+        lease = self._crew.lease
+        known = {
+            one.seconds * max(1.0, size_bytes / one.size_bytes): one
+            for one in lease.require().measured
+            if one.size_bytes
+        }
+        needed = min(known, default=0.0)
         budget = self._downtime.budget.total_seconds()
         if needed > budget:
             message = (
                 f"billing would be down for {needed:.0f} s, and may be for {budget:.0f} s: "
-                f"the last {measured.size_bytes:,} bytes took {measured.seconds:.0f} s, "
+                f"{known[needed].size_bytes:,} bytes took {known[needed].seconds:.0f} s, "
                 f"and there are {size_bytes:,} now"
             )
-            raise DowntimeError(message, "raise BACKUP_MAX_DOWNTIME, or use colocated workers")
+            forget = (
+                f"kubectl -n {self._crew.api.namespace} annotate lease {lease.name} {MEASURED}-"
+            )
+            raise DowntimeError(
+                message,
+                "raise BACKUP_MAX_DOWNTIME, or use colocated workers",
+                f"to try it all the same: {forget}",
+            )
 
     # -- before billing goes
 
@@ -201,6 +222,8 @@ class ScaleDown:
 
     def _require_admitted(self, task: Task) -> None:
         told = self._crew.refusal(task)
+        if self._crew.pods.has_had(task.job):
+            told = "it was deleted"
         if told or self._crew.is_late(task):
             message = f"the worker {task.job} gets no pod: {told or 'no event says why'}"
             raise RefusedError(message, "billing was not scaled down")
@@ -229,12 +252,15 @@ class ScaleDown:
         if state == "restored":  # else it has other replicas, and in somebody else's time
             self._await_ready()
         if failure is not None:
+            self._is_cut_short = True
             self._findings.fail(Problem.of(failure))
             for task in (t for t in tasks if not t.is_settled):
                 self._crew.give_up(task, "was not copied")
-            return
-        if self.downtime_seconds is not None:
-            size = sum(outcome.size_bytes for outcome in self._findings.outcomes)
+
+    def _note_measure(self) -> None:
+        """Remember how long this took, if it went to the end; sizes are known since the commit."""
+        size = sum(outcome.size_bytes for outcome in self._findings.outcomes)
+        if self.downtime_seconds is not None and not self._is_cut_short:
             measured = Measured(size_bytes=size, seconds=round(self.downtime_seconds, 3))
             self._crew.lease.note(None, measured=measured)
 
@@ -333,7 +359,7 @@ class ScaleDown:
     def _await_ready(self) -> None:
         self._findings.step("waiting for billing to be ready")
         until = time.monotonic() + READY_SECONDS
-        while sum(map(is_ready, self._pods_of_billing)) < self._billing.replicas:
+        while sum(map(_is_back, self._pods_of_billing)) < self._billing.replicas:
             if time.monotonic() > until:
                 self._findings.fail(
                     Problem(

@@ -21,13 +21,13 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from backup.cluster.api import Api, Object
 from backup.cluster.layout import Volume
-from backup.cluster.quiesce import OF, RUN
+from backup.cluster.quiesce import OF, RUN, StatefulSet
 from backup.errors import ConfigError
 
 ROLE: Final = "deepgram-journal-backup/role"
@@ -63,6 +63,8 @@ class Template:
     """The orchestrator's own, as the cluster has resolved it."""
     run_id: str
     statefulset: str
+    host: Object
+    """What billing's pods are made from: for workers where none of them is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,8 @@ class Order:
     near: tuple[str, ...] = ()
     """Nodes that it should be on: the volume may still be attached there."""
     hosts: tuple[Object, ...] = ()
-    """Billing's pods, whose tolerations and SELinux options it needs."""
+    """Billing's pods, whose tolerations and SELinux options it needs; else those of its template,
+    where there is a volume."""
     is_gated: bool = False
     seconds: int = 3600
     """How long it may take."""
@@ -105,8 +108,14 @@ class Answer:
     """Exit code, journal, sink and message of each."""
 
 
-def read_template(api: Api, pod_name: str, *, run_id: str, statefulset: str) -> Template:
+def read_template(api: Api, pod_name: str, *, run_id: str, billing: StatefulSet) -> Template:
     """Find the Job that we are a pod of.
+
+    Args:
+        api: the cluster.
+        pod_name: ours.
+        run_id: of the run.
+        billing: whose pods workers are to get along with.
 
     Raises:
         ConfigError: we are not a pod of a Job.
@@ -125,7 +134,8 @@ def read_template(api: Api, pod_name: str, *, run_id: str, statefulset: str) -> 
         job=job,
         priority=pod["spec"].get("priority") or 0,
         run_id=run_id,
-        statefulset=statefulset,
+        statefulset=billing.name,
+        host=billing.body["spec"]["template"],
     )
 
 
@@ -206,8 +216,9 @@ def _pod_spec(template: Template, order: Order, spec: Object) -> Object:
         ]
     container["volumeMounts"] = mounts
     made |= {"containers": [container], "volumes": volumes}
-    _place(made, order)
-    _rank(made, template, order.hosts)
+    hosts = order.hosts or ((template.host,) if order.volume else ())
+    _place(made, order, hosts)
+    _rank(made, template, hosts)
     if order.is_gated:
         made["schedulingGates"] = [{"name": GATE}]
     return made
@@ -234,7 +245,7 @@ def _is_token(source: Object) -> bool:
     return token is not None and not token.get("audience")
 
 
-def _place(spec: Object, order: Order) -> None:
+def _place(spec: Object, order: Order, hosts: Iterable[Object]) -> None:
     affinity: Object = {}
     if order.beside:
         term = {
@@ -253,13 +264,13 @@ def _place(spec: Object, order: Order) -> None:
     if affinity:
         spec["affinity"] = affinity
     tolerated = list(spec.get("tolerations") or [])
-    for host in order.hosts:
+    for host in hosts:
         tolerated += [t for t in host["spec"].get("tolerations") or [] if t not in tolerated]
     if tolerated:
         spec["tolerations"] = tolerated
 
 
-def _rank(spec: Object, template: Template, hosts: Iterable[Object]) -> None:
+def _rank(spec: Object, template: Template, hosts: Sequence[Object]) -> None:
     """Take over billing's SELinux options, and its priority where ours is higher."""
     for host in hosts:
         linux = (host["spec"].get("securityContext") or {}).get("seLinuxOptions")

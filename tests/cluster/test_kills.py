@@ -29,8 +29,8 @@ STEPS = (
     "PATCH pods",  # the gate
     "PUT scale",  # back
     "PUT leases",  # no record
-    "PUT leases",  # what it took
     "POST jobs",  # the commit
+    "PUT leases",  # what it took
     "PUT leases",  # released
 )
 NUMBERS = range(1, len(STEPS) + 1)

@@ -583,7 +583,7 @@ def test_what_a_run_that_is_gone_has_left_down_comes_back(
     pod = cluster.world.add_run(2)
     left_down(cluster, pod=pod)
     cluster.world.remove("pods", pod)
-    monkeypatch.delenv("BACKUP_SINKS")
+    monkeypatch.setenv("BACKUP_SINKS", "what is wrong elsewhere")
 
     assert cli.main(["resume-billing"]) == 0
     assert "deepgram-billing is scaled back to 2" in capsys.readouterr().out

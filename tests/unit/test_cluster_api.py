@@ -787,6 +787,15 @@ def test_without_a_cluster_there_is_a_way_out(nowhere: None) -> None:
     assert caught.value.hints[0] == "BACKUP_STRATEGY=direct needs none"
 
 
+def test_a_kubeconfig_that_is_none_says_so(nowhere: None, tmp_path: Path) -> None:
+    """Exit 2 in one line, not the parser's own error as a bug of ours."""
+    (tmp_path / "kubeconfig").write_text("{: [")
+
+    with pytest.raises(ConfigError, match="there is no cluster to ask: while parsing") as caught:
+        connect(stop=Stop())
+    assert "\n" not in caught.value.message
+
+
 # -- rights
 
 

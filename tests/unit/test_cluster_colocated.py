@@ -266,6 +266,22 @@ def test_deleted_worker_is_tried_again(
     assert messages(result) == (given_up if state == "failed" else [])
 
 
+def test_worker_that_was_not_even_seen_is_tried_again(
+    cluster: SimulatedCluster, world: World
+) -> None:
+    """Its pod has come and gone between two looks: nobody waits for it any longer."""
+
+    def delete() -> None:
+        for name in worker_pods(world):
+            world.remove("pods", name)
+
+    world.script(ONE, Worker(does="run on"))
+    cluster.on("create jobs reply", delete)
+
+    assert states(run(cluster)) == ["backed up"] * 2
+    assert len(cluster.written("create jobs*")) == 3
+
+
 def test_lost_message_is_no_failure(cluster: SimulatedCluster, world: World) -> None:
     """The backup is found by the run's id."""
     world.script(ONE, Worker(does="stay silent"))

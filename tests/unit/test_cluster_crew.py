@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from backup.cluster.api import Object
 from backup.cluster.crew import PUT, Crew, Findings, Task, WorkerOutcome
 from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease, Owner, lease_name
+from backup.cluster.quiesce import read_billing
 from backup.cluster.workers import GATE, JournalAnswer, Order, Pod, read_template
 from backup.errors import LeaseLostError
 from backup.model import Problem, Step, Warned
@@ -60,7 +62,7 @@ def crew_of(cluster: SimulatedCluster, **changes: Any) -> Crew:
         "stop": Stop(),
         **changes,
     }
-    template = read_template(cluster, pod, run_id=RUN_ID, statefulset=BILLING)
+    template = read_template(cluster, pod, run_id=RUN_ID, billing=read_billing(cluster, BILLING))
     cluster.process.writes.clear()
     return Crew(cluster, template, lease, Findings(Events()), **given)
 
@@ -365,15 +367,28 @@ def test_silent_worker_is_judged_by_its_deed(crew: Crew, world: World, phase: st
 
 
 def test_silent_worker_without_a_deed_has_failed(crew: Crew, world: World) -> None:
-    """What another run has stored is not its deed, nor is half of it."""
-    world.stored = {"other": {ONE: BACKED_UP}, RUN_ID: {TWO: BACKED_UP}}
+    """What another run has stored is not its deed."""
+    world.stored = {"other": {ONE: BACKED_UP}}
 
-    crew.settle(task(ONE, TWO), ended("Failed"))
+    crew.settle(task(ONE), ended("Failed"))
 
-    assert [o.state for o in crew.findings.outcomes] == ["failed", "failed"]
+    assert [o.state for o in crew.findings.outcomes] == ["failed"]
     assert crew.findings.problems[0].message == (
         "its worker ended with exit code 1 and without an answer"
     )
+
+
+def test_half_of_its_deeds_is_half_a_failure(crew: Crew, world: World) -> None:
+    """Of a volume with two journals, the one that is stored is backed up."""
+    world.stored = {RUN_ID: {TWO: replace(BACKED_UP, journal=TWO)}}
+
+    crew.settle(task(ONE, TWO), ended("Failed"))
+
+    assert [(o.journal, o.state) for o in crew.findings.outcomes] == [
+        (TWO, "backed up"),
+        (ONE, "failed"),
+    ]
+    assert [p.journal for p in crew.findings.problems] == [ONE]
 
 
 @pytest.mark.parametrize(("phase", "state"), [("Succeeded", PUT), ("Failed", "failed")])

@@ -326,7 +326,7 @@ def test_record_survives_heartbeats_and_a_takeover(
 
     assert held is not None
     assert (held.holder, held.record) == ("run-2", RECORDED)
-    assert held.measured == Measured(size_bytes=5, seconds=2.5)
+    assert held.measured == (Measured(size_bytes=5, seconds=2.5),)
     assert held.owner is not None
     assert held.owner.pod == "journal-backup-2-x"
 
@@ -341,7 +341,19 @@ def test_measure_survives_the_end_of_a_run(lease: Lease) -> None:
 
     assert held is not None
     assert (held.holder, held.record) == ("", None)
-    assert held.measured == Measured(size_bytes=5, seconds=2.5)
+    assert held.measured == (Measured(size_bytes=5, seconds=2.5),)
+
+
+def test_last_few_measures_are_kept(lease: Lease) -> None:
+    """Newest first: one night that was slow is not the rule."""
+    lease.take()
+    for seconds in (1.0, 2.0, 3.0, 4.0):
+        lease.note(None, measured=Measured(size_bytes=5, seconds=seconds))
+
+    held = lease.read()
+
+    assert held is not None
+    assert [one.seconds for one in held.measured] == [4.0, 3.0, 2.0]
 
 
 def test_lease_with_a_record_is_not_let_go(lease: Lease, world: World) -> None:

@@ -159,3 +159,16 @@ def test_pod_tells_of_itself() -> None:
     assert [is_ready(pod) for pod in (ready, unready, bare)] == [True, False, False]
     assert [is_leaving(pod) for pod in (ready, bare)] == [True, False]
     assert [identity(pod) for pod in (ready, bare)] == [("u", "n"), ("u", None)]
+
+
+def test_pod_that_comes_and_goes_between_two_looks_is_known(world: World) -> None:
+    """Its Job has had its one try."""
+    cluster = SimulatedCluster(world)
+    pods = Pods(cluster, stop=Stop())
+    world.remove("pods", world.add_run())
+
+    settled(pods, world)
+
+    assert pods.of_job("journal-backup-1") is None
+    assert pods.has_had("journal-backup-1")
+    assert not pods.has_had("journal-backup-2")

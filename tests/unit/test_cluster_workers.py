@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from backup.cluster.api import Object
 from backup.cluster.layout import Volume
-from backup.cluster.quiesce import OF, RUN
+from backup.cluster.quiesce import OF, RUN, StatefulSet
 from backup.cluster.workers import (
     GATE,
     MAX_NAME,
@@ -54,6 +55,12 @@ SHARED = Volume(
     is_shared=True,
     is_bound=True,
     access_modes=("ReadWriteMany",),
+)
+STATEFULSET = StatefulSet(
+    name=BILLING,
+    uid="uid-b",
+    replicas=1,
+    body={"spec": {"template": {"spec": {"tolerations": [{"key": "gpu"}]}}}},
 )
 TOKEN = {"name": "kube-api-access", "projected": {"sources": [{"serviceAccountToken": {}}]}}
 CLOUD = {
@@ -120,11 +127,17 @@ def cluster(world: World) -> SimulatedCluster:
 
 
 def template(
-    pod: Object | None = None, *, name: str = "journal-backup-29", priority: int = 0
+    pod: Object | None = None,
+    *,
+    name: str = "journal-backup-29",
+    priority: int = 0,
+    spec: Object | None = None,
 ) -> Template:
     """Give what workers are made from."""
     job = {"metadata": {"name": name, "uid": "uid-j"}, "spec": {"template": pod or TEMPLATE}}
-    return Template(job=job, priority=priority, run_id=RUN_ID, statefulset=BILLING)
+    return Template(
+        job=job, priority=priority, run_id=RUN_ID, statefulset=BILLING, host={"spec": spec or {}}
+    )
 
 
 def order(**changes: Any) -> Order:
@@ -152,17 +165,18 @@ def test_template_is_the_job_of_our_own_pod(world: World, cluster: SimulatedClus
     pod = world.add_run()
     world.edit("pods", pod, lambda body: body["spec"].update(priority=7))
 
-    found = read_template(cluster, pod, run_id=RUN_ID, statefulset=BILLING)
+    found = read_template(cluster, pod, run_id=RUN_ID, billing=STATEFULSET)
 
     assert found.job == world.get("jobs", "journal-backup-1")
     assert (found.priority, found.run_id, found.statefulset) == (7, RUN_ID, BILLING)
+    assert found.host == {"spec": {"tolerations": [{"key": "gpu"}]}}
 
 
 @pytest.mark.parametrize("name", ["", "journal-backup-9-x"])
 def test_run_without_a_pod_is_told_what_to_set(cluster: SimulatedCluster, name: str) -> None:
     """The downward API says which pod we are."""
     with pytest.raises(ConfigError, match="there is no pod") as caught:
-        read_template(cluster, name, run_id=RUN_ID, statefulset=BILLING)
+        read_template(cluster, name, run_id=RUN_ID, billing=STATEFULSET)
 
     assert "POD_NAME" in caught.value.hints[0]
 
@@ -180,7 +194,7 @@ def test_pod_without_a_job_is_told_how_to_run(
     world.edit("pods", pod, lambda body: body["metadata"].update(ownerReferences=owners))
 
     with pytest.raises(ConfigError, match="belongs to none") as caught:
-        read_template(cluster, pod, run_id=RUN_ID, statefulset=BILLING)
+        read_template(cluster, pod, run_id=RUN_ID, billing=STATEFULSET)
 
     assert "--from=cronjob" in caught.value.hints[0]
 
@@ -303,6 +317,21 @@ def test_worker_tolerates_what_billing_does() -> None:
     assert spec["tolerations"] == [backup, gpu]
 
 
+def test_worker_gets_along_with_billing_that_is_not_there() -> None:
+    """At 0, or scaled in: its template tells what its volume's node wants; without one, no need."""
+    tolerations = [{"key": "gpu"}]
+    linux = {"level": "s0:c1"}
+    made = template(spec={"tolerations": tolerations, "securityContext": {"seLinuxOptions": linux}})
+
+    spec = spec_of(make_job(made, order()))
+    without = spec_of(make_job(made, order(volume=None)))
+
+    assert spec["tolerations"] == [{"key": "backup"}, *tolerations]
+    assert spec["securityContext"] == {"seLinuxOptions": linux}
+    assert without["tolerations"] == [{"key": "backup"}]
+    assert "securityContext" not in without
+
+
 def test_worker_has_billings_selinux_options() -> None:
     """With other ones it cannot read what billing writes."""
     linux = {"level": "s0:c1,c2"}
@@ -325,7 +354,7 @@ def test_worker_has_billings_selinux_options() -> None:
         (1000, [{"priority": 2000, "priorityClassName": "top"}], "high"),
         (1000, [{"priority": 1000, "priorityClassName": "same"}], "high"),
         (1000, [{"priority": 2000}, {"priority": 5, "priorityClassName": "low"}], "low"),
-        (1000, [], "high"),
+        (1000, [], None),
     ],
 )
 def test_worker_never_pushes_billing_off_its_node(
@@ -352,7 +381,7 @@ def test_gate_holds_a_worker_back() -> None:
 def test_names_fit(job: str, role: str) -> None:
     """Into a label, and so into a pod's name; each worker of each run has another."""
     made = template(name=job)
-    other_run = Template(job=made.job, priority=0, run_id="other", statefulset=BILLING)
+    other_run = replace(made, run_id="other")
 
     names = [
         worker_name(made, role, CLAIM),

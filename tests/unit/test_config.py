@@ -444,3 +444,28 @@ def test_values_of_code_are_taken_as_they_are() -> None:
     settings = Settings(deadline=timedelta(seconds=1), sinks=("file:///a",))
 
     assert (settings.deadline, settings.sinks) == (timedelta(seconds=1), ("file:///a",))
+
+
+def test_what_is_not_read_may_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who brings billing back asks for one name, and not for the sinks."""
+    given = {"SINKS": "ftp://x", "STATEFULSET": "b", "CONCURRENCY": "many", "SINKZ": "?"}
+    for name, value in given.items():
+        monkeypatch.setenv(f"BACKUP_{name}", value)
+
+    settings = load(only=("statefulset",))
+
+    assert (settings.statefulset, settings.sinks, settings.concurrency) == ("b", (), 4)
+
+
+def test_what_is_read_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor be misspelt: another StatefulSet would be looked after."""
+    monkeypatch.setenv("BACKUP_STATEFULSETS", "b")
+    monkeypatch.setenv("BACKUP_LOG_LEVEL", "loud")
+
+    with pytest.raises(SettingsError) as caught:
+        load(only=("statefulset", "log_level"))
+
+    assert [problem for problem, _ in caught.value.problems] == [
+        "BACKUP_STATEFULSETS is not a setting",
+        "BACKUP_LOG_LEVEL is 'loud'",
+    ]
