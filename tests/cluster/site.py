@@ -381,6 +381,15 @@ class Site:
         else:
             self.delete("roles", ACCOUNT)
         self.create("roles", ACCOUNT, rules=[as_rbac(rule) for rule in rules])
+        until(lambda: self._may_list_pods() is bool(rules), "its rights are in force")
+
+    def _may_list_pods(self) -> bool:
+        """Ask what all strategies may: the authorizer learns of a role a moment later."""
+        user = f"system:serviceaccount:{self.namespace}:{ACCOUNT}"
+        wish = {"namespace": self.namespace, "verb": "list", "resource": "pods"}
+        review = {"spec": {"user": user, "resourceAttributes": wish}}
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        return bool(self.plane.call("POST", path, review).body["status"]["allowed"])
 
     def sink(self) -> Path:
         """The directory that backups go to."""
@@ -466,6 +475,25 @@ class Site:
         """Send a signal to a Job's process."""
         until(lambda: job in self._containers, f"{job} runs")
         self._containers[job].process.send_signal(signum)
+
+    def await_held(self, job: str) -> None:
+        """Wait until a Job's process has stopped itself, by SIGSTOP."""
+
+        def is_held() -> bool:
+            if job not in self._containers:
+                return False
+            status = Path(f"/proc/{self._containers[job].process.pid}/stat").read_text()
+            return status.rpartition(")")[2].split()[0] == "T"
+
+        until(is_held, f"{job} is held", seconds=60)
+
+    def evict(self, job: str) -> None:
+        """Evict the pod of a Job, and wait until its process has been told."""
+        pod = self.pod_of(job)["metadata"]
+        eviction = {"metadata": {"name": pod["name"]}}
+        answer = self.plane.call("POST", f"{self.path('pods', pod['name'])}/eviction", eviction)
+        assert answer.status == 201, answer.body
+        until(lambda: pod["uid"] in self._asked, f"{job} is told to end")
 
     def lose_node_of(self, job: str) -> None:
         """Have the node of a Job's pod die: its process is gone, its pod stays Running."""

@@ -3,7 +3,9 @@
 What a run writes is all that it does to the cluster, so its steps are its writes: :data:`STEPS`,
 which a whole run is compared with. It dies before or after each of them, by SIGKILL (its pod is
 seen to fail), by SIGTERM, or with its node (its pod stays "Running", and only the heartbeat tells).
-Then the guard or the next run brings billing back, with exactly the replicas that were there.
+Or it is held after one of them while something happens to it: it is evicted, its rights are taken
+away, the API server is gone for half a minute. Then the run itself, the guard or the next run
+brings billing back, with exactly the replicas that were there.
 """
 
 from __future__ import annotations
@@ -11,14 +13,17 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backup.cluster.api import RULES
 from backup.cluster.lease import RECORD
-from tests.cluster.controlplane import until
-from tests.cluster.site import BILLING, Ended, Site
+from tests.cluster.controlplane import ControlPlane, until
+from tests.cluster.site import BILLING, Ended, Site, site
 
 LEASE = f"{BILLING}-journal-backup"
 STEPS = (
@@ -34,8 +39,9 @@ STEPS = (
     "PUT leases",  # released
 )
 NUMBERS = range(1, len(STEPS) + 1)
-DOWN_AFTER = 4
-"""From this write on billing is at 0 or on its way, until it is scaled back."""
+IDS = [f"{n}-{step}" for n, step in zip(NUMBERS, STEPS, strict=True)]
+RECORDED, DOWN_AFTER, BACK_AFTER, MEASURED = 3, 4, 6, 9
+"""The writes of the record, of billing's way to 0 and back, and of the last thing that counts."""
 
 
 def steps(here: Site) -> tuple[str, ...]:
@@ -50,18 +56,34 @@ def _short(line: str) -> str:
     return f"{method} {'scale' if parts[-1] == 'scale' else parts[0]}"
 
 
+def create_billing(here: Site) -> None:
+    """Have two replicas, whose number must come back, and one volume, so one worker."""
+    here.create_billing(replicas=2, shared="dg-journals")
+
+
 def run(here: Site, **doom: Any) -> Ended:
     """Run a backup that is doomed."""
+    return here.ended(begin_doomed(here, **doom))
+
+
+def begin_doomed(here: Site, **doom: Any) -> str:
+    """Begin a backup that is doomed."""
     here.grant(*RULES["scale-down"], *RULES["resume-billing"])
     silent = {"SILENT": "yes"} if doom.pop("silent", False) else {}
-    job = here.run_backup(
+    return here.run_backup(
         "scale-down",
         BEAT_SECONDS="60",
         DOOM=json.dumps(doom),
         WRITES=str(here.root / "writes"),
         **silent,
     )
-    return here.ended(job)
+
+
+def begin_held(here: Site, number: int) -> str:
+    """Begin a backup, and hold it where it has made a write."""
+    job = begin_doomed(here, at=number, when="after", how="SIGSTOP")
+    here.await_held(job)
+    return job
 
 
 def rescue(here: Site) -> list[str]:
@@ -88,33 +110,29 @@ def require_back(here: Site, replicas: int = 2) -> None:
 
 def test_a_run_writes_in_this_order(here: Site) -> None:
     """The record before billing goes, the commit after it is back."""
-    here.create_billing(replicas=1)
+    create_billing(here)
     ended = run(here)
 
     assert ended.exit_code == 0, ended.log
     assert steps(here) == STEPS
 
 
-@pytest.mark.parametrize(
-    "number", NUMBERS, ids=[f"{n}-{s}" for n, s in zip(NUMBERS, STEPS, strict=True)]
-)
+@pytest.mark.parametrize("number", NUMBERS, ids=IDS)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_and_rescued_by_the_guard(here: Site, number: int, when: str) -> None:
     """Its pod has failed: nobody has to wait for the heartbeat."""
-    here.create_billing(replicas=1)
+    create_billing(here)
     ended = run(here, at=number, when=when, how="SIGKILL")
     rescue(here)
 
     assert ended.exit_code == 128 + signal.SIGKILL
-    require_back(here, replicas=1)
+    require_back(here)
 
 
-@pytest.mark.parametrize(
-    "number", NUMBERS, ids=[f"{n}-{s}" for n, s in zip(NUMBERS, STEPS, strict=True)]
-)
+@pytest.mark.parametrize("number", NUMBERS, ids=IDS)
 def test_lost_with_its_node_and_rescued_by_the_next_run(here: Site, number: int) -> None:
     """Its pod seems to run on: the next run is refused until the heartbeat is old."""
-    here.create_billing(replicas=2)
+    create_billing(here)
     run(here, at=number, when="after", how="SIGKILL", silent=True)
     codes: list[int] = []
 
@@ -130,12 +148,10 @@ def test_lost_with_its_node_and_rescued_by_the_next_run(here: Site, number: int)
     assert len({m["journal"] for m in here.manifests()}) == 2
 
 
-@pytest.mark.parametrize(
-    "number", NUMBERS, ids=[f"{n}-{s}" for n, s in zip(NUMBERS, STEPS, strict=True)]
-)
+@pytest.mark.parametrize("number", NUMBERS, ids=IDS)
 def test_a_run_that_is_told_to_end_brings_billing_back_itself(here: Site, number: int) -> None:
     """Within its grace, and whatever it is doing."""
-    here.create_billing(replicas=2)
+    create_billing(here)
     ended = run(here, at=number, when="after", how="SIGTERM")
 
     assert ended.exit_code == 128 + signal.SIGTERM, ended.log
@@ -154,66 +170,76 @@ def begin(here: Site, *, until_step: str, **env: str) -> str:
     return job
 
 
-@pytest.mark.parametrize(
-    "step", ["waiting for billing's pods", "workers copy", "waiting for billing to be ready"]
-)
-def test_the_api_server_is_away_for_half_a_minute(here: Site, step: str) -> None:
-    """Which is waited for; nobody else can take over meanwhile, for want of an API server."""
-    here.create_billing(replicas=2)
-    if step.startswith("waiting for billing"):
-        here.held.update({f"{BILLING}-0"} if "ready" in step else set())
-    here.stuck.add("backup-1-worker")
-    if "ready" in step:
-        here.stuck.clear()
-    job = begin(here, until_step=step)
-    here.plane.stop_apiserver()
-    time.sleep(30)  # this long is what the test is about
-    here.plane.start_apiserver()
-    here.stuck.clear()
-    here.held.clear()
-    ended = here.ended(job, seconds=110)
-
-    assert ended.exit_code in {0, 7}, ended.log
-    if ended.exit_code:  # somebody thought that it was gone
-        rescue(here)
-    require_back(here)
+@pytest.mark.timeout(300)
+def test_the_api_server_is_away_for_half_a_minute(
+    control_plane: ControlPlane, nodes: None, tmp_path: Path
+) -> None:
+    """After any write, in as many namespaces; nobody can take over meanwhile, for want of one."""
+    with ExitStack() as stack:
+        sites = {
+            number: stack.enter_context(new_site(control_plane, tmp_path)) for number in NUMBERS
+        }
+        for here in sites.values():
+            create_billing(here)
+        jobs = {number: begin_held(here, number) for number, here in sites.items()}
+        control_plane.stop_apiserver()
+        for number, here in sites.items():
+            here.signal(jobs[number], signal.SIGCONT)
+        time.sleep(30)  # this long is what the test is about
+        control_plane.start_apiserver()
+        for number, here in sites.items():
+            ended = here.ended(jobs[number], seconds=150)
+            assert ended.exit_code == 0, (STEPS[number - 1], ended.log)
+            require_back(here)
 
 
-def test_an_evicted_run_brings_billing_back(here: Site) -> None:
+@contextmanager
+def new_site(plane: ControlPlane, root: Path) -> Iterator[Site]:
+    """Make one more site."""
+    namespace = plane.create_namespace()
+    (root / namespace).mkdir()
+    with site(plane, namespace, root / namespace) as made:
+        yield made
+    plane.delete_namespace(namespace)
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=IDS)
+def test_an_evicted_run_brings_billing_back(here: Site, number: int) -> None:
     """Eviction is a deletion, with the grace that the pod has."""
-    here.create_billing(replicas=2)
-    here.stuck.add("backup-1-worker")
-    job = begin(here, until_step="workers copy")
-    name = here.pod_of(job)["metadata"]["name"]
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
-    here.plane.call("POST", f"{here.path('pods', name)}/eviction", eviction)
+    create_billing(here)
+    job = begin_held(here, number)
+    here.evict(job)
+    here.signal(job, signal.SIGCONT)
     ended = here.ended(job)
 
     assert "stopped by SIGTERM" in ended.log
     require_back(here)
 
 
-def test_a_run_without_rights_says_that_billing_is_down(here: Site) -> None:
-    """As when Helm removes the role first; and the first run that has rights again restores it."""
-    here.create_billing(replicas=2)
-    here.stuck.add("backup-1-worker")
-    job = begin(here, until_step="workers copy")
+@pytest.mark.parametrize("number", NUMBERS, ids=IDS)
+def test_rights_that_are_taken_away(here: Site, number: int) -> None:
+    """As when Helm removes the role first; the first run that has rights again restores billing."""
+    create_billing(here)
+    job = begin_held(here, number)
     here.grant()
-    here.stuck.clear()
+    here.signal(job, signal.SIGCONT)
     ended = here.ended(job)
-    down = here.replicas()
+    left = here.replicas()
     here.grant(*RULES["scale-down"])
     after = here.ended(here.run_backup("scale-down"))
 
-    assert (ended.exit_code, down) == (8, 0), ended.log
-    assert f"kubectl -n {here.namespace} scale statefulset {BILLING} --replicas=2" in ended.log
+    may_be_down = RECORDED <= number < BACK_AFTER
+    assert left == (0 if DOWN_AFTER <= number < BACK_AFTER else 2)
+    assert ended.exit_code == (8 if may_be_down else 7 if number < MEASURED else 0), ended.log
+    line = f"kubectl -n {here.namespace} scale statefulset {BILLING} --replicas=2"
+    assert (line in ended.log) is may_be_down
     assert after.exit_code == 0, after.log
     require_back(here)
 
 
 def test_what_somebody_else_has_scaled_is_left_alone(here: Site) -> None:
     """They know better than a record that is old."""
-    here.create_billing(replicas=2)
+    create_billing(here)
     run(here, at=DOWN_AFTER + 1, when="after", how="SIGKILL")
     here.scale(1)
     here.await_billing(1)
@@ -225,11 +251,11 @@ def test_what_somebody_else_has_scaled_is_left_alone(here: Site) -> None:
 
 def test_a_stateful_set_that_was_made_anew_is_left_alone(here: Site) -> None:
     """It is another one, and its number is not ours to know."""
-    here.create_billing(replicas=2)
+    create_billing(here)
     run(here, at=DOWN_AFTER + 1, when="after", how="SIGKILL")
     here.delete("statefulsets", BILLING)
     until(lambda: here.get("statefulsets", BILLING) is None, "it is gone")
-    here.create_billing(replicas=0, claims=False)
+    here.create_billing(replicas=0, shared="dg-journals", claims=False)
     ended = here.ended(here.run_backup("scale-down", "resume-billing", "--json"))
 
     assert (ended.exit_code, ended.report["state"]) == (0, "made anew"), ended.log
@@ -239,7 +265,7 @@ def test_a_stateful_set_that_was_made_anew_is_left_alone(here: Site) -> None:
 
 def test_a_stateful_set_that_is_gone_ends_the_matter(here: Site) -> None:
     """With a warning."""
-    here.create_billing(replicas=2)
+    create_billing(here)
     run(here, at=DOWN_AFTER + 1, when="after", how="SIGKILL")
     here.delete("statefulsets", BILLING)
     until(lambda: here.get("statefulsets", BILLING) is None, "it is gone")
@@ -251,7 +277,7 @@ def test_a_stateful_set_that_is_gone_ends_the_matter(here: Site) -> None:
 
 def test_two_at_once_do_not_meet(here: Site) -> None:
     """A CronJob's Forbid does not see a Job made by hand: the Lease does."""
-    here.create_billing(replicas=2)
+    create_billing(here)
     here.stuck.add("backup-1-worker")
     first = begin(here, until_step="workers copy")
     second = here.ended(here.run_backup("scale-down"))
@@ -269,7 +295,7 @@ def test_two_at_once_do_not_meet(here: Site) -> None:
 
 def test_a_hook_takes_over_from_a_run_that_is_under_way(here: Site) -> None:
     """The release is about to go, and the run's rights with it; the run stops where it is."""
-    here.create_billing(replicas=2)
+    create_billing(here)
     here.stuck.add("backup-1-worker")
     first = begin(here, until_step="workers copy")
     hook = here.ended(here.run_backup("scale-down", "resume-billing", "--take-over", "--json"))
