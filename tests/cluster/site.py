@@ -41,6 +41,8 @@ ACCOUNT = "backup"
 STALE_SECONDS = 3
 _MERGE = "application/merge-patch+json"
 _STRATEGIC = "application/strategic-merge-patch+json"
+_MARKS = "marks.test"
+"""A group of the API that there is not; roles are told apart by rights to what would be in it."""
 _TICK = 0.05
 _AWAY = (OSError, KeyError, TypeError, RuntimeError)
 """What asking leads to while the API server is away or begins, or a namespace ends."""
@@ -171,6 +173,7 @@ class Site:
     _told: set[str] = field(default_factory=set)
     _asked: dict[str, float] = field(default_factory=dict)
     _runs: int = 0
+    _grants: int = 0
 
     # -- the API, as administrator
 
@@ -380,13 +383,16 @@ class Site:
             )
         else:
             self.delete("roles", ACCOUNT)
-        self.create("roles", ACCOUNT, rules=[as_rbac(rule) for rule in rules])
-        until(lambda: self._may_list_pods() is bool(rules), "its rights are in force")
+        self._grants += 1
+        mark = {"apiGroups": [_MARKS], "resources": [f"grant-{self._grants}"], "verbs": ["get"]}
+        self.create("roles", ACCOUNT, rules=[mark, *(as_rbac(rule) for rule in rules)])
+        until(self._knows_the_grant, "its rights are in force")
 
-    def _may_list_pods(self) -> bool:
-        """Ask what all strategies may: the authorizer learns of a role a moment later."""
+    def _knows_the_grant(self) -> bool:
+        """Ask for a right to nothing that only this role has: it is learnt of a moment later."""
         user = f"system:serviceaccount:{self.namespace}:{ACCOUNT}"
-        wish = {"namespace": self.namespace, "verb": "list", "resource": "pods"}
+        resource = f"grant-{self._grants}"
+        wish = {"namespace": self.namespace, "verb": "get", "group": _MARKS, "resource": resource}
         review = {"spec": {"user": user, "resourceAttributes": wish}}
         path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
         return bool(self.plane.call("POST", path, review).body["status"]["allowed"])
