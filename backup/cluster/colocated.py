@@ -103,12 +103,13 @@ class Colocated:
     def _has_settled(self, task: Task) -> bool:
         """Look after a worker; True once it is over, or has to be tried again."""
         is_there = self._crew.look(task)
-        if task.pod is not None and task.pod.has_ended:
+        was_deleted = task.pod is not None and task.pod.was_deleted
+        if task.pod is not None and task.pod.has_ended and not was_deleted:
             self._crew.settle(task, task.pod)
         elif self._is_in_the_way(task):
             self._crew.remove(task)
             self._try_again(task, "billing's pod has left or moved")
-        elif not is_there and self._crew.pods.has_had(task.job):
+        elif was_deleted or (not is_there and self._crew.pods.has_had(task.job)):
             self._crew.remove(task)
             self._try_again(task, "its worker's pod was deleted")
         elif self._crew.is_late(task):
@@ -139,5 +140,5 @@ class Colocated:
 
     def _abandon(self) -> None:
         for task in self._waiting:
-            self._crew.give_up(task, f"{' or '.join(task.volume.pods)} is not running")
+            self._crew.give_up(task, self._crew.why_without_billing(task))
         self._waiting.clear()

@@ -30,7 +30,7 @@ from backup.cluster.workers import (
     make_job,
     remove_gate,
 )
-from backup.errors import ClusterConflictError
+from backup.errors import BackupError, ClusterConflictError
 from backup.model import Emit, Problem, Step, Warned
 from backup.stop import SLICE_SECONDS, Stop
 
@@ -238,6 +238,20 @@ class Crew:
         told = events_about(self.api, *names)
         why = task.pod.why_waiting() if task.pod else "has no pod"
         return f"its worker {why}{f' ({told})' if told else ''}"
+
+    def why_without_billing(self, task: Task) -> str:
+        """Say why a worker that has to be beside billing was not made."""
+        told = events_about(self.api, *task.volume.pods)
+        return f"{' or '.join(task.volume.pods)} is not running{f' ({told})' if told else ''}"
+
+    def why_unfinished(self, task: Task) -> str:
+        """Say how far a worker had come whose copy is not waited for any longer."""
+        how = "ended" if task.pod is not None and task.pod.is_running else "begun"
+        where = f" on {task.pod.node}" if task.pod is not None and task.pod.node else ""
+        told = ""
+        with suppress(BackupError):  # billing is back, and what failed has been told
+            told = events_about(self.api, *([task.pod.name] if task.pod else []))
+        return f"was not copied: its worker{where} had not {how}{f' ({told})' if told else ''}"
 
     # -- what came of it
 

@@ -255,7 +255,7 @@ class ScaleDown:
             self._is_cut_short = True
             self._findings.fail(Problem.of(failure))
             for task in (t for t in tasks if not t.is_settled):
-                self._crew.give_up(task, "was not copied")
+                self._crew.give_up(task, self._crew.why_unfinished(task))
 
     def _note_measure(self) -> None:
         """Remember how long this took, if it went to the end; sizes are known since the commit."""

@@ -350,6 +350,15 @@ class Pod:
         return self._phase == "Succeeded"
 
     @property
+    def was_deleted(self) -> bool:
+        """Whether somebody ended it before it was done: a drain, say, or who evicts by the API.
+
+        (A kubelet that evicts a pod for what it uses deletes nothing.)
+        """
+        is_leaving = "deletionTimestamp" in self.body["metadata"]
+        return self.has_ended and is_leaving and not self.has_succeeded
+
+    @property
     def _phase(self) -> str | None:
         phase: str | None = self.body.get("status", {}).get("phase")
         return phase
@@ -397,7 +406,14 @@ def _condition(status: Object, name: str) -> Object | None:
     return next((c for c in status.get("conditions") or [] if c["type"] == name), None)
 
 
-_TELLING = ("FailedCreate", "FailedMount", "FailedAttachVolume", "FailedScheduling", "Preempted")
+_TELLING = (
+    "FailedCreate",
+    "FailedMount",
+    "FailedAttachVolume",
+    "FailedScheduling",
+    "Preempted",
+    "NodeNotReady",
+)
 
 
 def events_about(api: Api, *names: str) -> str:

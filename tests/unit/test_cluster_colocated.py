@@ -225,15 +225,16 @@ def test_billing_that_never_settles_is_given_up(cluster: SimulatedCluster, world
 def test_billing_that_does_not_run_is_given_up(
     cluster: SimulatedCluster, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In time, and with its name: somebody has to look at it."""
+    """In time, with its name, and with what is said of it: somebody has to look at it."""
     monkeypatch.setattr(colocated, "WAIT_SECONDS", 0.05)
     world.paused.add("statefulsets")
     world.remove("pods", f"{BILLING}-0")
+    world.add_event(f"{BILLING}-0", "NodeNotReady", "Node is not ready")
 
     result = run(cluster)
 
     assert (states(result), result.exit_codes) == (["failed", "backed up"], (4,))
-    assert messages(result) == [f"{BILLING}-0 is not running"]
+    assert messages(result) == [f"{BILLING}-0 is not running (NodeNotReady: Node is not ready)"]
     assert result.journals[0].worker is None
 
 
@@ -264,6 +265,25 @@ def test_deleted_worker_is_tried_again(
     assert states(result) == [state, "backed up"]
     given_up = ["its worker's pod was deleted, 3 times"]
     assert messages(result) == (given_up if state == "failed" else [])
+
+
+@pytest.mark.usefixtures("_beating")
+def test_worker_that_is_seen_to_end_when_it_is_deleted_is_tried_again(
+    cluster: SimulatedCluster, world: World
+) -> None:
+    """On a real node a deleted pod fails first, and is gone later."""
+
+    def evict(name: str) -> None:
+        world.edit("pods", name, lambda pod: pod["metadata"].update(deletionTimestamp="now"))
+        world.end(name, does="fail", exit_code=143)
+
+    world.script(ONE, Worker(does="run on"))
+    cluster.meddle(evict)
+
+    result = run(cluster)
+
+    assert (states(result), result.exit_codes) == (["backed up"] * 2, ())
+    assert len(cluster.written("create jobs*")) == 3
 
 
 def test_worker_that_was_not_even_seen_is_tried_again(

@@ -17,7 +17,7 @@ from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease, Owner, lease_name
 from backup.cluster.quiesce import read_billing
 from backup.cluster.workers import GATE, JournalAnswer, Order, Pod, read_template
-from backup.errors import LeaseLostError
+from backup.errors import ClusterDeniedError, LeaseLostError
 from backup.model import Problem, Step, Warned
 from backup.stop import Stop
 from tests.billing import Clock, Events
@@ -299,6 +299,30 @@ def test_why_a_worker_waits_is_told(crew: Crew, world: World) -> None:
     assert crew.why_waiting(made) == (
         "its worker is not scheduled: 0/3 nodes (FailedMount: timed out)"
     )
+
+
+def test_how_far_a_worker_has_come_is_told(
+    crew: Crew, cluster: SimulatedCluster, world: World
+) -> None:
+    """With its node, and with events; where those are not to be had, without."""
+    assert crew.why_unfinished(task()) == "was not copied: its worker had not begun"
+    world.script(ONE, Worker(does="lack its image"), Worker(does="run on"))
+    waits = begin(crew, task())
+    assert crew.why_unfinished(waits) == f"was not copied: its worker{at(waits)} had not begun"
+    crew.remove(waits)
+    runs = begin(crew, task())
+    assert runs.pod
+    world.add_event(runs.pod.name, "NodeNotReady", "Node is not ready")
+    told = f"was not copied: its worker{at(runs)} had not ended"
+
+    assert crew.why_unfinished(runs) == f"{told} (NodeNotReady: Node is not ready)"
+    cluster.fail("list events", ClusterDeniedError("403"))
+    assert crew.why_unfinished(runs) == told
+
+
+def at(what: Task) -> str:
+    """Say where a worker is."""
+    return f" on {what.pod.node}" if what.pod and what.pod.node else ""
 
 
 # -- what came of it

@@ -456,7 +456,7 @@ def test_budget_that_is_over_brings_billing_back(cluster: SimulatedCluster, worl
     assert set(result.exit_codes) == {4, 9}
     assert messages(result) == [
         "the copies are not done after 0 s: billing comes first",
-        "was not copied",
+        "was not copied: its worker had not begun",  # that it has was not heard of yet
     ]
     assert (world.replicas, len(world.pods_of(BILLING)), world.workers()) == (2, 2, [])
     assert list(world.stored[RUN_ID]) == [ONE]

@@ -517,6 +517,17 @@ def test_pod_tells_where_it_stands() -> None:
     assert (bare.name, bare.node, running.node) == ("p", None, "n")
 
 
+def test_pod_that_somebody_ended_is_not_one_that_failed() -> None:
+    """A drain deletes; a kubelet that evicts for want of disk does not."""
+    deleted = {"deletionTimestamp": "now"}
+    pods = [pod(phase) for phase in ("Failed", "Running", "Succeeded")]
+    assert [p.was_deleted for p in pods] == [False] * 3
+    for p in pods:
+        p.body["metadata"] |= deleted
+
+    assert [p.was_deleted for p in pods] == [True, False, False]
+
+
 def test_pod_gives_its_answer() -> None:
     """From the termination message."""
     message = '{"exit_code": 4, "journals": [], "problems": []}'
