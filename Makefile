@@ -30,8 +30,8 @@ export UV_COMPILE_BYTECODE := 1
 export UV_SYSTEM_CERTS ?= 1
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help demo test test-cluster test-e2e test-chart test-helm image test-image lint format \
-    bench docs chart-docs clean
+.PHONY: help demo test test-cluster test-e2e test-chart test-helm image test-image package sbom \
+    bundle test-bundle lint format bench docs chart-docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,20 @@ test-image: .venv/.synced-test ## Test the image in dist/image.tar; T='-k runs' 
 	@test -s $(ARCHIVE) || { echo "missing: $(ARCHIVE), which make image writes" >&2; exit 1; }
 	@JOURNAL_BACKUP_IMAGE=$(ARCHIVE) python -m pytest tests/image $(T)
 
+package: .venv/.synced-bundle ## Package the chart and the command: dist/*.tgz, dist/*.whl
+	@python -m bundle chart
+	@hatchling build --target wheel --directory dist
+
+sbom: .venv/.synced-bundle ## Write what is in dist/image.tar into dist/*.cdx.json
+	@ARCHIVE=$(ARCHIVE) python -m bundle sbom
+
+bundle: .venv/.synced-bundle ## Write what a site without a network carries in, of dist/image.tar: dist/*-airgap.tar
+	@ARCHIVE=$(ARCHIVE) python -m bundle
+
+test-bundle: .venv/.synced-test .venv/.synced-bundle ## Test SBOM and bundle of dist/image.tar; T='-k sums' runs some
+	@test -s $(ARCHIVE) || { echo "missing: $(ARCHIVE), which make image writes" >&2; exit 1; }
+	@JOURNAL_BACKUP_IMAGE=$(ARCHIVE) python -m pytest tests/bundle $(T)
+
 lint: .venv/.synced-dev ## Check style, types, the import direction and the lock file
 	@$(UV) lock --check --quiet
 	@ruff check
@@ -86,9 +100,11 @@ bench: .venv/.synced-bench .venv/.synced-test ## Compare with other tools, into 
 docs: .venv/.synced-run ## Write the generated parts of README.md and docs/ anew
 	@python docs/generate.py
 
-chart-docs: .venv/.synced-test ## Write the generated parts of the chart and of examples/ anew
+chart-docs: .venv/.synced-test .venv/.synced-bundle ## Write the generated parts of the chart and of examples/ anew
 	@tests/chart/setup.sh
 	@python -m tests.chart.generate
+	@rm -f examples/umbrella/charts/deepgram-journal-backup-*.tgz
+	@DIST=examples/umbrella/charts python -m bundle chart
 
 clean: ## Remove everything that make or a test has made
 	rm -rf .venv .tools build dist htmlcov .coverage .coverage.* .hypothesis \
