@@ -118,12 +118,13 @@ def template(
         return run("template", release, str(chart), *files, *where, *options)
 
 
-def run(*arguments: str, kubeconfig: str = os.devnull) -> str:
+def run(*arguments: str, kubeconfig: str = os.devnull, seconds: float = _SECONDS) -> str:
     """Run Helm, without anything of whose machine it is; return what it prints.
 
     Args:
         arguments: as on the command line.
         kubeconfig: of the cluster to talk to; without it, none.
+        seconds: how long it may take.
 
     Raises:
         HelmError: it ended with another code than 0.
@@ -133,7 +134,7 @@ def run(*arguments: str, kubeconfig: str = os.devnull) -> str:
             [program("helm"), *arguments],
             capture_output=True,
             text=True,
-            timeout=_SECONDS,
+            timeout=seconds,
             check=False,
             env={"PATH": os.environ["PATH"], "HOME": home, "KUBECONFIG": kubeconfig},
         )

@@ -76,6 +76,14 @@ class Billing:
         """Read its pods, also those that are about to end."""
         return self.cluster.list(self.namespace, "pods", APP)
 
+    def lives(self) -> set[str]:
+        """Tell pods that are the same, and were never restarted, from those that are new."""
+        return {
+            f"{pod['metadata']['uid']} {status['restartCount']}"
+            for pod in self.pods()
+            for status in pod["status"].get("containerStatuses", [{"restartCount": 0}])
+        }
+
     def node(self, ordinal: int = 0) -> str:
         """Name the node on which a pod is."""
         pod = self.cluster.get(self.namespace, "pods", f"{self.name}-{ordinal}")

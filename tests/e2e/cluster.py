@@ -30,6 +30,7 @@ _GROUPS = {
     "cronjobs": "apis/batch/v1",
     "jobs": "apis/batch/v1",
     "leases": "apis/coordination.k8s.io/v1",
+    "rolebindings": "apis/rbac.authorization.k8s.io/v1",
     "statefulsets": "apis/apps/v1",
 }
 _KUBECTL_SECONDS = 120
@@ -219,6 +220,12 @@ class Cluster:
     ) -> None:
         """Wait until an object is there no more."""
         until(lambda: self.find(namespace, kind, name) is None, f"{name} is gone", seconds=seconds)
+
+    def evict(self, namespace: str, pod: str) -> None:
+        """Evict a pod, as a drain does; it ends in its own time."""
+        place = f"{_place(namespace, 'pods')}/{pod}/eviction"
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
+        self.kubectl("create", "--raw", place, "-f", "-", stdin=json.dumps(eviction))
 
     def log(self, namespace: str, pod: str, *options: str) -> str:
         """Read what a pod has said; options as kubectl's: --previous."""

@@ -10,6 +10,7 @@ Backups go to a volume that both nodes can mount, as NFS would be.
 from __future__ import annotations
 
 import json
+import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,18 +102,27 @@ class Installation:
         """Find the archives of a journal, by age."""
         return [p for p in self._found("*.tar.gz") if p.parent.name == journal]
 
+    def restored(self, journal: str) -> bytes:
+        """Take a journal out of its newest archive."""
+        with tarfile.open(self.archives(journal)[-1]) as tar:
+            file = tar.extractfile(f"{journal}/journal")
+            assert file is not None
+            return file.read()
+
     def _found(self, pattern: str) -> list[Path]:
         return sorted(self.sink.directory.glob(f"*/{pattern}"))
 
 
 def _report(said: str) -> Any:
-    """Find the report in the log: the one object that is written over many lines."""
-    begin = said.find("\n{\n")
-    if said.startswith("{\n"):
-        begin = -1
-    text = said[begin + 1 :]
+    """Find the report in the log: the one object that is written over many lines.
+
+    The two streams of a container meet in its log line by line, so lines of one may stand among
+    those of the other: those that are an object by themselves are the log's.
+    """
+    lines = [line for line in said.splitlines() if not line.startswith('{"')]
+    begin = lines.index("{") if "{" in lines else len(lines)
     try:
-        return json.JSONDecoder().raw_decode(text)[0]
+        return json.JSONDecoder().raw_decode("\n".join(lines[begin:]))[0]
     except ValueError:
         return {}
 
@@ -124,6 +134,7 @@ def install(
     *,
     env: Mapping[str, str] = MappingProxyType({}),
     pod: Mapping[str, Any] = MappingProxyType({}),
+    container: Mapping[str, Any] = MappingProxyType({}),
     node: str = "",
 ) -> Installation:
     """Install it; it runs only by hand.
@@ -133,7 +144,8 @@ def install(
         namespace: where.
         strategy: how journals are reached; its rights are what the account has.
         env: more settings.
-        pod: more of its pod's spec.
+        pod: more of its pod's spec; volumes beside its own.
+        container: more of its container; mounts beside its own.
         node: where the orchestrator has to be.
     """
     sink = create_volume(cluster, namespace, SINK, mode="ReadWriteMany")
@@ -165,7 +177,7 @@ def install(
             "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}],
         },
         *(
-            _cronjob(cluster, name, arguments, settings, pod=pod, node=node)
+            _cronjob(cluster, name, arguments, settings, pod=pod, container=container, node=node)
             for name, arguments in (
                 ("backup", ["backup", "--json"]),
                 ("guard", ["resume-billing", "--json"]),
@@ -182,9 +194,12 @@ def _cronjob(
     settings: dict[str, str],
     *,
     pod: Mapping[str, Any],
+    container: Mapping[str, Any],
     node: str,
 ) -> Any:
-    container = cluster.container(
+    mounts = [{"name": "archive", "mountPath": "/sinks/archive"}]
+    volumes = [{"name": "archive", "persistentVolumeClaim": {"claimName": SINK}}]
+    described = cluster.container(
         "backup",
         args=arguments,
         env=[
@@ -194,16 +209,17 @@ def _cronjob(
                 for n, p in DOWNWARD.items()
             ),
         ],
-        volumeMounts=[{"name": "archive", "mountPath": "/sinks/archive"}],
+        **{**container, "volumeMounts": [*mounts, *container.get("volumeMounts", [])]},
     )
     spec = {
         "restartPolicy": "Never",
         "serviceAccountName": ACCOUNT,
         "terminationGracePeriodSeconds": 90,
         "securityContext": {"runAsNonRoot": True},
-        "containers": [container],
-        "volumes": [{"name": "archive", "persistentVolumeClaim": {"claimName": SINK}}],
+        "containers": [described],
         **({"nodeSelector": {"kubernetes.io/hostname": node}} if node else {}),
+        **pod,
+        "volumes": [*volumes, *pod.get("volumes", [])],
     }
     return {
         "apiVersion": "batch/v1",
@@ -212,7 +228,7 @@ def _cronjob(
         "spec": {
             "schedule": "0 0 1 1 *",
             "suspend": True,
-            "jobTemplate": {"spec": {"backoffLimit": 0, "template": {"spec": {**spec, **pod}}}},
+            "jobTemplate": {"spec": {"backoffLimit": 0, "template": {"spec": spec}}},
         },
     }
 

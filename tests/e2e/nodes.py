@@ -23,7 +23,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,6 +109,16 @@ class Nodes:
     def kill(self, name: str) -> None:
         """Switch a node off, at once: it is dead, and in the API its pods go on running."""
         self.machines[name].switch_off()
+
+    def processes(self, pod_uid: str) -> list[int]:
+        """Find the processes of a pod, in the numbers of this machine; not the one that pauses."""
+        found = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                is_its = f"/pod{pod_uid}/" in (directory / "cgroup").read_text()
+                if is_its and (directory / "comm").read_text() != "pause\n":
+                    found.append(int(directory.name))
+        return found
 
     @contextmanager
     def unplugged(self, name: str) -> Iterator[None]:

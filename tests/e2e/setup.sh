@@ -1,8 +1,8 @@
 #!/bin/sh
 # What the tests on real nodes need: Debian's containerd and what a node uses of it, and the programs
-# of Kubernetes and of a CSI driver, which are built once. Installs or builds it where that is
-# possible, else says what is missing; the tests are skipped with a reason, which CI=true makes a
-# failure. Quick where all is there.
+# of Kubernetes and of a CSI driver, Helm and object stores, which are built once. Installs or builds
+# it where that is possible, else says what is missing; the tests are skipped with a reason, which
+# CI=true makes a failure. Quick where all is there.
 set -u
 cd "$(dirname "$0")" || exit
 PATH=$PATH:/usr/sbin:/sbin
@@ -29,4 +29,5 @@ fi
 
 ../cluster/setup.sh
 exec ../servers/build.sh kubernetes/kubelet kubernetes/kube-proxy \
-    external-attacher/csi-attacher csi-driver/driver csi-driver/pause
+    external-attacher/csi-attacher csi-driver/driver csi-driver/pause \
+    helm versitygw fake-gcs-server

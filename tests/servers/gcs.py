@@ -65,16 +65,17 @@ class GcsServer:
 
 
 @contextmanager
-def fake_gcs(directory: Path) -> Iterator[GcsServer]:
+def fake_gcs(directory: Path, *, host: str = HOST) -> Iterator[GcsServer]:
     """Serve the JSON API from below `directory`."""
     root = directory / "buckets"
     root.mkdir(parents=True, exist_ok=True)
     with running(
         lambda port: [
-            *(binary("fake-gcs-server"), "-scheme", "http", "-host", HOST, "-port", str(port)),
-            *("-public-host", f"{HOST}:{port}", "-external-url", f"http://{HOST}:{port}"),
+            *(binary("fake-gcs-server"), "-scheme", "http", "-host", host, "-port", str(port)),
+            *("-public-host", f"{host}:{port}", "-external-url", f"http://{host}:{port}"),
             *("-backend", "filesystem", "-filesystem-root", root, "-log-level", "warn"),
         ],
         health="/_internal/healthcheck",
+        host=host,
     ) as process:
-        yield GcsServer(endpoint=f"http://{HOST}:{process.port}", root=root, pid=process.pid)
+        yield GcsServer(endpoint=f"http://{host}:{process.port}", root=root, pid=process.pid)

@@ -124,11 +124,11 @@ def ask(
 
 
 @contextmanager
-def reserved_port() -> Iterator[int]:
+def reserved_port(host: str = HOST) -> Iterator[int]:
     """Give a free port which, inside the block, only a server that is told of it will use."""
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind((HOST, 0))
+        holder.bind((host, 0))
         port: int = holder.getsockname()[1]
         yield port
 
@@ -140,8 +140,9 @@ def running(
     health: str,
     tls: bool = False,
     environment: Mapping[str, str] = {},
+    host: str = HOST,
 ) -> Iterator[Running]:
-    """Run what `command` gives for a port, from when it answers at the path `health`.
+    """Run what `command` gives for a port of `host`, from when it answers at the path `health`.
 
     Of the environment of the tests it gets only PATH and TMPDIR, so that no setting of theirs
     changes what the server does.
@@ -155,7 +156,13 @@ def running(
         for attempts_left in reversed(range(_ATTEMPTS)):
             try:
                 server = stack.enter_context(
-                    _running(command, {"HOME": home} | kept | dict(environment), health, tls=tls)
+                    _running(
+                        command,
+                        {"HOME": home} | kept | dict(environment),
+                        health,
+                        tls=tls,
+                        host=host,
+                    )
                 )
             except PortTakenError:
                 if not attempts_left:
@@ -172,11 +179,12 @@ def _running(
     health: str,
     *,
     tls: bool,
+    host: str,
 ) -> Iterator[Running]:
-    with reserved_port() as port, tempfile.TemporaryFile() as log:
+    with reserved_port(host) as port, tempfile.TemporaryFile() as log:
         process = _STARTER.submit(_start, [*map(str, command(port))], environment, log).result()
         try:
-            _await(process, f"{'https' if tls else 'http'}://{HOST}:{port}{health}", log)
+            _await(process, f"{'https' if tls else 'http'}://{host}:{port}{health}", log)
             yield Running(port=port, pid=process.pid)
         finally:
             _end(process)

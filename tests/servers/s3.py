@@ -111,7 +111,9 @@ class S3Server:
 
 
 @contextmanager
-def versitygw(directory: Path, *, tls: tuple[Path, Path] | None = None) -> Iterator[S3Server]:
+def versitygw(
+    directory: Path, *, tls: tuple[Path, Path] | None = None, host: str = HOST
+) -> Iterator[S3Server]:
     """Serve S3 from below `directory`, as files; with `tls`, by this certificate and its key."""
     root, users, versions = (directory / name for name in ("buckets", "users", "versions"))
     for path in (root, users, versions):
@@ -121,14 +123,15 @@ def versitygw(directory: Path, *, tls: tuple[Path, Path] | None = None) -> Itera
     with running(
         lambda port: [
             binary("versitygw"),
-            *("--port", f"{HOST}:{port}", "--access", _ACCESS_KEY, "--secret", _SECRET_KEY),
+            *("--port", f"{host}:{port}", "--access", _ACCESS_KEY, "--secret", _SECRET_KEY),
             *("--region", REGION, "--health", health, "--iam-dir", users, "--quiet", *options),
             *("posix", "--versioning-dir", versions, root),
         ],
         health=health,
         tls=tls is not None,
+        host=host,
     ) as process:
-        yield _server(process.port, process.pid, tls=tls is not None, root=root)
+        yield _server(process.port, process.pid, tls=tls is not None, root=root, host=host)
 
 
 @contextmanager
@@ -174,9 +177,11 @@ def _session() -> Any:
     return import_module("boto3").session.Session()
 
 
-def _server(port: int, pid: int, *, tls: bool = False, root: Path | None = None) -> S3Server:
+def _server(
+    port: int, pid: int, *, tls: bool = False, root: Path | None = None, host: str = HOST
+) -> S3Server:
     return S3Server(
-        endpoint=f"{'https' if tls else 'http'}://{HOST}:{port}",
+        endpoint=f"{'https' if tls else 'http'}://{host}:{port}",
         access_key=_ACCESS_KEY,
         secret_key=_SECRET_KEY,
         root=root,

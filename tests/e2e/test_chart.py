@@ -1,0 +1,146 @@
+"""One release of an umbrella, from `helm install` to a journal that is restored.
+
+It is installed once, for all tests here, in a namespace that enforces Pod Security `restricted`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.chart import programs
+from tests.chart.helm import NAME
+from tests.e2e import chart
+from tests.e2e.billing import NAME as BILLING
+from tests.e2e.billing import Billing, whole
+from tests.e2e.chart import Release
+from tests.e2e.cluster import Cluster
+from tests.e2e.installation import Ended
+from tests.e2e.volumes import Volume, create_volume
+
+JOURNAL = f"journal-{BILLING}-0"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What was installed, and what came of its first backup."""
+
+    release: Release
+    billing: Billing
+    target: Volume
+    """A fresh volume to restore to."""
+    first: Ended
+    seconds: float
+    """From `helm install` to the end of the first backup."""
+
+
+@pytest.fixture(scope="module")
+def site(shared_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Install it beside billing, of which there is one pod with a volume of its own."""
+    if reason := programs.unavailable("helm"):
+        pytest.skip(reason)
+    if not shared_cluster.own:
+        pytest.skip("needs nodes of its own, to look at volumes, and KUBECONFIG gave it another's")
+    cluster = shared_cluster
+    namespace = cluster.create_namespace(enforce="restricted")
+    billing = chart.volumes(cluster, namespace)
+    target = create_volume(cluster, namespace, "journal-restored", mode="ReadWriteMany")
+    release = chart.umbrella(cluster, namespace, tmp_path_factory.mktemp("umbrella"))
+    began = time.monotonic()
+    release.install(
+        chart.values(
+            cluster, toolbox={"restoreTargets": [{"existingPvcName": "journal-restored"}]}
+        ),
+        "--wait",
+    )
+    first = release.ended(release.run())
+    seconds = time.monotonic() - began
+    yield Site(release=release, billing=billing, target=target, first=first, seconds=seconds)
+    cluster.delete_namespace(namespace)
+
+
+def test_the_first_backup_is_there_within_a_minute(site: Site) -> None:
+    """From `helm install`, with the image on the nodes; and it was read back."""
+    _log.info("helm install to the end of the first backup: %.1f s", site.seconds)
+    held = site.release.restored(JOURNAL)
+
+    assert site.first.exit_code == 0, site.first.log
+    assert site.seconds < 60
+    assert len(site.release.manifests()) == 1
+    assert whole(held)
+    assert site.billing.read_journal().startswith(held)
+
+
+def test_a_container_says_something_within_a_second(site: Site) -> None:
+    """From when the node is told to start it, to the first line of its log."""
+    release = site.release
+    assert release.cluster.own
+    pod = release.pod_of("now")
+    (status,) = pod["status"]["containerStatuses"]
+    container = status["containerID"].removeprefix("containerd://")
+    node = release.cluster.own.machines[pod["spec"]["nodeName"]]
+    told = re.search(
+        rf'time="([^"]+)" .*msg="StartContainer for \\"{container}\\""',
+        (node.disk / "containerd.log").read_text(),
+    )
+    assert told
+    name = pod["metadata"]["name"]
+    line = release.cluster.log(release.namespace, name, "--timestamps").splitlines()[0]
+    seconds = (moment(line.split()[0]) - moment(told[1])).total_seconds()
+    _log.info("start to the first line: %.2f s", seconds)
+
+    assert 0 < seconds < 1
+
+
+def moment(text: str) -> datetime:
+    """Read a time, of which Python takes no more than microseconds."""
+    whole_seconds, _, fraction = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{whole_seconds}.{fraction[:6]:0<6}+00:00")
+
+
+def test_helm_test_passes(site: Site) -> None:
+    """It says what the settings are, and which backups the sink holds."""
+    said = site.release.helm("test", chart.RELEASE, "--logs")
+
+    assert "Phase:          Succeeded" in said
+    assert f"{JOURNAL} " in said
+
+
+def test_the_verification_passes(site: Site) -> None:
+    """By its CronJob, as every week."""
+    release = site.release
+    ended = release.ended(release.run("verify", f"{NAME}-verify"))
+
+    assert ended.exit_code == 0, ended.log
+    assert JOURNAL in ended.log
+
+
+def test_a_journal_is_restored_by_the_toolbox(site: Site, tmp_path: Path) -> None:
+    """Listed, verified, restored into a fresh PVC, and copied to where kubectl is."""
+    release = site.release
+    release.open_toolbox()
+    listed = release.toolbox("journal-backup", "list")
+    release.toolbox("journal-backup", "verify", "latest", "--deep")
+    release.toolbox(
+        *("journal-backup", "restore", "latest"),
+        *("--target", "/targets/journal-restored/journals"),
+    )
+    release.toolbox("journal-backup", "restore", "latest", "--target", "/restored/journals")
+    (pod,) = release.pods(f"app={NAME},app.kubernetes.io/component=toolbox")
+    source = f"{release.namespace}/{pod['metadata']['name']}:/restored/journals"
+    release.cluster.kubectl("cp", source, str(tmp_path / "copied"))
+    held = release.restored(JOURNAL)
+
+    assert JOURNAL in listed
+    assert (site.target.directory / "journals" / JOURNAL / "journal").read_bytes() == held
+    assert (tmp_path / "copied" / JOURNAL / "journal").read_bytes() == held
+    assert whole(held)
