@@ -450,12 +450,17 @@ def _write_cluster(result: ClusterResult, page: _Page) -> None:
     page.table(columns, rows)
     _say_warnings(page, result.warnings)
     stored = sum(row.id is not None for row in result.journals)
-    down = result.downtime_seconds
-    billing = "billing ran on" if down is None else f"billing was away for {down:.1f} s"
     page.say(
         f"{stored} of {_count(len(result.journals), 'journal')} backed up"
-        f" in {result.duration_seconds:.1f} s, {result.strategy}; {billing}"
+        f" in {result.duration_seconds:.1f} s, {result.strategy}; {_billing(result)}"
     )
+
+
+def _billing(result: ClusterResult) -> str:
+    """Say what the run has meant for billing."""
+    if result.downtime_seconds is not None:
+        return f"billing was away for {result.downtime_seconds:.1f} s"
+    return "billing ran on" if result.strategy == "colocated" else "billing was left as it is"
 
 
 def _write_commit(result: CommitResult, page: _Page) -> None:

@@ -34,6 +34,10 @@ MEASURES: Final = 3
 """How many scale-downs are remembered."""
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 _ENDED = {"Succeeded", "Failed"}
+_HOW_LOST: Final = (
+    "by resume-billing --take-over, which helm upgrade and helm uninstall run: back up again",
+    "or this run did not renew it in time: look at its node, and at the way to the API server",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +195,7 @@ class Lease:
         if held is None or held.holder != self._run_id:
             other = f"run {held.holder}" if held and held.holder else "somebody"
             message = f"{other} has taken over the lease {self.name}"
-            raise LeaseLostError(message, "this run did not renew it in time, or was pushed aside")
+            raise LeaseLostError(message, *_HOW_LOST)
         return held
 
     def is_anothers(self) -> bool:

@@ -76,6 +76,11 @@ class _Downtime:
         """Billing's last ready pod is no longer ready."""
         self.away_at = self.away_at or time.monotonic()
 
+    @property
+    def was_away(self) -> bool:
+        """Whether no pod of it was ready, for a while."""
+        return self.away_at is not None
+
     def seconds(self) -> float:
         """Since it is away."""
         return time.monotonic() - (self.away_at or self.scaled_at)
@@ -249,8 +254,10 @@ class ScaleDown:
             state = self._bring_back(tasks, record, is_lost=is_lost)
         if isinstance(failure, LeaseLostError):
             raise failure
-        if state == "restored":  # else it has other replicas, and in somebody else's time
-            self._await_ready()
+        if state == "restored":
+            self._await_ready(self._billing.replicas)
+        elif state == "was up" and self._downtime.was_away:  # with as many as somebody else chose
+            self._await_ready(1)
         if failure is not None:
             self._is_cut_short = True
             self._findings.fail(Problem.of(failure))
@@ -310,6 +317,7 @@ class ScaleDown:
     def _require_down(self) -> None:
         """Insist that nobody has brought billing back while its journals are copied."""
         if self._pods_of_billing:
+            self._crew.lease.require()  # else it was a guard or a hook, and says so
             raise RefusedError(
                 "billing was scaled up by somebody else while its journals were copied",
                 "does a GitOps controller or an autoscaler own its replicas? exclude the field",
@@ -356,10 +364,10 @@ class ScaleDown:
             with suppress(BackupError):  # billing comes first
                 api.delete("jobs", task.job)
 
-    def _await_ready(self) -> None:
+    def _await_ready(self, replicas: int) -> None:
         self._findings.step("waiting for billing to be ready")
         until = time.monotonic() + READY_SECONDS
-        while sum(map(_is_back, self._pods_of_billing)) < self._billing.replicas:
+        while sum(map(_is_back, self._pods_of_billing)) < replicas:
             if time.monotonic() > until:
                 self._findings.fail(
                     Problem(

@@ -496,6 +496,7 @@ def test_somebody_scales_up_while_journals_are_copied(
     assert states(result) == ["backed up", "failed"]
     assert "was scaled up by somebody else" in messages(result)[0]
     assert (world.replicas, world.workers(), RECORD in notes(world)) == (1, [], False)
+    assert result.downtime_seconds is not None  # it was away, whoever brought it back
 
 
 @pytest.mark.parametrize(("is_made_anew", "how"), [(True, "was made anew"), (False, "was deleted")])
@@ -565,6 +566,25 @@ def test_run_that_finds_billing_back_learns_why(cluster: SimulatedCluster, world
         [f"{SCALE} {BILLING} to 0"],
         False,
     )
+
+
+def test_run_that_a_hook_ends_while_it_copies_learns_why(
+    cluster: SimulatedCluster, world: World
+) -> None:
+    """It was no GitOps controller that scaled billing up, and no worker was deleted by chance."""
+    clock = Clock()
+
+    def hook() -> None:
+        guard(world, clock, take_over=True)
+
+    world.script(TWO, Worker(does="run on", then=hook))
+
+    with pytest.raises(LeaseLostError) as caught:
+        run(cluster, clock=clock)
+
+    assert "resume-billing --take-over" in caught.value.hints[0]
+    assert (world.replicas, world.workers(), holder(world)) == (2, [], "")
+    assert cluster.written(f"{SCALE}*") == [f"{SCALE} {BILLING} to 0"]
 
 
 @pytest.mark.usefixtures("_beating")

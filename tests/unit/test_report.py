@@ -712,6 +712,13 @@ def test_a_run_by_workers_tells_who_read_what_and_where() -> None:
     ]
 
 
+def test_a_run_that_found_billing_stopped_does_not_claim_that_it_ran() -> None:
+    """It was at 0 before, and is at 0 after."""
+    result = cluster_result(read_by(ZERO), strategy="scale-down")
+
+    assert text_lines(result_text(result, 0, None))[-1].endswith("billing was left as it is")
+
+
 def test_a_run_that_scaled_down_tells_how_long_billing_was_away() -> None:
     """That is what somebody has to answer for."""
     result = cluster_result(read_by(ZERO), strategy="scale-down", downtime_seconds=21.04)
