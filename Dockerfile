@@ -40,11 +40,13 @@ RUN python3 -m venv --without-pip /opt/journal-backup \
 COPY LICENSE README.md ./
 COPY backup/ backup/
 # Bytecode that is never compared with its source, which nobody can change here: start-up. The
-# commands of the dependencies are nothing that anyone is to run here.
+# commands of the dependencies are nothing that anyone is to run here, and the Kubernetes client has
+# all of itself a second time, for asyncio: half of it, which nothing here imports.
 RUN tools/bin/hatchling build --target wheel --directory dist \
     && tools/bin/pip --quiet --python /opt/journal-backup/bin/python3 install --no-compile --no-deps \
         --find-links dist deepgram-journal-backup \
     && tools/bin/pip --python /opt/journal-backup/bin/python3 check \
+    && rm -rf /opt/journal-backup/lib/python3*/site-packages/kubernetes/aio \
     && python3 -m compileall -qf --invalidation-mode unchecked-hash /opt/journal-backup/lib \
     && find /opt/journal-backup/bin -type f ! -name journal-backup -delete \
     && rm -f /opt/journal-backup/.gitignore

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
+from pathlib import Path
+
+import pytest
 
 from tests.cluster.controlplane import until
 from tests.cluster.site import BILLING, NODES, Site
@@ -28,6 +32,20 @@ def test_scale_down(here: Site) -> None:
     assert here.replicas() == 3
     here.await_billing(3)
     assert len(here.manifests()) == 3
+
+
+@pytest.mark.parametrize("replicas", [1, 0], ids=["good", "failed"])
+def test_the_readme_waits_for_a_job_of_either_end(here: Site, replicas: int) -> None:
+    """Until `condition=Complete` somebody would wait for an hour, where a backup has failed."""
+    here.create_billing(replicas=replicas)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (option,) = set(re.findall(r"--for=jsonpath='(\S+)'=True", readme))
+    job = here.run_backup("colocated")
+    wait = ("wait", f"job/{job}", f"--for=jsonpath={option}=True", "--timeout=50s")
+    said = here.plane.kubectl("-n", here.namespace, *wait)
+
+    assert (here.ended(job).exit_code == 0) is bool(replicas)
+    assert "condition met" in said
 
 
 def journals(here: Site) -> list[str]:
