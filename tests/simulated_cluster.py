@@ -178,11 +178,11 @@ class World:
         )
         return f"{job}-x"
 
-    def add_event(self, about: str, reason: str, message: str | None) -> None:
-        """Make an event."""
+    def add_event(self, about: str, reason: str, message: str | None, **times: Any) -> None:
+        """Make an event; of the fields for its time, the API fills in some."""
         name = f"{about}.{next(self._numbers)}"
         body: Object = {"metadata": {"name": name}, "involvedObject": {"name": about}}
-        self.put("events", {**body, "reason": reason, "message": message})
+        self.put("events", {**body, "reason": reason, "message": message, **times})
 
     def script(self, subject: str, *workers: Worker) -> None:
         """Say what the workers of a claim do, or of ``"commit"``: one for each attempt."""

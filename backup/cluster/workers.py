@@ -417,13 +417,27 @@ _TELLING = (
 
 
 def events_about(api: Api, *names: str) -> str:
-    """Give what events say of a Job or a pod: the last of each kind that tells something."""
-    told: dict[str, str] = {}
+    """Give what events say of a Job or a pod: the last of each kind that tells something.
+
+    What was said before a pod was scheduled is over.
+    """
+    told: dict[tuple[str, str], str] = {}
     for name in names:
-        for event in api.list("events", fields=f"involvedObject.name={name}"):
-            if event.get("reason") in _TELLING:
-                told[event["reason"]] = event.get("message") or ""
-    return "; ".join(f"{reason}: {message}" for reason, message in told.items())
+        events = api.list("events", fields=f"involvedObject.name={name}")
+        for event in sorted(events, key=_last_seen):
+            if event.get("reason") == "Scheduled":
+                told = {key: message for key, message in told.items() if key[0] != name}
+            elif event.get("reason") in _TELLING:
+                told[name, event["reason"]] = event.get("message") or ""
+    said = dict.fromkeys(f"{reason}: {message}" for (_, reason), message in told.items())
+    return "; ".join(said)
+
+
+def _last_seen(event: Object) -> str:
+    """When, to the second: some have the one field, some the other."""
+    series = event.get("series") or {}
+    seen = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
+    return str(seen or "")[:19]
 
 
 def remove_running(api: Api, run_id: str) -> None:

@@ -618,6 +618,20 @@ def test_events_tell_the_rest(world: World, cluster: SimulatedCluster) -> None:
     assert events_about(cluster, "nothing") == ""
 
 
+def test_events_from_before_a_pod_was_scheduled_are_over(
+    world: World, cluster: SimulatedCluster
+) -> None:
+    """They come by name, not by time, and with their times in different fields."""
+    mounted, bound = ("2026-11-23T02:00:0" + second for second in ("3Z", "2.000004Z"))
+    refused = {"lastObservedTime": "2026-11-23T02:00:01.000002Z"}
+    world.add_event("p", "FailedMount", "timed out", lastTimestamp=mounted)
+    world.add_event("p", "Scheduled", "to node-a", eventTime=bound, lastTimestamp=None)
+    world.add_event("p", "FailedScheduling", "no claim", series=refused, eventTime=bound)
+    world.add_event("q", "FailedScheduling", "no node", eventTime=bound)
+
+    assert events_about(cluster, "p", "q") == "FailedMount: timed out; FailedScheduling: no node"
+
+
 def test_what_has_ended_can_be_looked_at(world: World, cluster: SimulatedCluster) -> None:
     """Of a run's workers, those that have not ended are removed."""
     states = {"new": {}, "on": {"active": 1}, "done": {"succeeded": 1}, "bad": {"failed": 1}}
