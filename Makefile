@@ -20,6 +20,9 @@ UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .tools/uv-$(
 # Test processes at a time.
 JOBS ?= auto
 
+# Clusters of two nodes at a time, of test-e2e.
+CLUSTERS ?= 2
+
 # Where the image is written to, to be tested and carried.
 ARCHIVE ?= dist/image.tar
 
@@ -49,7 +52,7 @@ test-cluster: .venv/.synced-test ## Run the tests that want a real Kubernetes, b
 
 test-e2e: .venv/.synced-test ## Run the tests on two real nodes, as root, with the image in dist/image.tar; T='-k dies'
 	@tests/e2e/setup.sh
-	@python -m pytest tests/e2e $(T)
+	@python -m pytest -n $(CLUSTERS) tests/e2e $(T)
 
 test-chart: .venv/.synced-test .venv/.synced-chart ## Run the tests of the Helm chart and of the workflows; T='-k rights' runs some
 	@tests/chart/setup.sh
