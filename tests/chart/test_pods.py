@@ -89,7 +89,6 @@ def test_the_claim_is_the_one_that_billing_mounts(journal: dict[str, Any], claim
     [
         (shapes.DIRECT, "direct"),
         (shapes.DIRECT | {"strategy": "auto"}, "direct"),
-        (shapes.DIRECT | {"maxDowntime": "5m"}, "direct"),
         (shapes.DIRECT | {"strategy": "colocated"}, "colocated"),
         (shapes.DIRECT | {"strategy": "scale-down", "maxDowntime": "5m"}, "scale-down"),
         (having(shapes.DIRECT, at("billing.journal.accessMode", "ReadWriteOnce")), "auto"),
@@ -244,7 +243,6 @@ def test_the_guard_is_there_when_it_has_something_to_guard(shape: str) -> None:
     """It looks also while backups are suspended: a run may have been started by hand."""
     rendered = helm.render(shapes.ALL[shape] | {"suspend": True})
 
-    assert rendered.one("CronJob", NAME)["spec"]["suspend"] is True
     guards = [
         each for each in rendered.of("CronJob") if each["metadata"]["name"].endswith("-guard")
     ]
@@ -254,6 +252,25 @@ def test_the_guard_is_there_when_it_has_something_to_guard(shape: str) -> None:
         assert guard["spec"]["schedule"] == "*/2 * * * *"
         pod = guard["spec"]["jobTemplate"]["spec"]["template"]
         assert [c["args"] for c in helm.containers(pod)] == [["resume-billing"]]
+
+
+@pytest.mark.parametrize("suspend", [True, False])
+def test_suspended_means_no_schedule(*, suspend: bool) -> None:
+    """Neither of backups nor of verifications; either can be made by hand."""
+    rendered = helm.render(shapes.DIRECT | {"suspend": suspend})
+
+    found = {each["metadata"]["name"]: each["spec"]["suspend"] for each in rendered.of("CronJob")}
+    assert found == {NAME: suspend, f"{NAME}-verify": suspend}
+
+
+def test_a_components_label_is_ours() -> None:
+    """Whatever is shared with the Deepgram chart: ours is set last."""
+    shared = {"global": {"additionalLabels": {"app.kubernetes.io/component": "theirs"}}}
+    rendered = helm.render(shapes.SCALE_DOWN | shared)
+
+    for name, pod in rendered.pods.items():
+        component = name.removeprefix(NAME).lstrip("-") or "backup"
+        assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == component
 
 
 @each_shape
@@ -277,6 +294,14 @@ def test_the_hooks_are_there_with_every_strategy(shape: str) -> None:
     assert weights["ServiceAccount"] == weights["Role"] < weights["RoleBinding"] < weights["Job"]
     (container,) = helm.containers(rendered.pods[f"{NAME}-resume"])
     assert container["args"] == ["resume-billing", "--take-over"]
+
+
+def test_a_hook_ends_before_helm_gives_up() -> None:
+    """After five minutes Helm would only say that it has waited, and the Job would go on."""
+    job = helm.render(shapes.DIRECT).one("Job", f"{NAME}-resume")["spec"]
+
+    assert job["activeDeadlineSeconds"] == 240
+    assert job["ttlSecondsAfterFinished"] == 86_400
 
 
 def test_hooks_can_be_left_out() -> None:
@@ -427,13 +452,36 @@ def test_the_network_policy_is_for_all_pods_and_lets_nothing_in() -> None:
 def test_the_network_policy_lets_out_what_urls_name(values: dict[str, Any], port: int) -> None:
     """A port that nobody thought of is a backup that hangs until its deadline."""
     values = having(shapes.DIRECT | {"networkPolicy": {"enabled": True}}, values)
-    (policy,) = helm.render(values).of("NetworkPolicy")
+    policy = helm.render(values).one("NetworkPolicy", NAME)
 
     ports = {
         p["port"] for rule in policy["spec"]["egress"] if "to" not in rule for p in rule["ports"]
     }
     assert port in ports
-    assert {53, 443} <= ports
+    assert {53, 5353, 443} <= ports  # OpenShift's DNS listens on 5353
+
+
+def test_the_hook_brings_its_own_network_policy() -> None:
+    """Before the first upgrade with a policy there is none, and the namespace may deny all."""
+    rendered = helm.render(having(shapes.DIRECT, {"networkPolicy": {"enabled": True}}))
+    found = [each for each in rendered.of("NetworkPolicy") if each["metadata"]["name"] != NAME]
+    (own,) = found
+    hook = {key: own["metadata"]["annotations"][key] for key in own["metadata"]["annotations"]}
+    role = rendered.one("Role", f"{NAME}-resume-role")["metadata"]["annotations"]
+    labels = {
+        name: own["spec"]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+        for name, pod in rendered.pods.items()
+    }
+
+    assert hook == role
+    assert own["spec"]["egress"] == rendered.one("NetworkPolicy", NAME)["spec"]["egress"]
+    assert {name for name, is_selected in labels.items() if is_selected} == {f"{NAME}-resume"}
+    for off in ({"hooks": {"enabled": False}}, {"networkPolicy": {"enabled": False}}):
+        values = having(shapes.DIRECT, {"networkPolicy": {"enabled": True}})
+        assert f"{NAME}-resume" not in {
+            each["metadata"]["name"]
+            for each in helm.render(having(values, off)).of("NetworkPolicy")
+        }
 
 
 @each_shape
@@ -451,3 +499,19 @@ def test_alerts_speak_of_what_is_there(shape: str) -> None:
         assert ("CronJob", name) in rendered.names
     if shape in shapes.MAY_SCALE:
         assert rules["BillingHeldAtZero"]["for"] == "600s"
+
+
+def test_no_alert_waits_for_what_is_not_to_be() -> None:
+    """A backup that runs on no schedule is never too old, and billing at 0 may be meant."""
+    values = shapes.SCALE_DOWN | {"prometheusRule": {"enabled": True}}
+    off = {"suspend": "JournalBackupTooOld", "allowStopped": "BillingHeldAtZero"}
+
+    for value, alert in off.items():
+        assert alert in alerts(values)
+        assert alerts(values) - alerts(values | {value: True}) == {alert}
+
+
+def alerts(values: dict[str, Any]) -> set[str]:
+    """Return the names of the alerts."""
+    (group,) = helm.render(values).of("PrometheusRule")[0]["spec"]["groups"]
+    return {rule["alert"] for rule in group["rules"]}

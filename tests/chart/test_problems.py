@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -108,6 +109,14 @@ def refused(values: dict[str, Any], **options: Any) -> list[str]:
             ),
         ),
         (
+            DIRECT | {"maxDowntime": "5m"},
+            (
+                "`maxDowntime` is for what scales billing down, and strategy `direct`, which a PVC "
+                "with `ReadWriteMany` has, never does: leave it out, or set "
+                "`billing.journal.accessMode` to that of the PVC, or `strategy`"
+            ),
+        ),
+        (
             SCALE_DOWN | {"maxDowntime": ""},
             "strategy `scale-down` stops billing: say for how long it may, with `maxDowntime`",
         ),
@@ -162,6 +171,66 @@ def refused(values: dict[str, Any], **options: Any) -> list[str]:
             ),
         ),
         (
+            DIRECT | {"sinks": [{"url": "file:///sinks/../journals", "existingPvcName": "a"}]},
+            (
+                'the sink "file:///sinks/../journals" lies where the journals are mounted: '
+                "take one like file:///sinks/archive"
+            ),
+        ),
+        (
+            DIRECT | {"sinks": [{"url": "file:///restored", "existingPvcName": "a"}]},
+            (
+                'the sink "file:///restored" lies where the toolbox has its scratch volume: '
+                "take one like file:///sinks/archive"
+            ),
+        ),
+        (
+            DIRECT | {"sinks": [{"url": "file:///targets/a", "existingPvcName": "a"}]},
+            (
+                'the sink "file:///targets/a" lies where the toolbox has what it restores to: '
+                "take one like file:///sinks/archive"
+            ),
+        ),
+        (
+            DIRECT | {"sinks": [{"url": "file:///etc", "existingPvcName": "a"}]},
+            (
+                'the sink "file:///etc" lies where certificates and keys are mounted: '
+                "take one like file:///sinks/archive"
+            ),
+        ),
+        (
+            DIRECT
+            | {
+                "sinks": [
+                    {"url": "file:///sinks/a", "existingPvcName": "a"},
+                    {"url": "file:///sinks//a/?require_mount=true", "existingPvcName": "b"},
+                ]
+            },
+            (
+                'the sinks "file:///sinks/a" and "file:///sinks//a/?require_mount=true" lie in '
+                "one directory: give each its own"
+            ),
+        ),
+        (
+            DIRECT
+            | {
+                "sinks": [{"url": "file:///sinks/a", "existingPvcName": "a"}],
+                "extraVolumes": [{"name": "disk", "emptyDir": {}}],
+                "extraVolumeMounts": [{"name": "disk", "mountPath": "/sinks/a/"}],
+            },
+            (
+                'the sink "file:///sinks/a" has a volume of its own, and `extraVolumeMounts` '
+                "mounts another one there: leave one out"
+            ),
+        ),
+        (
+            DIRECT | {"extraVolumes": [{"name": "sink-0", "emptyDir": {}}]},
+            (
+                '`extraVolumes` has a volume "sink-0", which is a name of this chart\'s own '
+                "volumes: take another"
+            ),
+        ),
+        (
             DIRECT
             | {
                 "sinks": [
@@ -195,9 +264,32 @@ def refused(values: dict[str, Any], **options: Any) -> list[str]:
         ),
         (
             DIRECT | {"extraEnv": [{"name": "BACKUP_SINKS", "value": "s3://x/y"}]},
+            "`extraEnv` sets BACKUP_SINKS: set `sinks` instead",
+        ),
+        (
+            DIRECT | {"extraEnv": [{"name": "BACKUP_MAX_DOWNTIME", "value": "5m"}]},
+            "`extraEnv` sets BACKUP_MAX_DOWNTIME: set `maxDowntime` instead",
+        ),
+        (
+            DIRECT | {"aws": {"region": "a"}, "extraEnv": [{"name": "AWS_REGION", "value": "b"}]},
+            "`extraEnv` sets AWS_REGION: set `aws.region` instead",
+        ),
+        (
+            DIRECT | {"extraEnv": [{"name": "NODE_NAME", "value": "a"}]},
+            "`extraEnv` sets NODE_NAME, which this chart sets itself: leave it out",
+        ),
+        (
+            DIRECT | {"prometheusRule": {"enabled": True}, "failedJobsHistoryLimit": 0},
             (
-                "`extraEnv` sets BACKUP_SINKS, which this chart sets by a value of its own: "
-                "set that instead"
+                "with `prometheusRule.enabled`, set `failedJobsHistoryLimit` to 1 at least: "
+                "a Job that is not kept raises no alert"
+            ),
+        ),
+        (
+            DIRECT | {"prometheusRule": {"enabled": True}, "successfulJobsHistoryLimit": 0},
+            (
+                "with `prometheusRule.enabled`, set `successfulJobsHistoryLimit` to 1 at least: "
+                "a Job that is not kept ends no alert"
             ),
         ),
         (
@@ -209,6 +301,13 @@ def refused(values: dict[str, Any], **options: Any) -> list[str]:
         ),
         (
             DIRECT | {"rbac": {"create": False}},
+            (
+                "with `rbac.create: false`, set `serviceAccount.create` to false, and "
+                "`serviceAccount.name` to the service account that has the rights"
+            ),
+        ),
+        (
+            COLOCATED | {"rbac": {"create": False}, "hooks": {"enabled": False}},
             (
                 "with `rbac.create: false`, set `serviceAccount.create` to false, and "
                 "`serviceAccount.name` to the service account that has the rights"
@@ -279,6 +378,7 @@ def test_versions_of_the_clouds_are_versions(version: str) -> None:
         ({"timeZone": "Europe/Berlin", "schedule": "@hourly"}, False),
         ({"timeZone": "UTC"}, False),
         ({"timeZone": ""}, False),
+        ({"timeZone": None}, False),
     ],
 )
 def test_a_night_that_is_skipped_or_repeated_is_warned_of(
@@ -316,3 +416,35 @@ def test_a_sink_beside_an_extra_volume_is_not() -> None:
 
     (said,) = refused(values)
     assert "lies on no volume" in said
+
+
+def test_a_variable_that_a_value_sets_is_refused() -> None:
+    """Whether it is set or not: what the chart makes of the value, such as rights, is more."""
+    shapes_and_all = [helm.render(values) for values in shapes.ALL.values()]
+    shapes_and_all.append(helm.render({}, helm.CHART / "ci" / "everything-values.yaml"))
+    pods = [pod for rendered in shapes_and_all for pod in rendered.pods.values()]
+    used = {name for pod in pods for name in helm.environment(pod) if name.startswith("BACKUP_")}
+    ours = used - {"BACKUP_S3_STORAGE_CLASS"}  # which is in the preset's own extraEnv
+
+    extra = [{"name": name, "value": "x"} for name in sorted(ours)]
+    said = refused(DIRECT | {"extraEnv": extra})
+    found = [re.fullmatch(r"`extraEnv` sets (\w+): set `([\w.]+)` instead", each) for each in said]
+    assert {match[1] for match in found if match} == ours
+    for match in found:
+        value: Any = helm.load(helm.CHART / "values.yaml")
+        for key in match[2].split(".") if match else ():
+            value = value[key]
+
+
+def test_a_variable_that_no_value_sets_is_fine() -> None:
+    """A proxy with a password comes from a Secret."""
+    secret = {"secretKeyRef": {"name": "proxy", "key": "url"}}
+    values = DIRECT | {"extraEnv": [{"name": "HTTPS_PROXY", "valueFrom": secret}]}
+
+    assert helm.environment(helm.render(values).pods[helm.NAME])["HTTPS_PROXY"] == secret
+
+
+@pytest.mark.parametrize("limits", [{"failedJobsHistoryLimit": 0, "successfulJobsHistoryLimit": 0}])
+def test_jobs_need_not_be_kept_without_alerts(limits: dict[str, int]) -> None:
+    """Nobody looks at them then."""
+    assert helm.render(DIRECT | limits).one("CronJob", helm.NAME)["spec"].items() >= limits.items()

@@ -134,6 +134,16 @@ def test_who_brings_the_roles_brings_one_service_account(shape: str) -> None:
     assert not {kind for kind, _ in rendered.names} & {"Role", "RoleBinding", "ServiceAccount"}
 
 
+def test_what_asks_for_nothing_needs_no_rights() -> None:
+    """`direct` without hooks: then who may not create Roles need not bring any."""
+    values = having(shapes.DIRECT, {"rbac": {"create": False}, "hooks": {"enabled": False}})
+    rendered = helm.render(values)
+
+    assert not {kind for kind, _ in rendered.names} & {"Role", "RoleBinding"}
+    assert [each["metadata"]["name"] for each in rendered.of("ServiceAccount")] == [f"{NAME}-sa"]
+    assert {p["spec"]["automountServiceAccountToken"] for p in rendered.pods.values()} == {False}
+
+
 def test_a_service_account_that_is_there_gets_the_rights() -> None:
     """It has the cloud's identity already."""
     theirs = {"serviceAccount": {"create": False, "name": "theirs"}}

@@ -131,6 +131,20 @@ def test_what_is_global_is_shared(tmp_path: Path) -> None:
     assert pod["metadata"]["labels"]["team"] == "speech"
 
 
+def test_null_takes_a_default_away_as_the_readme_says(tmp_path: Path) -> None:
+    """In an umbrella it depends on the Helm: what OpenShift's users are told has to be so."""
+    chart = umbrella(tmp_path, [{}])
+    null = {NAME: having(shapes.DIRECT, {"securityContext": {"runAsUser": None}})}
+    version = helm.run("version", "--template={{.Version}}").lstrip("v").split(".")
+    given = helm.render(null, chart=chart).pods[NAME]
+    (chart / "values.yaml").write_text(json.dumps(null))
+    own = helm.render({}, chart=chart).pods[NAME]
+
+    major, minor = (int(part) for part in version[:2])
+    heeded = ("runAsUser" not in pod["spec"]["securityContext"] for pod in (given, own))
+    assert [*heeded] == [(major, minor) >= (3, 18), major == 3]
+
+
 def test_a_neighbours_values_are_not_ours(tmp_path: Path) -> None:
     """What is wrong is said in an umbrella, too: by the schema and by the templates."""
     chart = umbrella(tmp_path, [{}])

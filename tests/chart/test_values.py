@@ -31,6 +31,7 @@ HIDDEN: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "image.tag": (shapes.DIRECT, at("strategy", "")),
     "hooks.enabled": (shapes.DIRECT, at("strategy", "")),
     "verify.enabled": (shapes.DIRECT, at("strategy", "")),
+    "prometheusRule.maxAge": (shapes.DIRECT, {"prometheusRule": {"enabled": True}}),
     "rbac.create": (
         shapes.DIRECT,
         at("serviceAccount", {"create": False, "name": "theirs"}),
@@ -48,6 +49,7 @@ OTHER: Mapping[str, Any] = {
     "image.tag": "other",
     "hooks.enabled": False,
     "verify.enabled": False,
+    "prometheusRule.maxAge": "8d",
     "rbac.create": False,
     "serviceAccount.create": False,
     "strategy": "auto",
@@ -218,6 +220,63 @@ def test_a_value_of_a_wrong_kind_is_refused(path: str, value: object) -> None:
     """By the schema, before anything is rendered."""
     with pytest.raises(HelmError, match="values don't meet the specifications of the schema"):
         helm.render(having(shapes.DIRECT, at(path, value)))
+
+
+@pytest.mark.parametrize("path", [*groups(SCHEMA), *LEAVES])
+def test_null_is_a_value_or_is_refused(path: str) -> None:
+    """No template stumbles over what is missing then."""
+    said = tried(at(path, None))
+
+    expected = r"rendered|specifications of the schema|problem\(s\) with the values"
+    assert re.search(expected, said)
+    assert "<nil>" not in said
+
+
+def tried(values: Mapping[str, Any]) -> str:
+    """Return what becomes of values on top of everything, or what is said of them."""
+    try:
+        return "rendered " + json.dumps(helm.render(values, EVERYTHING).objects)
+    except HelmError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("group", ["", *groups(SCHEMA)])
+def test_what_may_not_be_null_is_required(group: str) -> None:
+    """Helm takes a key that is null for one that is not there, before it asks the schema."""
+    schema: Any = SCHEMA
+    for key in group.split(".") if group else ():
+        schema = schema["properties"][key]
+    validator = jsonschema.Draft7Validator({"definitions": SCHEMA["definitions"], **schema})
+    refused = {
+        key
+        for key in schema["properties"]
+        if any([*error.path] == [key] for error in validator.iter_errors({key: None}))
+    }
+
+    of_the_condition = {"enabled"} if not group else set()
+    assert refused - of_the_condition == {*schema.get("required", [])}
+
+
+@pytest.mark.parametrize("path", ["securityContext", "containerSecurityContext", "resources"])
+def test_null_takes_a_whole_map_away(path: str) -> None:
+    """The cluster has a default of its own for each."""
+    for pod in helm.render(having(shapes.SCALE_DOWN, at(path, None))).pods.values():
+        for container in helm.containers(pod):
+            spec = pod["spec"] if path == "securityContext" else container
+            assert not spec[path.replace("containerS", "s")]
+
+
+@pytest.mark.parametrize("path", ["additionalLabels", "global.additionalLabels"])
+def test_labels_may_be_numbers(path: str) -> None:
+    """The Deepgram chart takes them, and quotes them."""
+    labels = {"tier": 2, "cost-center": 1000000, "ratio": 0.5, "gpu": True}
+    rendered = helm.render(shapes.DIRECT | at(path, labels))
+
+    expected = {"tier": "2", "cost-center": "1000000", "ratio": "0.5", "gpu": "true"}
+    for each in rendered.objects:
+        assert expected.items() <= each["metadata"]["labels"].items()
+    for pod in rendered.pods.values():
+        assert expected.items() <= pod["metadata"]["labels"].items()
 
 
 def test_null_takes_a_default_away() -> None:

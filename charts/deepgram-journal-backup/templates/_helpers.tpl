@@ -36,7 +36,8 @@ Usage: include "deepgram-journal-backup.labels" (dict "root" $ "component" "back
 {{- $_ := set $labels "app.kubernetes.io/component" . }}
 {{- end }}
 {{- range $key, $val := $labels }}
-{{ $key }}: {{ $val | quote }}
+{{- /* a number too, and not as 1e+06 */}}
+{{ $key }}: {{ kindIs "string" $val | ternary $val (toJson $val) | quote }}
 {{- end }}
 {{- end }}
 
@@ -229,7 +230,7 @@ What is not wrong, but may not be what is wanted; one line each.
 */}}
 {{- define "deepgram-journal-backup.warnings" -}}
 {{- $utc := list "" "Etc/UTC" "UTC" "Etc/GMT" "GMT" "Etc/Universal" "Etc/UCT" "Etc/Zulu" "Zulu" }}
-{{- if not (has .Values.timeZone $utc) }}
+{{- if not (has (.Values.timeZone | default "") $utc) }}
 {{- range $name, $schedule := dict "schedule" .Values.schedule "verify.schedule" .Values.verify.schedule }}
 {{- $fields := regexSplit "\\s+" (trim $schedule) -1 }}
 {{- $hours := "" }}

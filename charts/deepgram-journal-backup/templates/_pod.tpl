@@ -30,6 +30,13 @@ The directory of a sink file://, as the command reads it.
 {{- end }}
 
 {{/*
+The same with one name for one directory: `//`, `/./` and `/../` are gone.
+*/}}
+{{- define "deepgram-journal-backup.sinkPlace" -}}
+{{- include "deepgram-journal-backup.sinkDirectory" . | clean }}
+{{- end }}
+
+{{/*
 The environment of what talks to the API server.
 */}}
 {{- define "deepgram-journal-backup.clusterEnv" -}}
@@ -295,9 +302,9 @@ A container, up to its arguments, environment and mounts.
 image: {{ include "deepgram-journal-backup.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
-  {{- toYaml .Values.containerSecurityContext | nindent 2 }}
+  {{- toYaml (.Values.containerSecurityContext | default dict) | nindent 2 }}
 resources:
-  {{- toYaml .Values.resources | nindent 2 }}
+  {{- toYaml (.Values.resources | default dict) | nindent 2 }}
 {{- end }}
 
 {{/*

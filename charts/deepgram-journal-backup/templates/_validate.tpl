@@ -1,4 +1,30 @@
 {{/*
+Variables that values set, and by which. What has no value here is nobody's to set.
+*/}}
+{{- define "deepgram-journal-backup.variables" -}}
+AWS_ACCESS_KEY_ID: aws.secretRef
+AWS_CONFIG_FILE: aws.configSecretRef
+AWS_ENDPOINT_URL: aws.endpointUrl
+AWS_REGION: aws.region
+AWS_SECRET_ACCESS_KEY: aws.secretRef
+BACKUP_ALLOW_STOPPED: allowStopped
+BACKUP_CA_CERT_FILE: caBundle
+BACKUP_DEADLINE: deadline
+BACKUP_EXPECT_REPLICAS: billing.replicas
+BACKUP_LOG_LEVEL: logLevel
+BACKUP_MAX_DOWNTIME: maxDowntime
+BACKUP_SINKS: sinks
+BACKUP_SITE: site
+BACKUP_STATEFULSET: billing.namePrefix
+BACKUP_STRATEGY: strategy
+BACKUP_WORKERS: workers
+GOOGLE_APPLICATION_CREDENTIALS: gcp.secretRef
+HTTP_PROXY: proxy.http
+HTTPS_PROXY: proxy.https
+NO_PROXY: proxy.noProxy
+{{- end }}
+
+{{/*
 Everything that is wrong with the values, at once.
 */}}
 {{- define "deepgram-journal-backup.validate" -}}
@@ -26,7 +52,7 @@ Everything that is wrong with the values, at once.
 
 {{- /* labels */}}
 {{- range $source, $labels := dict "additionalLabels" .Values.additionalLabels "global.additionalLabels" (.Values.global).additionalLabels }}
-{{- range $key := list "app" "app.kubernetes.io/instance" "app.kubernetes.io/component" }}
+{{- range $key := list "app" "app.kubernetes.io/instance" }}
 {{- if hasKey ($labels | default dict) $key }}
 {{- $problems = append $problems (printf "`%s` must not set %q: Services and StatefulSets, billing's above all, select pods by it" $source $key) }}
 {{- end }}
@@ -46,6 +72,8 @@ Everything that is wrong with the values, at once.
 {{- end }}
 {{- if and (has .Values.strategy (list "direct" "colocated")) .Values.maxDowntime }}
 {{- $problems = append $problems (printf "`maxDowntime` is for what scales billing down, and strategy `%s` never does: leave one of them out" .Values.strategy) }}
+{{- else if and (eq $strategy "direct") .Values.maxDowntime }}
+{{- $problems = append $problems "`maxDowntime` is for what scales billing down, and strategy `direct`, which a PVC with `ReadWriteMany` has, never does: leave it out, or set `billing.journal.accessMode` to that of the PVC, or `strategy`" }}
 {{- end }}
 {{- if and (eq $strategy "scale-down") (not .Values.maxDowntime) }}
 {{- $problems = append $problems "strategy `scale-down` stops billing: say for how long it may, with `maxDowntime`" }}
@@ -71,22 +99,33 @@ Everything that is wrong with the values, at once.
 {{- end }}
 {{- $mounts := list }}
 {{- range .Values.extraVolumeMounts }}
-{{- $mounts = append $mounts (trimSuffix "/" .mountPath) }}
+{{- $mounts = append $mounts (clean .mountPath) }}
 {{- end }}
+{{- $reserved := dict
+      "/journals" "the journals are mounted"
+      "/restored" "the toolbox has its scratch volume"
+      "/targets" "the toolbox has what it restores to"
+      "/etc/journal-backup" "certificates and keys are mounted" }}
+{{- $places := dict }}
 {{- $urls := list }}
 {{- range .Values.sinks }}
 {{- if has .url $urls }}
 {{- $problems = append $problems (printf "`sinks` has %q twice" .url) }}
 {{- end }}
+{{- $isNew := not (has .url $urls) }}
 {{- $urls = append $urls .url }}
 {{- if and .existingPvcName .nfs }}
 {{- $problems = append $problems (printf "the sink %q has both `existingPvcName` and `nfs`: leave one out" .url) }}
 {{- end }}
 {{- if hasPrefix "file://" .url }}
 {{- $directory := include "deepgram-journal-backup.sinkDirectory" .url }}
+{{- $place := include "deepgram-journal-backup.sinkPlace" .url }}
 {{- $mounted := or .existingPvcName .nfs }}
+{{- if and $mounted (has $place $mounts) }}
+{{- $problems = append $problems (printf "the sink %q has a volume of its own, and `extraVolumeMounts` mounts another one there: leave one out" .url) }}
+{{- end }}
 {{- range $mounts }}
-{{- if or (eq $directory .) (hasPrefix (printf "%s/" .) $directory) }}
+{{- if or (eq $place .) (hasPrefix (printf "%s/" .) $place) }}
 {{- $mounted = true }}
 {{- end }}
 {{- end }}
@@ -95,8 +134,19 @@ Everything that is wrong with the values, at once.
 {{- end }}
 {{- if or (contains "%" $directory) (not (regexMatch "^/[^/]" $directory)) }}
 {{- $problems = append $problems (printf "the sink %q has no directory that a volume can be mounted at: take one like file:///sinks/archive" .url) }}
-{{- else if or (eq $directory "/journals") (hasPrefix "/journals/" $directory) }}
-{{- $problems = append $problems (printf "the sink %q lies where the journals are mounted: take one like file:///sinks/archive" .url) }}
+{{- else }}
+{{- $url := .url }}
+{{- range $path, $what := $reserved }}
+{{- if or (eq $place $path) (hasPrefix (printf "%s/" $path) $place) (hasPrefix (printf "%s/" $place) $path) }}
+{{- $problems = append $problems (printf "the sink %q lies where %s: take one like file:///sinks/archive" $url $what) }}
+{{- end }}
+{{- end }}
+{{- with get $places $place }}
+{{- if $isNew }}
+{{- $problems = append $problems (printf "the sinks %q and %q lie in one directory: give each its own" . $url) }}
+{{- end }}
+{{- end }}
+{{- $_ := set $places $place $url }}
 {{- end }}
 {{- else if or .existingPvcName .nfs .subPath }}
 {{- $problems = append $problems (printf "the sink %q has a volume, which only sinks file:// have" .url) }}
@@ -108,7 +158,7 @@ Everything that is wrong with the values, at once.
 {{- $problems = append $problems "`caBundle` has both `configMapRef` and `secretRef`: leave one out" }}
 {{- end }}
 {{- range $name, $proxy := dict "proxy.http" .Values.proxy.http "proxy.https" .Values.proxy.https }}
-{{- if contains "@" $proxy }}
+{{- if contains "@" ($proxy | default "") }}
 {{- $problems = append $problems (printf "`%s` holds a password, and values are no place for one: put the URL into a Secret, and name that in `extraEnv`" $name) }}
 {{- end }}
 {{- end }}
@@ -117,15 +167,33 @@ Everything that is wrong with the values, at once.
 {{- range fromYamlArray $env }}
 {{- $own = append $own .name }}
 {{- end }}
+{{- $variables := include "deepgram-journal-backup.variables" . | fromYaml }}
 {{- range .Values.extraEnv }}
-{{- if has .name $own }}
-{{- $problems = append $problems (printf "`extraEnv` sets %s, which this chart sets by a value of its own: set that instead" .name) }}
+{{- $value := get $variables .name }}
+{{- if and $value (or (hasPrefix "BACKUP_" .name) (has .name $own)) }}
+{{- $problems = append $problems (printf "`extraEnv` sets %s: set `%s` instead" .name $value) }}
+{{- else if has .name $own }}
+{{- $problems = append $problems (printf "`extraEnv` sets %s, which this chart sets itself: leave it out" .name) }}
 {{- end }}
 {{- end }}
-{{- if and .Values.securityContext.runAsNonRoot (eq (toString .Values.securityContext.runAsUser) "0") }}
+{{- range .Values.extraVolumes }}
+{{- if regexMatch "^(journals|restored|ca|aws-config|gcp-key|(sink|target)-[0-9]+)$" .name }}
+{{- $problems = append $problems (printf "`extraVolumes` has a volume %q, which is a name of this chart's own volumes: take another" .name) }}
+{{- end }}
+{{- end }}
+{{- if .Values.prometheusRule.enabled }}
+{{- range $name, $ends := dict "failedJobsHistoryLimit" "raises" "successfulJobsHistoryLimit" "ends" }}
+{{- if not (get $.Values $name) }}
+{{- $problems = append $problems (printf "with `prometheusRule.enabled`, set `%s` to 1 at least: a Job that is not kept %s no alert" $name $ends) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $user := toString (.Values.securityContext).runAsUser }}
+{{- if and (.Values.securityContext).runAsNonRoot (eq $user "0") }}
 {{- $problems = append $problems "`securityContext.runAsUser` is 0, which `runAsNonRoot: true` does not let start: set `securityContext.runAsNonRoot` to false as well" }}
 {{- end }}
-{{- if not .Values.rbac.create }}
+{{- $needsRights := or (include "deepgram-journal-backup.orchestrates" .) .Values.hooks.enabled }}
+{{- if and (not .Values.rbac.create) $needsRights }}
 {{- if or .Values.serviceAccount.create (not .Values.serviceAccount.name) }}
 {{- $problems = append $problems "with `rbac.create: false`, set `serviceAccount.create` to false, and `serviceAccount.name` to the service account that has the rights" }}
 {{- end }}
