@@ -426,7 +426,11 @@ def _orchestrate(run: _Run) -> Result | None:
     from backup.verbs import holdings
 
     settings = run.settings
-    held = holdings.read(run.sinks, settings.statefulset, emit=run.emit)
+
+    def know() -> orchestrator.Known:
+        held = holdings.read(run.sinks, settings.statefulset, emit=run.emit)
+        return orchestrator.Known(journals=held.expected, size_bytes=held.size_bytes)
+
     planned = orchestrator.Orchestrator(
         connect(stop=run.stop),
         orchestrator.Options(
@@ -440,7 +444,7 @@ def _orchestrate(run: _Run) -> Result | None:
             allow_stopped=settings.allow_stopped,
             deadline=settings.deadline,
         ),
-        known=orchestrator.Known(journals=held.expected, size_bytes=held.size_bytes),
+        know=know,
         find=lambda run_id: {
             found.journal: _as_answer(found) for found in holdings.of_run(run.sinks, run_id)
         },

@@ -472,6 +472,7 @@ def _write_commit(result: CommitResult, page: _Page) -> None:
 _RESUMED = {
     "nothing to do": "{name} was left down by nobody",
     "under way": "{name} is down for run {holder}, which is under way: left alone",
+    "pushed aside": "run {holder} was about to scale {name} down: it will not",
     "restored": "{name} is scaled back to {replicas}, where run {holder} had left it at 0",
     "was up": "{name} was up already; the record of run {holder} is removed",
     "gone": "{name} is gone; the record of run {holder} is removed",

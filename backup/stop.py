@@ -79,6 +79,38 @@ class Stop:
         self.check()
 
 
+class Grace(Stop):
+    """For what has to be done at the end of a run, and even more where it was told to end."""
+
+    def __init__(
+        self,
+        of: Stop,
+        *,
+        seconds: float,
+        grace_seconds: float,
+        monotonic: Monotonic = time.monotonic,
+    ) -> None:
+        """Start counting.
+
+        Args:
+            of: what tells the run to end.
+            seconds: the time allowed as long as nobody does.
+            grace_seconds: the time allowed from then on.
+            monotonic: a clock in seconds that never goes back.
+        """
+        super().__init__(seconds=seconds, monotonic=monotonic)
+        self._of = of
+        self._grace_seconds = grace_seconds
+        self._is_short = False
+
+    def _overdue(self) -> bool:
+        if self._of.requested and not self._is_short:
+            self._is_short = True
+            self._seconds = self._grace_seconds
+            self._deadline = self._monotonic() + self._grace_seconds
+        return super()._overdue()
+
+
 @contextmanager
 def on_signals(stop: Stop) -> Iterator[None]:
     """Let SIGTERM and SIGINT ask ``stop`` for the end; afterwards they do what they did before."""

@@ -700,8 +700,8 @@ class SimulatedCluster(Api):
 
     # -- the API
 
-    def under(self, stop: Stop) -> Self:
-        """See :class:`Api`."""
+    def under(self, stop: Stop, *, patience: float | None = None) -> Self:
+        """See :class:`Api`; it is never away for a while, so nobody has to be patient."""
         return type(self)(self.world, stop=stop, process=self.process)
 
     def get(self, kind: Kind, name: str, *, sub: str = "") -> Object | None:
@@ -885,6 +885,7 @@ def plan(
     cluster: SimulatedCluster,
     *,
     known: Known | None = None,
+    know: Callable[[], Known] | None = None,
     clock: ClockLike | None = None,
     emit: Emit | None = None,
     **changes: Any,
@@ -903,7 +904,7 @@ def plan(
     return Orchestrator(
         cluster,
         Options(**options),
-        known=known or Known(),
+        know=know or (lambda: known or Known()),
         find=lambda run_id: cluster.world.stored.get(run_id, {}),
         clock=clock or Clock(),
         emit=Events() if emit is None else emit,

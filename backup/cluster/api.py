@@ -38,6 +38,7 @@ from backup.errors import (
     ClusterMissingError,
     ClusterUnavailableError,
     ConfigError,
+    DeadlineError,
 )
 from backup.stop import Stop
 from backup.streams import call
@@ -186,8 +187,8 @@ class Api(ABC):
         """Tell what is there, and then what changes, for ever."""
 
     @abstractmethod
-    def under(self, stop: Stop) -> Self:
-        """Give the same API, which waits only as long as another stop allows."""
+    def under(self, stop: Stop, *, patience: float | None = None) -> Self:
+        """Give the same API, which waits only as long as another stop allows, and so patiently."""
 
 
 # -- the real one
@@ -212,10 +213,14 @@ class KubernetesApi(Api):
         self._stop = stop
         self._patience = patience
 
-    def under(self, stop: Stop) -> Self:
+    def under(self, stop: Stop, *, patience: float | None = None) -> Self:
         """See :class:`Api`."""
         return type(self)(
-            self._client, self.namespace, stop=stop, patience=self._patience, calls=self.calls
+            self._client,
+            self.namespace,
+            stop=stop,
+            patience=self._patience if patience is None else patience,
+            calls=self.calls,
         )
 
     def get(self, kind: Kind, name: str, *, sub: str = "") -> Object | None:
@@ -340,10 +345,15 @@ class KubernetesApi(Api):
             ClusterUnavailableError: there is none.
             ClusterDeniedError, ClusterConflictError, ClusterError: the answer is no.
         """
+        away: list[ClusterUnavailableError] = []
 
         def request() -> tuple[int, bytes]:
             response = self._send(method, path, query or {}, body, content_type)
             return response.status, response.read()
+
+        def unavailable(message: str) -> ClusterUnavailableError:
+            away.append(ClusterUnavailableError(message, _AWAY))
+            return away[-1]
 
         def once() -> tuple[int, Object]:
             try:
@@ -351,19 +361,26 @@ class KubernetesApi(Api):
             except self._lost as error:
                 self.calls.away_at = time.monotonic()
                 message = f"the API server does not answer: {_cause(error)}"
-                raise ClusterUnavailableError(message, _AWAY) from error
+                raise unavailable(message) from error
             if status in _BUSY or self._is_rash(status):
                 message = f"the API server is busy: {status} {_said(content)}"
-                raise ClusterUnavailableError(message, _AWAY)
+                raise unavailable(message)
             return _judged(status, content, f"{method} {path}")
 
-        return Retrying(
+        retrying = Retrying(
             stop=stop_after_delay(self._patience),
             wait=wait_random_exponential(multiplier=0.2, max=5),
             retry=retry_if_exception_type(ClusterUnavailableError),
             sleep=self._stop.sleep,
             reraise=True,
-        )(once)
+        )
+        try:
+            return retrying(once)
+        except DeadlineError as error:
+            if not away:
+                raise
+            message = f"{away[-1].message}, and {error.message}"
+            raise DeadlineError(message, *away[-1].hints) from error
 
     def _is_rash(self, status: int) -> bool:
         """Whether a server that was away refuses before it has learned who may do what."""
@@ -491,6 +508,7 @@ def connect(*, stop: Stop) -> KubernetesApi:
             "in a pod: automountServiceAccountToken: true; elsewhere: KUBECONFIG",
         ) from error
     settings.retries = False  # they are made here, and told
+    settings.keep_alive = True  # a watch whose server has vanished is to end within a minute
     return KubernetesApi(
         client.ApiClient(settings), os.environ.get("POD_NAMESPACE") or namespace, stop=stop
     )

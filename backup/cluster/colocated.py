@@ -68,15 +68,16 @@ class Colocated:
         """Whether billing's pod is where it will stay, as far as anybody knows."""
         if time.monotonic() < task.not_before:
             return False
-        return not task.volume.pods or self._host_of(task) is not None
+        return self._host_of(task) is not None or (task.volume.is_idle and not self._guests(task))
+
+    def _guests(self, task: Task) -> list[Object]:
+        """Give the pods of billing that have a volume, or want it."""
+        return [pod for name in task.volume.pods if (pod := self._crew.pods.get(name))]
 
     def _host_of(self, task: Task) -> Object | None:
         """Find the pod of billing to be beside."""
-        for name in task.volume.pods:
-            pod = self._crew.pods.get(name)
-            if pod and pod["spec"].get("nodeName") and not is_leaving(pod):
-                return pod
-        return None
+        placed = (p for p in self._guests(task) if p["spec"].get("nodeName") and not is_leaving(p))
+        return next(placed, None)
 
     def _begin(self, task: Task) -> None:
         host = self._host_of(task)
@@ -124,8 +125,8 @@ class Colocated:
         return True
 
     def _is_in_the_way(self, task: Task) -> bool:
-        if task.host is None:
-            return False
+        if task.host is None:  # billing had no such pod: has it been scaled up?
+            return bool(self._guests(task))
         now = self._host_of(task)
         return now is None or identity(now) != task.host
 

@@ -38,6 +38,7 @@ WAIT_SECONDS: Final = 300.0
 """How long a worker may take to begin, and billing to be there for it."""
 LOOK_SECONDS: Final = 5.0
 """After which a Job without a pod is asked for why."""
+NEEDS_A_LOOK: Final = 3
 NOT_READ: Final = 4
 PUT: Final = "put"
 """What a worker that lost its words has done, until it is known better."""
@@ -117,6 +118,12 @@ class Findings:
         self.fail(Problem(exit_code=NOT_READ, message=why, journal=journal))
 
 
+def half_known(journal: str, why: str) -> Problem:
+    """Say that a worker has stored a journal, and what else it has met is not known."""
+    message = f"was stored; its worker {why}"
+    return Problem(exit_code=NEEDS_A_LOOK, message=message, journal=journal)
+
+
 class Crew:
     """The workers of a run, and the run's Lease while it waits for them."""
 
@@ -153,6 +160,9 @@ class Crew:
         self.strategy = strategy
         self.limit = limit
         self.find = find
+        self.stop = stop
+        self.silent: dict[str, str] = {}
+        """Journals that may have been put, and how a worker ended that has not said so."""
         self.pods = Pods(api, stop=stop)
         self._deadline = time.monotonic() + deadline.total_seconds()
         self._beaten_at = time.monotonic()
@@ -178,8 +188,17 @@ class Crew:
 
     def create(self, order: Order) -> str:
         """Make a worker; give its Job's name."""
-        with suppress(ClusterConflictError):  # its reply was lost: the name is this run's alone
-            self.api.create("jobs", make_job(self.template, order))
+        body = make_job(self.template, order)
+        for is_last in (False, False, True):
+            try:
+                self.api.create("jobs", body)
+            except ClusterConflictError:
+                if self.api.get("jobs", order.name) is not None:
+                    break  # by a try of ours whose reply was lost: the name is this run's alone
+                if is_last:  # quotas meet conflicts, too
+                    raise
+            else:
+                break
         self.findings.step(f"worker {order.name} made")
         return order.name
 
@@ -267,17 +286,20 @@ class Crew:
         """Take in what a worker that has ended says, or else has done."""
         if answer := pod.answer:
             self._take_in(task, answer, pod.node, silence="does not speak of it")
-        else:
-            done = self._without_words(task, pod, is_draft=is_draft)
-            answer = Answer(exit_code=0, journals=done)
-            self._take_in(task, answer, pod.node, silence=pod.why_ended())
+            return
+        done = self._without_words(task, pod, is_draft=is_draft)
+        self._take_in(task, Answer(exit_code=0, journals=done), pod.node, silence=pod.why_ended())
+        if not pod.has_succeeded and not is_draft:
+            for one in done:
+                self.findings.fail(half_known(one.journal, pod.why_ended()))
 
     def _without_words(self, task: Task, pod: Pod, *, is_draft: bool) -> tuple[JournalAnswer, ...]:
         """Say what a worker has done that left no message."""
         names = task.volume.journals
         if is_draft:  # what was put shows when it is committed
-            done = names if pod.has_succeeded else ()
-            return tuple(JournalAnswer(journal=name, state=PUT) for name in done)
+            if not pod.has_succeeded:
+                self.silent |= dict.fromkeys(names, pod.why_ended())
+            return tuple(JournalAnswer(journal=name, state=PUT) for name in names)
         backups = self.find(self.template.run_id)
         return tuple(backups[name] for name in names if name in backups)
 

@@ -37,7 +37,9 @@ class Volume:
     journals: tuple[str, ...]
     """Those that have to be on it; a shared one may hold more."""
     pods: tuple[str, ...]
-    """The pods of billing that mount it, by their names, where billing has that many."""
+    """The pods of billing that mount it, by their names, if they are there."""
+    is_idle: bool
+    """Whether billing has none of these, as it is scaled."""
     is_shared: bool
     is_bound: bool
     access_modes: tuple[str, ...]
@@ -61,12 +63,11 @@ def read_volumes(api: Api, billing: StatefulSet, *, expected: Iterable[str]) -> 
     """
     claims = {c["metadata"]["name"]: c for c in api.list("persistentvolumeclaims")}
     shared = _shared_claim(billing.body)
-    running = [Journal(statefulset=billing.name, ordinal=n).name for n in range(billing.replicas)]
+    running = {Journal(statefulset=billing.name, ordinal=n).name for n in range(billing.replicas)}
     if shared is not None:
         names = tuple(_sorted({*running, *expected}))
-        pods = tuple(f"{billing.name}-{n}" for n in range(billing.replicas))
         found = claims.get(shared)
-        return () if found is None else (_volume(found, names, pods, is_shared=True),)
+        return () if found is None else (_volume(found, names, running, is_shared=True),)
     if VOLUME not in _templates(billing.body):
         message = f"{billing.name} keeps no journal on a volume claim"
         raise ConfigError(
@@ -75,15 +76,7 @@ def read_volumes(api: Api, billing: StatefulSet, *, expected: Iterable[str]) -> 
             "is BACKUP_STATEFULSET billing's?",
         )
     own = [n for n in claims if (j := Journal.parse(n)) and j.statefulset == billing.name]
-    return tuple(
-        _volume(
-            claims[name],
-            (name,),
-            (name.removeprefix("journal-"),) if name in running else (),
-            is_shared=False,
-        )
-        for name in _sorted(own)
-    )
+    return tuple(_volume(claims[name], (name,), running, is_shared=False) for name in _sorted(own))
 
 
 def _sorted(names: Iterable[str]) -> list[str]:
@@ -104,12 +97,13 @@ def _templates(body: Object) -> set[str]:
 
 
 def _volume(
-    claim: Object, journals: tuple[str, ...], pods: tuple[str, ...], *, is_shared: bool
+    claim: Object, journals: tuple[str, ...], running: set[str], *, is_shared: bool
 ) -> Volume:
     return Volume(
         claim=claim["metadata"]["name"],
         journals=journals,
-        pods=pods,
+        pods=tuple(name.removeprefix("journal-") for name in journals),
+        is_idle=running.isdisjoint(journals),
         is_shared=is_shared,
         is_bound=claim.get("status", {}).get("phase") == "Bound",
         access_modes=tuple(claim["spec"].get("accessModes") or ()),

@@ -5,7 +5,8 @@ Rules:
 - There is one Lease a StatefulSet, made by the first run and kept: it belongs to no release, and
   not to the StatefulSet, which sites delete and make anew when they upgrade.
 - Every write is compare and swap. Whoever holds it renews it, the *heartbeat*, and reads it before
-  each step; a run that finds another one's id in it stops where it is.
+  each step; a run that finds another one's id in it stops where it is. What others write on it
+  beside that (labels, notes of their own) is kept, and no loss.
 - The *record* is written before billing is scaled down, and removed once it is scaled back: which
   StatefulSet (by uid), how many replicas, until when. It needs no memory of any process.
 - It is *stale* when its heartbeat is older than :data:`STALE_SECONDS`, when its deadline has
@@ -17,6 +18,7 @@ Rules:
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -32,6 +34,7 @@ OWNER: Final = "deepgram-journal-backup/owner"
 MEASURED: Final = "deepgram-journal-backup/measured"
 MEASURES: Final = 3
 """How many scale-downs are remembered."""
+_TRIES = 20
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 _ENDED = {"Succeeded", "Failed"}
 _HOW_LOST: Final = (
@@ -46,6 +49,8 @@ class Owner:
 
     pod: str
     uid: str
+    may_scale: bool = False
+    """Whether the run may scale billing down, if it has not yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,44 +203,56 @@ class Lease:
             raise LeaseLostError(message, *_HOW_LOST)
         return held
 
-    def is_anothers(self) -> bool:
-        """Whether another run holds it: not if it was deleted, or let go."""
+    def is_for_another(self) -> bool:
+        """Whether another run holds it, and with it the record: what that says is its to do."""
         held = self.read()
-        return held is not None and held.holder not in {"", self._run_id}
+        return held is not None and held.holder not in {"", self._run_id} and bool(held.record)
 
     def renew(self) -> None:
-        """Give a sign of life."""
-        held = self.require()
-        self._write(self._signed(held.body, held.record))
-
-    def note(self, record: Record | None, *, measured: Measured | None = None) -> None:
-        """Write the record, or remove it; it is there, or gone, when this returns.
+        """Give a sign of life.
 
         Raises:
             LeaseLostError: the Lease is not ours any more.
         """
-        held = self.require()
-        self._write(self._signed(held.body, record, measured=measured))
+        self._write(lambda held: self._signed(held.body, held.record))
+
+    def note(self, record: Record | None, *, measured: Measured | None = None) -> None:
+        """Write the record, or remove it; it is there, or gone, when this returns.
+
+        Args:
+            record: what has to be put back.
+            measured: how long the copies took, to be remembered.
+
+        Raises:
+            LeaseLostError: the Lease is not ours any more.
+        """
+        self._write(lambda held: self._signed(held.body, record, measured=measured))
 
     def release(self) -> None:
         """Let others have it; with a record it stays as it is, for whoever brings billing back."""
-        held = self.require()
-        if held.record is not None:
-            return
-        body = self._signed(held.body, None)
-        body["spec"]["holderIdentity"] = ""
-        self._write(body)
+        self._write(lambda held: None if held.record else _let_go(self._signed(held.body, None)))
 
-    def _write(self, body: Object) -> None:
-        """Write it; where the reply of a try was lost, the next one meets it as a conflict."""
-        try:
-            self._api.replace("leases", self.name, body)
-        except ClusterConflictError:
-            now = self.read()
-            wanted = body["spec"], body["metadata"].get("annotations")
-            if now is None or (now.body["spec"], now.body["metadata"].get("annotations")) != wanted:
-                message = f"the lease {self.name} was changed by somebody else"
-                raise LeaseLostError(message) from None
+    def _write(self, change: Callable[[Held], Object | None]) -> None:
+        """Change it, as long as it is ours, and there is something to change.
+
+        A conflict is a try of ours whose reply was lost, or what somebody else has written on it;
+        the latter is read, and kept.
+        """
+        held = self.require()
+        for _ in range(_TRIES):
+            if (body := change(held)) is None:
+                return
+            try:
+                self._api.replace("leases", self.name, body)
+            except ClusterConflictError:
+                now = self.read()
+                if now is not None and _says(now.body) == _says(body):
+                    return
+                held = self.require()
+                continue
+            return
+        message = f"the lease {self.name} was changed by others {_TRIES} times"
+        raise LeaseLostError(message, *_HOW_LOST)
 
     def _signed(
         self, body: Object, record: Record | None, *, measured: Measured | None = None
@@ -262,6 +279,14 @@ class Lease:
         return {**body, "metadata": {**metadata, "annotations": notes}, "spec": spec}
 
 
+def _let_go(body: Object) -> Object:
+    return {**body, "spec": {**body["spec"], "holderIdentity": ""}}
+
+
+def _says(body: Object) -> tuple[Object, Object]:
+    return body["spec"], body["metadata"].get("annotations") or {}
+
+
 def _held_by(held: Held | None) -> LeaseHeldError:
     holder = f"run {held.holder}" if held and held.holder else "another run"
     pod = f" (pod {held.owner.pod})" if held and held.owner else ""
@@ -275,7 +300,7 @@ def _held(body: Object) -> Held:
     notes = body["metadata"].get("annotations") or {}
     try:
         record = _record(json.loads(notes[RECORD])) if RECORD in notes else None
-        owner = Owner(**json.loads(notes[OWNER])) if OWNER in notes else None
+        owner = _owner(json.loads(notes[OWNER])) if OWNER in notes else None
         measured = _measured(notes)
         renewed_at = _time(spec["renewTime"]) if spec.get("renewTime") else None
     except (ValueError, KeyError, TypeError) as error:
@@ -288,8 +313,20 @@ def _held(body: Object) -> Held:
     return Held(body, spec.get("holderIdentity") or "", renewed_at, record, owner, measured)
 
 
+def _owner(found: Object) -> Owner:
+    may_scale = bool(found.get("may_scale"))
+    return Owner(pod=str(found["pod"]), uid=str(found["uid"]), may_scale=may_scale)
+
+
 def _measured(notes: dict[str, str]) -> tuple[Measured, ...]:
-    return tuple(Measured(**one) for one in json.loads(notes.get(MEASURED, "[]")))
+    """Read the measures; none where they make no sense, as no rescue must fail for them."""
+    try:
+        return tuple(
+            Measured(size_bytes=int(one["size_bytes"]), seconds=float(one["seconds"]))
+            for one in json.loads(notes.get(MEASURED, "[]"))
+        )
+    except (ValueError, KeyError, TypeError):
+        return ()
 
 
 def _record(found: Object) -> Record:

@@ -2,9 +2,11 @@
 
 The order, and why:
 
-- Billing and its volumes are read, and the strategy is chosen, before anything is touched.
-- What a run that is gone has left is put right, its workers are removed, and the Lease keeps other
-  runs out. (``concurrencyPolicy: Forbid`` does not see a Job made by hand.)
+- Billing that a run which is gone has left down is brought back, before anything else is looked at
+  that may be wrong: a sink that hangs, a setting that does not fit.
+- Billing and its volumes are read, and the strategy is chosen.
+- The Lease keeps other runs out (``concurrencyPolicy: Forbid`` does not see a Job made by hand),
+  and workers that are left are removed.
 - Every journal that is expected and on no bound claim is missing, and fails the run.
 - Workers make the copies: :mod:`backup.cluster.colocated`, :mod:`backup.cluster.scaledown`.
 - Whatever ends the run, what it has made and still runs is removed, and the Lease let go.
@@ -13,6 +15,7 @@ The order, and why:
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,10 +23,25 @@ from typing import Final
 
 from backup.cluster.api import Api
 from backup.cluster.colocated import Colocated
-from backup.cluster.crew import NOT_READ, Crew, Find, Findings, Task, WorkerOutcome
+from backup.cluster.crew import (
+    NEEDS_A_LOOK,
+    NOT_READ,
+    Crew,
+    Find,
+    Findings,
+    Task,
+    WorkerOutcome,
+)
 from backup.cluster.layout import Strategy, choose, read_volumes, require_readable
 from backup.cluster.lease import Lease, Owner
-from backup.cluster.quiesce import OF, read_billing, recover, remove_workers
+from backup.cluster.quiesce import (
+    OF,
+    ResumeResult,
+    read_billing,
+    recover,
+    remove_workers,
+    resume,
+)
 from backup.cluster.scaledown import CLEANUP_SECONDS, ScaleDown
 from backup.cluster.workers import read_template, remove_running, require_rwx_sinks
 from backup.errors import BackupError
@@ -52,7 +70,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What the sinks know, handed in: this wing knows no sink."""
+    """What the sinks know, asked for by a function: this wing knows no sink."""
 
     journals: frozenset[str] = frozenset()
     """Those that have backups, and are not retired."""
@@ -83,25 +101,25 @@ class ClusterResult:
 
 
 class Orchestrator:
-    """A run in the cluster: planned when it is made, and then performed."""
+    """A run in the cluster: planned when it is made, with billing up, and then performed."""
 
     def __init__(
         self,
         api: Api,
         options: Options,
         *,
-        known: Known,
+        know: Callable[[], Known],
         find: Find,
         clock: Clock,
         emit: Emit,
         stop: Stop,
     ) -> None:
-        """Read billing and its volumes; touch nothing.
+        """Bring billing back if it was left down; read billing and its volumes.
 
         Args:
             api: the cluster.
             options: the settings.
-            known: what sinks know of journals.
+            know: tells what sinks know of journals.
             find: gives the backups that a run has committed, by journal.
             clock: the time.
             emit: told of steps, problems and warnings.
@@ -109,23 +127,53 @@ class Orchestrator:
 
         Raises:
             ConfigError: the settings do not fit the cluster.
+            BillingDownError: billing may still be down.
             ClusterError: the cluster does not say.
         """
         self._api = api
         self._options = options
-        self._known = known
         self._find = find
         self._clock = clock
         self._stop = stop
         self._findings = Findings(emit)
         self._downtime: float | None = None
         self._started_at, self._begun = clock(), time.monotonic()
+        me = api.get("pods", options.pod) if options.pod else None
+        self._uid = me["metadata"]["uid"] if me else ""
+        self._resume()
+        self._known = know()
         self._expected = {self._journal(n) for n in range(options.expect_replicas)} | {
-            name for name in known.journals if self._is_ours(name)
+            name for name in self._known.journals if self._is_ours(name)
         }
         self._look()
         self.strategy = self._choose()
         require_readable(self._volumes, self.strategy)
+
+    def _lease(self, *, may_scale: bool = False) -> Lease:
+        return Lease(
+            self._api,
+            self._options.statefulset,
+            run_id=self._options.run_id,
+            owner=Owner(pod=self._options.pod, uid=self._uid, may_scale=may_scale),
+            clock=self._clock,
+        )
+
+    def _resume(self) -> None:
+        """Bring billing back if a run that is gone has left it down."""
+        resumed = resume(
+            self._api,
+            self._options.statefulset,
+            self._lease(),
+            take_over=False,
+            emit=self._findings.emit,
+        )
+        self._take_in(resumed)
+
+    def _take_in(self, resumed: ResumeResult) -> None:
+        self._findings.warnings += resumed.warnings
+        self._findings.problems += resumed.problems
+        if resumed.state == "restored":
+            self._findings.warn(f"run {resumed.holder} had left billing at 0: it is back")
 
     def _look(self) -> None:
         """Read billing and its volumes."""
@@ -185,6 +233,8 @@ class Orchestrator:
         return self._result()
 
     def _copy(self, crew: Crew) -> None:
+        if self._billing.replicas == 0 and not self._options.allow_stopped:
+            self._speak_of_stopped()
         tasks = [Task(v) for v in self._volumes if v.is_bound and v.journals]
         if self.strategy == "colocated":
             Colocated(crew).copy(tasks)
@@ -195,12 +245,20 @@ class Orchestrator:
                 budget=self._options.max_downtime or _DEFAULT_DOWNTIME,
                 clock=self._clock,
             )
-            work.copy(
-                tasks,
-                size_bytes=self._known.size_bytes,
-                allow_stopped=self._options.allow_stopped,
-            )
+            work.copy(tasks, size_bytes=self._known.size_bytes)
             self._downtime = work.downtime_seconds
+
+    def _speak_of_stopped(self) -> None:
+        self._findings.fail(
+            Problem(
+                exit_code=NEEDS_A_LOOK,
+                message=f"{self._billing.name} is scaled to 0, and not by this tool",
+                hints=(
+                    "scale it up, if that is not meant",
+                    "BACKUP_ALLOW_STOPPED=true says that it is",
+                ),
+            )
+        )
 
     def _result(self) -> ClusterResult:
         found = self._findings
@@ -221,32 +279,24 @@ class Orchestrator:
     # -- before and after
 
     def _take_lease(self) -> Lease:
-        me = self._api.get("pods", self._options.pod)
-        lease = Lease(
-            self._api,
-            self._options.statefulset,
-            run_id=self._options.run_id,
-            owner=Owner(pod=self._options.pod, uid=me["metadata"]["uid"] if me else ""),
-            clock=self._clock,
-        )
+        lease = self._lease(may_scale=self.strategy == "scale-down")
         self._left = lease.take()
         return lease
 
     def _clear_away(self, lease: Lease) -> None:
-        """Put right what a run that is gone has left."""
+        """Put right what a run has left that has died since this one has begun; remove workers."""
         left = self._left
         if left is not None and left.record is not None:
-            resumed = recover(
-                self._api,
-                self._options.statefulset,
-                lease,
-                left.record,
-                of=left.holder,
-                emit=self._findings.emit,
+            self._take_in(
+                recover(
+                    self._api,
+                    self._options.statefulset,
+                    lease,
+                    left.record,
+                    of=left.holder,
+                    emit=self._findings.emit,
+                )
             )
-            self._findings.warnings += resumed.warnings
-            if resumed.state == "restored":
-                self._findings.warn(f"run {left.holder} had left billing at 0: it is back")
             lease.take()
         remove_workers(self._api, f"{OF}={self._options.statefulset}", but=self._options.run_id)
 

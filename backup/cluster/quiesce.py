@@ -8,6 +8,8 @@ Rules:
 - It is scaled back only while the StatefulSet is the recorded one (by uid) and stands at 0. Where
   somebody has scaled it meanwhile, that is left alone; where it is gone, or was made anew, the
   record is dropped, and nothing is scaled.
+- A rescue removes the workers first, as billing may need the volumes that they have; where that
+  fails, billing is brought back all the same.
 - *Restored* means ``spec.replicas``. When pods are ready again is for them to say, and is waited
   for only by the run that measures the downtime.
 - Where it cannot be scaled back, the error says so with exit code 8 and the one line for kubectl.
@@ -16,13 +18,13 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from backup.cluster.api import Api, Object
-from backup.cluster.lease import Lease, Record
+from backup.cluster.lease import Held, Lease, Record
 from backup.errors import (
+    BackupError,
     BillingDownError,
     ClusterConflictError,
     ClusterError,
@@ -32,15 +34,23 @@ from backup.errors import (
     RefusedError,
 )
 from backup.model import Emit, Problem, Warned
+from backup.stop import Stop
 
 RUN: Final = "deepgram-journal-backup/run"
 """The label of all that a run makes: its id."""
 OF: Final = "deepgram-journal-backup/statefulset"
 
+LET_GO_SECONDS: Final = 10.0
+"""How long workers are tried to be removed before billing is scaled back."""
+
 _TRIES = 20
+_HOW: Final = {
+    "gone": "is gone since it was scaled down",
+    "made anew": "was made anew since it was scaled down",
+}
 
 Back = Literal["restored", "was up", "gone", "made anew"]
-Resumed = Literal["nothing to do", "under way", "restored", "was up", "gone", "made anew"]
+Resumed = Literal["nothing to do", "under way", "pushed aside", Back]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +72,7 @@ class ResumeResult:
     replicas: int | None
     """What the record says; None where there was none."""
     holder: str | None
-    """The run that left it, or that is under way."""
+    """The run that left it, that is under way, or that was about to scale it down."""
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Warned, ...] = ()
 
@@ -111,22 +121,33 @@ def require_harmless(api: Api, billing: StatefulSet) -> None:
         )
 
 
-def scale_down(api: Api, billing: StatefulSet) -> None:
+def scale_down(api: Api, billing: StatefulSet, *, asking: Callable[[], None]) -> None:
     """Scale billing to 0, from what it was when it was read.
+
+    Args:
+        api: the cluster.
+        billing: as it was read.
+        asking: called before each request; without one, billing is as others have left it.
 
     Raises:
         RefusedError: somebody has changed it since.
     """
+    has_asked = False
 
     def decide(scale: Object) -> int | None:
+        nonlocal has_asked
         if scale["metadata"]["uid"] != billing.uid:
             message = f"{billing.name} was made anew meanwhile"
             raise RefusedError(message, "somebody is upgrading it: try again later")
         now = scale["spec"].get("replicas", 0)
-        if now not in {0, billing.replicas}:
+        if now == 0 and has_asked:  # by a try of ours whose reply was lost
+            return None
+        if now != billing.replicas:
             message = f"{billing.name} was scaled from {billing.replicas} to {now} meanwhile"
             raise RefusedError(message, "somebody else is scaling it: try again later")
-        return 0 if now else None
+        has_asked = True
+        asking()
+        return 0
 
     _scale(api, billing.name, decide)
 
@@ -151,10 +172,12 @@ def bring_back(api: Api, name: str, record: Record) -> Back:
 
     try:
         is_there = _scale(api, name, decide)
-    except ClusterError as error:
-        message = f"billing is down and could not be scaled back: {error.message}"
-        line = by_hand(api, name, record.replicas)
-        raise BillingDownError(message, line, *error.hints) from error
+    except BackupError as error:
+        known = "is down and could not be scaled back" if found else "may be down"
+        message = f"billing {known}: {error.message}"
+        raise BillingDownError(
+            message, by_hand(api, name, record.replicas), *error.hints
+        ) from error
     return found[-1] if is_there else "gone"
 
 
@@ -199,53 +222,97 @@ def resume(
 
     Raises:
         BillingDownError: it may still be down.
+        LeaseHeldError: it was to be taken over, and is written by others again and again.
         ClusterError: the cluster did not say.
     """
-    held = lease.read()
-    if held is None or held.record is None:
-        return ResumeResult(
-            statefulset=statefulset, state="nothing to do", replicas=None, holder=None
+    for _ in range(_TRIES):
+        held = lease.read()
+        if held is None or not (held.record or (take_over and _may_scale(held))):
+            return ResumeResult(
+                statefulset=statefulset, state="nothing to do", replicas=None, holder=None
+            )
+        under_way = ResumeResult(
+            statefulset=statefulset,
+            state="under way",
+            replicas=held.record.replicas if held.record else None,
+            holder=held.holder,
         )
-    under_way = ResumeResult(
-        statefulset=statefulset,
-        state="under way",
-        replicas=held.record.replicas,
-        holder=held.holder,
-    )
-    if not take_over and not lease.is_stale(held):
-        return under_way
+        if not take_over and not lease.is_stale(held):
+            return under_way
+        try:
+            return _take_over(api, statefulset, lease, held, emit=emit)
+        except LeaseHeldError:  # by the run itself, which renewed it, or by another rescuer
+            if not take_over:
+                return under_way
+    message = f"the lease {lease.name} was written by others {_TRIES} times"
+    raise LeaseHeldError(message, "try again")
+
+
+def _may_scale(held: Held) -> bool:
+    """Whether a run is under way that may yet scale billing down."""
+    return bool(held.holder) and held.owner is not None and held.owner.may_scale
+
+
+def _take_over(api: Api, statefulset: str, lease: Lease, held: Held, *, emit: Emit) -> ResumeResult:
     try:
         lease.seize(held)
-    except LeaseHeldError:  # by the run itself, which renewed it, or by another rescuer
-        return under_way
-    return recover(api, statefulset, lease, held.record, of=held.holder, emit=emit)
+        if held.record is not None:
+            return recover(api, statefulset, lease, held.record, of=held.holder, emit=emit)
+        lease.release()
+    except (BillingDownError, LeaseHeldError):
+        raise
+    except BackupError as error:
+        if held.record is None:
+            raise
+        message = f"billing may still be down: {error.message}"
+        line = by_hand(api, statefulset, held.record.replicas)
+        raise BillingDownError(message, line, *error.hints) from error
+    return ResumeResult(
+        statefulset=statefulset, state="pushed aside", replicas=None, holder=held.holder
+    )
 
 
 def recover(
     api: Api, statefulset: str, lease: Lease, record: Record, *, of: str, emit: Emit
 ) -> ResumeResult:
-    """Do what a record says, and remove it; the lease is ours, and is free afterwards."""
-    remove_workers(api, f"{OF}={statefulset}")  # by it: a rescuer may have died after it took over
+    """Do what a record says, and remove it; the lease is ours, and is free afterwards.
+
+    Raises:
+        BillingDownError: it may still be down.
+    """
+    problems = [*_let_go(api, f"{OF}={statefulset}")]
     state = bring_back(api, statefulset, record)
-    with suppress(LeaseLostError):  # another rescuer's: it finds billing up, and lets go of it
+    try:
         lease.note(None)
         lease.release()
+    except LeaseLostError:  # another rescuer's: it finds billing up, and lets go of it
+        pass
+    except BackupError as error:  # the next rescuer finds it up
+        problems.append(Problem.of(error))
     warnings: tuple[Warned, ...] = ()
-    if state in {"gone", "made anew"}:
-        warnings = (Warned(message=_dropped(statefulset, state)),)
-        emit(warnings[0])
+    if state in _HOW:
+        warnings = (Warned(message=f"{statefulset} {_HOW[state]}: nothing was scaled"),)
+    for warning in warnings:
+        emit(warning)
+    for problem in problems:
+        emit(problem)
     return ResumeResult(
         statefulset=statefulset,
         state=state,
         replicas=record.replicas,
         holder=of,
+        problems=tuple(problems),
         warnings=warnings,
     )
 
 
-def _dropped(statefulset: str, state: Back) -> str:
-    how = "is gone" if state == "gone" else "was made anew"
-    return f"{statefulset} {how} since it was scaled down: nothing was scaled"
+def _let_go(api: Api, labels: str) -> tuple[Problem, ...]:
+    """Remove workers, in a time of its own: what fails here does not keep billing down."""
+    try:
+        remove_workers(api.under(Stop(seconds=LET_GO_SECONDS)), labels)
+    except BackupError as error:
+        return (Problem.of(error),)
+    return ()
 
 
 def remove_workers(api: Api, labels: str, *, but: str = "") -> list[str]:

@@ -25,39 +25,51 @@ from datetime import timedelta
 from typing import Final
 
 from backup.cluster.api import Object
-from backup.cluster.crew import PUT, WAIT_SECONDS, Crew, Task
+from backup.cluster.crew import (
+    NEEDS_A_LOOK,
+    NOT_READ,
+    PUT,
+    WAIT_SECONDS,
+    Crew,
+    Task,
+    half_known,
+)
 from backup.cluster.lease import MEASURED, Measured, Record
 from backup.cluster.pods import is_leaving, is_ready
 from backup.cluster.quiesce import (
+    LET_GO_SECONDS,
     Back,
     StatefulSet,
     bring_back,
-    by_hand,
     require_harmless,
     scale_down,
 )
 from backup.cluster.workers import Order, Pod, events_about, worker_name
 from backup.errors import (
     BackupError,
-    BillingDownError,
     ClusterError,
+    ClusterUnavailableError,
     DowntimeError,
     LeaseLostError,
     RefusedError,
+    StopError,
 )
 from backup.model import Clock, Problem
-from backup.stop import Stop
+from backup.stop import Grace, Stop
 
+RETURN_SECONDS: Final = 600.0
+"""How long billing's return is tried: a guard will try it too."""
 CLEANUP_SECONDS: Final = 60.0
-"""How long billing's return is tried once the run was told to end."""
-LET_GO_SECONDS: Final = 10.0
-"""How long workers are tried to be removed before that."""
+"""How long it is tried once the run was told to end."""
 READY_SECONDS: Final = 600.0
 """How long billing is waited for, to say how long it was away."""
-NEEDS_A_LOOK: Final = 3
 NOT_STORED: Final = 5
 _LEEWAY: Final = timedelta(minutes=2)
-_HOW: Final = {"gone": "was deleted", "made anew": "was made anew"}
+_HOW: Final = {
+    "gone": "was deleted",
+    "made anew": "was made anew",
+    "was up": "was scaled up by somebody else",
+}
 
 
 @dataclass(slots=True)
@@ -65,12 +77,17 @@ class _Downtime:
     """How long billing is away, and may be."""
 
     budget: timedelta
-    scaled_at: float = 0.0
+    scaled_at: float | None = None
     away_at: float | None = None
 
     def begin(self) -> None:
         """Billing is told to go."""
-        self.scaled_at = time.monotonic()
+        self.scaled_at = self.scaled_at or time.monotonic()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether billing was told to go."""
+        return self.scaled_at is not None
 
     def note_away(self) -> None:
         """Billing's last ready pod is no longer ready."""
@@ -83,7 +100,11 @@ class _Downtime:
 
     def seconds(self) -> float:
         """Since it is away."""
-        return time.monotonic() - (self.away_at or self.scaled_at)
+        return time.monotonic() - (self.away_at or self.scaled_at or time.monotonic())
+
+    def seconds_spent(self) -> float:
+        """Since it was told to go: this is what the budget is for."""
+        return time.monotonic() - (self.scaled_at or time.monotonic())
 
     def require_time(self, what: str) -> None:
         """Insist that billing may still be away.
@@ -92,7 +113,7 @@ class _Downtime:
             DowntimeError: it may not.
         """
         seconds = self.budget.total_seconds()
-        if time.monotonic() - self.scaled_at > seconds:
+        if self.seconds_spent() > seconds:
             message = f"{what} after {seconds:.0f} s: billing comes first"
             raise DowntimeError(message, "raise BACKUP_MAX_DOWNTIME, or use colocated workers")
 
@@ -122,24 +143,22 @@ class ScaleDown:
         self._findings = crew.findings
         self._billing = billing
         self._downtime = _Downtime(budget)
-        self._is_cut_short = False
+        self._seconds_for_copies: float | None = None
+        self._is_in_doubt = False
         self._clock = clock
 
-    def copy(self, tasks: Sequence[Task], *, size_bytes: int, allow_stopped: bool) -> None:
+    def copy(self, tasks: Sequence[Task], *, size_bytes: int) -> None:
         """Back up each volume; every journal has an outcome afterwards.
 
         Args:
             tasks: the volumes.
             size_bytes: what their newest backups hold, in all.
-            allow_stopped: billing at 0 on arrival is fine.
 
         Raises:
             BillingDownError: billing may still be down.
             ClusterError, DowntimeError: nothing was done.
         """
         is_stopped = self._billing.replicas == 0
-        if is_stopped and not allow_stopped:
-            self._speak_of_stopped()
         if not is_stopped:
             require_harmless(self._crew.api, self._billing)
             self._require_affordable(size_bytes)
@@ -156,18 +175,6 @@ class ScaleDown:
     @property
     def _pods_of_billing(self) -> list[Object]:
         return self._crew.pods.of_billing(self._billing.name)
-
-    def _speak_of_stopped(self) -> None:
-        self._findings.fail(
-            Problem(
-                exit_code=NEEDS_A_LOOK,
-                message=f"{self._billing.name} is scaled to 0, and not by this tool",
-                hints=(
-                    "scale it up, if that is not meant",
-                    "BACKUP_ALLOW_STOPPED=true says that it is",
-                ),
-            )
-        )
 
     def _require_affordable(self, size_bytes: int) -> None:
         """Refuse what would take longer than billing may be down, by the best of the last times.
@@ -187,7 +194,7 @@ class ScaleDown:
             message = (
                 f"billing would be down for {needed:.0f} s, and may be for {budget:.0f} s: "
                 f"{known[needed].size_bytes:,} bytes took {known[needed].seconds:.0f} s, "
-                f"and there are {size_bytes:,} now"
+                f"and the newest backups hold {size_bytes:,}"
             )
             forget = (
                 f"kubectl -n {self._crew.api.namespace} annotate lease {lease.name} {MEASURED}-"
@@ -247,11 +254,11 @@ class ScaleDown:
             self._scale_to_zero()
             self._crew.lease.require()
             self._open_gates(tasks)
+            self._seconds_for_copies = self._downtime.seconds_spent()
         except (ClusterError, DowntimeError) as error:
             failure = error
         finally:
-            is_lost = isinstance(failure, LeaseLostError)
-            state = self._bring_back(tasks, record, is_lost=is_lost)
+            state = self._bring_back(tasks, record, failure)
         if isinstance(failure, LeaseLostError):
             raise failure
         if state == "restored":
@@ -259,22 +266,17 @@ class ScaleDown:
         elif state == "was up" and self._downtime.was_away:  # with as many as somebody else chose
             self._await_ready(1)
         if failure is not None:
-            self._is_cut_short = True
             self._findings.fail(Problem.of(failure))
             for task in (t for t in tasks if not t.is_settled):
                 self._crew.give_up(task, self._crew.why_unfinished(task))
 
-    def _note_measure(self) -> None:
-        """Remember how long this took, if it went to the end; sizes are known since the commit."""
-        size = sum(outcome.size_bytes for outcome in self._findings.outcomes)
-        if self.downtime_seconds is not None and not self._is_cut_short:
-            measured = Measured(size_bytes=size, seconds=round(self.downtime_seconds, 3))
-            self._crew.lease.note(None, measured=measured)
-
     def _scale_to_zero(self) -> None:
         self._findings.step(f"billing goes from {self._billing.replicas} to 0")
-        self._downtime.begin()
-        scale_down(self._crew.api, self._billing)
+        try:
+            scale_down(self._crew.api, self._billing, asking=self._downtime.begin)
+        except (StopError, ClusterUnavailableError):
+            self._is_in_doubt = self._downtime.has_begun  # what was not answered may arrive yet
+            raise
         self._findings.step("waiting for billing's pods to end")
         while left := self._pods_of_billing:
             if not any(map(is_ready, left)):
@@ -325,34 +327,42 @@ class ScaleDown:
 
     # -- billing's return
 
-    def _bring_back(self, tasks: Sequence[Task], record: Record, *, is_lost: bool) -> Back | None:
-        """Scale billing back, whatever has happened; None where that is for another run to do.
+    def _bring_back(
+        self, tasks: Sequence[Task], record: Record, failure: BackupError | None
+    ) -> Back | None:
+        """Scale billing back, whatever has happened; None where it is for others to do.
 
-        Where the Lease is lost to nobody (somebody has deleted it), the record is lost with it,
-        and nobody else would bring billing back.
+        Where the Lease is lost to nobody (somebody has deleted it), or to a run that has no record
+        in it, nobody else would bring billing back.
 
         Raises:
             BillingDownError: that failed.
         """
-        api = self._crew.api.under(Stop(seconds=CLEANUP_SECONDS))
-        lease = self._crew.lease.under(api)
-        try:
-            if is_lost and lease.is_anothers():
-                return None
-            self._let_go(tasks)
+        if isinstance(failure, LeaseLostError) and self._is_for_another():
+            return None
+        self._let_go(tasks)
+        api = self._crew.api.under(
+            Grace(self._crew.stop, seconds=RETURN_SECONDS, grace_seconds=CLEANUP_SECONDS),
+            patience=RETURN_SECONDS,
+        )
+        state: Back | None = None
+        if self._downtime.has_begun:
             self._findings.step(f"billing goes back to {record.replicas}")
             state = bring_back(api, self._billing.name, record)
-        except BillingDownError:
-            raise
-        except BackupError as error:
-            message = f"billing may still be down: {error.message}"
-            line = by_hand(api, self._billing.name, record.replicas)
-            raise BillingDownError(message, line, *error.hints) from error
+        if state == "was up" and self._is_in_doubt:
+            self._findings.warn("whether billing was scaled down is not known: the guard will see")
+            return state
         with suppress(BackupError):  # it is back: whoever finds the record finds that out
-            lease.note(None)
-        if state in _HOW:
+            self._crew.lease.under(api).note(None)
+        if state in _HOW and not (state == "was up" and failure):  # which says so already
             self._findings.warn(f"{self._billing.name} {_HOW[state]} meanwhile: left as it is")
         return state
+
+    def _is_for_another(self) -> bool:
+        api = self._crew.api.under(Stop(seconds=LET_GO_SECONDS))
+        with suppress(BackupError):
+            return self._crew.lease.under(api).is_for_another()
+        return False  # as far as is known; and two that bring billing back do no harm
 
     def _let_go(self, tasks: Sequence[Task]) -> None:
         """Have workers release the volumes that they still have, without waiting for them.
@@ -416,6 +426,17 @@ class ScaleDown:
                 return None
             self._crew.wait()
 
+    def _note_measure(self) -> None:
+        """Remember how long the copies took, if all were made; sizes are known since the commit."""
+        if self._seconds_for_copies is None or self.downtime_seconds is None:
+            return
+        size = sum(outcome.size_bytes for outcome in self._findings.outcomes)
+        measured = Measured(size_bytes=size, seconds=round(self._seconds_for_copies, 3))
+        try:
+            self._crew.lease.note(None, measured=measured)
+        except ClusterError as error:
+            self._findings.warn(f"how long this took could not be noted: {error.message}")
+
     def _judge_commit(self, why: str) -> None:
         run_id = self._crew.template.run_id
         backups = self._crew.find(run_id)
@@ -430,13 +451,19 @@ class ScaleDown:
                     size_bytes=found.size_bytes,
                     records=found.records,
                 )
+                if silence := self._crew.silent.get(outcome.journal):
+                    self._findings.fail(half_known(outcome.journal, silence))
                 continue
             self._findings.outcomes[place] = replace(outcome, state="failed", id=None)
-            self._findings.fail(
-                Problem(
-                    exit_code=NOT_STORED,
-                    message=f"was put, and is not committed{why}",
-                    hints=(f"journal-backup commit --run {run_id}",),
-                    journal=outcome.journal,
-                )
-            )
+            self._findings.fail(self._uncommitted(outcome.journal, why))
+
+    def _uncommitted(self, journal: str, why: str) -> Problem:
+        """Say why a journal is on no sink: it was not put at all, if its worker has not said so."""
+        if silence := self._crew.silent.get(journal):
+            return Problem(exit_code=NOT_READ, message=f"its worker {silence}", journal=journal)
+        return Problem(
+            exit_code=NOT_STORED,
+            message=f"was put, and is not committed{why}",
+            hints=(f"journal-backup commit --run {self._crew.template.run_id}",),
+            journal=journal,
+        )

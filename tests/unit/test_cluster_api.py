@@ -484,8 +484,20 @@ def test_another_stop_ends_waiting_too(door: Door) -> None:
     """And keeps the patience: cleaning up may not take longer than that."""
     door.on(httpd.is_(), refuses(503, "away"))
 
-    with pytest.raises(DeadlineError):
+    with pytest.raises(DeadlineError, match=r"is busy: 503 .*away, and the deadline") as caught:
         asking(door, patience=LONG).under(Stop(seconds=0.3)).get("pods", "a")
+
+    assert caught.value.hints == ("is the control plane up? what can be reached from this pod?",)
+
+
+def test_what_must_not_fail_is_asked_more_patiently(door: Door) -> None:
+    """Billing's return waits for a control plane that is away for minutes."""
+    door.on(httpd.is_(), refuses(503, "away"), times=2)
+    door.on(httpd.is_(), says(200, POD))
+
+    with pytest.raises(ClusterUnavailableError):
+        asking(door, patience=0.0).get("pods", "a")
+    assert asking(door, patience=0.0).under(Stop(), patience=LONG).get("pods", "a") == POD
 
 
 # -- watching

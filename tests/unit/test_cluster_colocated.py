@@ -10,6 +10,7 @@ import pytest
 from backup.cluster import colocated, crew
 from backup.cluster.colocated import ATTEMPTS
 from backup.cluster.lease import lease_name
+from backup.cluster.orchestrator import Known
 from backup.errors import ClusterDeniedError, LeaseLostError, SignalledError
 from backup.model import Step
 from tests.billing import Events
@@ -265,6 +266,28 @@ def test_deleted_worker_is_tried_again(
     assert states(result) == [state, "backed up"]
     given_up = ["its worker's pod was deleted, 3 times"]
     assert messages(result) == (given_up if state == "failed" else [])
+
+
+@pytest.mark.usefixtures("_beating")
+@pytest.mark.parametrize("shared", [False, True])
+def test_worker_of_a_stopped_billing_makes_room_when_it_is_scaled_up(*, shared: bool) -> None:
+    """It may be on another node than the pod that wants its volume, and be there for hours."""
+    world = World()
+    world.add_billing(2, shared=shared)
+    world.scale(0)
+    cluster = SimulatedCluster(world)
+    for claim in ["journals"] if shared else [ONE, TWO]:
+        world.script(claim, Worker(does="run on"))
+    acts = iter([lambda: world.scale(2)])
+    cluster.meddle(lambda _: next(acts, lambda: None)())
+    known = Known(journals=frozenset({ONE, TWO}))
+
+    result = perform(cluster, strategy="colocated", allow_stopped=True, known=known)
+
+    assert (states(result), result.exit_codes) == (["backed up"] * 2, ())
+    assert all(outcome.node == f"node-{n}" for n, outcome in enumerate(result.journals)) or shared
+    assert len(cluster.written("delete jobs*")) == (1 if shared else 2)
+    world.close()
 
 
 @pytest.mark.usefixtures("_beating")

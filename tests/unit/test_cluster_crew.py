@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -17,7 +18,7 @@ from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease, Owner, lease_name
 from backup.cluster.quiesce import read_billing
 from backup.cluster.workers import GATE, JournalAnswer, Order, Pod, read_template
-from backup.errors import ClusterDeniedError, LeaseLostError
+from backup.errors import ClusterConflictError, ClusterDeniedError, LeaseLostError
 from backup.model import Problem, Step, Warned
 from backup.stop import Stop
 from tests.billing import Clock, Events
@@ -81,6 +82,7 @@ def task(*journals: str) -> Task:
         journals=names,
         pods=(f"{BILLING}-0",),
         is_shared=len(names) > 1,
+        is_idle=False,
         is_bound=True,
         access_modes=("ReadWriteOnce",),
     )
@@ -213,6 +215,19 @@ def test_gate_is_opened_where_there_is_a_pod(
 
     assert cluster.written("patch *") == ["patch pods w-x"]
     assert made.made_at > 0
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_conflict_that_is_no_reply_of_ours_is_tried_again(
+    crew: Crew, cluster: SimulatedCluster, world: World, times: int
+) -> None:
+    """Many Jobs at once meet conflicts over a quota, and are not there then."""
+    cluster.fail("create jobs", ClusterConflictError("cannot be fulfilled on quotas"), times=times)
+
+    with pytest.raises(ClusterConflictError) if times == 3 else nullcontext():
+        begin(crew, task())
+
+    assert ("w" in world.names("jobs")) is (times < 3)
 
 
 @pytest.mark.parametrize("does", ["run on", "be refused"])
@@ -387,7 +402,8 @@ def test_silent_worker_is_judged_by_its_deed(crew: Crew, world: World, phase: st
 
     (found,) = crew.findings.outcomes
     assert (found.state, found.id, found.node) == ("backed up", "id-1", "n")
-    assert crew.findings.problems == []
+    codes = [problem.exit_code for problem in crew.findings.problems]
+    assert codes == ([] if phase == "Succeeded" else [3])  # what else it has met is not known
 
 
 def test_silent_worker_without_a_deed_has_failed(crew: Crew, world: World) -> None:
@@ -412,17 +428,17 @@ def test_half_of_its_deeds_is_half_a_failure(crew: Crew, world: World) -> None:
         (TWO, "backed up"),
         (ONE, "failed"),
     ]
-    assert [p.journal for p in crew.findings.problems] == [ONE]
+    assert [(p.journal, p.exit_code) for p in crew.findings.problems] == [(ONE, 4), (TWO, 3)]
 
 
-@pytest.mark.parametrize(("phase", "state"), [("Succeeded", PUT), ("Failed", "failed")])
-def test_silent_worker_that_leaves_drafts_is_judged_later(
-    crew: Crew, phase: str, state: str
-) -> None:
-    """What was put shows when it is committed; one that has failed has put nothing."""
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_silent_worker_that_leaves_drafts_is_judged_later(crew: Crew, phase: str) -> None:
+    """What was put shows when it is committed, also of one that has failed in the end."""
     crew.settle(task(), ended(phase), is_draft=True)
 
-    assert [o.state for o in crew.findings.outcomes] == [state]
+    assert [o.state for o in crew.findings.outcomes] == [PUT]
+    assert (ONE in crew.silent) is (phase == "Failed")
+    assert crew.findings.problems == []
 
 
 def test_given_up_is_every_journal_of_the_volume(crew: Crew) -> None:

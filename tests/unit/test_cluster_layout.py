@@ -29,7 +29,13 @@ def read(world: World, *expected: str) -> tuple[Volume, ...]:
 def volume(*modes: str, is_shared: bool = False) -> Volume:
     """Make a volume with these access modes."""
     return Volume(
-        claim="c", journals=(), pods=(), is_shared=is_shared, is_bound=True, access_modes=modes
+        claim="c",
+        journals=(),
+        pods=(),
+        is_idle=False,
+        is_shared=is_shared,
+        is_bound=True,
+        access_modes=modes,
     )
 
 
@@ -51,14 +57,15 @@ def test_claim_templates_give_each_pod_a_claim(world: World) -> None:
 
 
 def test_claim_that_a_scale_in_has_left_is_owed_too(world: World) -> None:
-    """It has no pod to be beside."""
+    """It has no pod to be beside, unless billing is scaled out again."""
     world.add_billing(3)
     world.scale(1)
 
     volumes = read(world)
 
     assert [v.journals for v in volumes] == [(f"journal-{BILLING}-{n}",) for n in range(3)]
-    assert [v.pods for v in volumes] == [(f"{BILLING}-0",), (), ()]
+    assert [v.pods for v in volumes] == [(f"{BILLING}-{n}",) for n in range(3)]
+    assert [v.is_idle for v in volumes] == [False, True, True]
 
 
 def test_claims_of_others_do_not_count(world: World) -> None:
@@ -88,7 +95,8 @@ def test_shared_claim_holds_all_journals(world: World) -> None:
     assert shared == Volume(
         claim="journals",
         journals=tuple(f"journal-{BILLING}-{n}" for n in (0, 1, 10)),
-        pods=(f"{BILLING}-0", f"{BILLING}-1"),
+        pods=tuple(f"{BILLING}-{n}" for n in (0, 1, 10)),
+        is_idle=False,
         is_shared=True,
         is_bound=True,
         access_modes=("ReadWriteMany",),

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from backup.cluster.lease import (
+    MEASURED,
     OWNER,
     RECORD,
     STALE_SECONDS,
@@ -435,8 +436,65 @@ def test_write_that_meets_another_ones_is_a_loss(
 
     cluster.on("replace leases", meddle)
 
-    with pytest.raises(LeaseLostError, match="was changed by somebody else"):
+    with pytest.raises(LeaseLostError, match="has taken over the lease"):
         lease.renew()
+
+
+def test_what_others_write_on_it_is_kept_and_is_no_loss(
+    lease: Lease, cluster: SimulatedCluster, world: World
+) -> None:
+    """Somebody labels it, or forgets the measures, between our reading and our writing."""
+    lease.take()
+    lease.note(RECORDED)
+
+    def meddle() -> None:
+        world.edit("leases", NAME, lambda body: body["metadata"].update(labels={"team": "voice"}))
+
+    cluster.on("replace leases", meddle)
+    lease.renew()
+
+    held = lease.require()
+    assert (held.body["metadata"]["labels"], held.record) == ({"team": "voice"}, RECORDED)
+
+
+def test_lease_that_others_write_on_and_on_is_lost(
+    lease: Lease, cluster: SimulatedCluster, world: World
+) -> None:
+    """Two controllers that fight over a label end the run, and not its night."""
+    lease.take()
+    cluster.on(
+        "replace leases",
+        lambda: world.edit("leases", NAME, lambda body: body["spec"].update(strategy="x")),
+        times=None,
+    )
+
+    with pytest.raises(LeaseLostError, match="was changed by others 20 times"):
+        lease.renew()
+
+
+@pytest.mark.parametrize("note", ["[{}]", "nonsense", "3", '[{"size_bytes": "many"}]'])
+def test_measures_that_make_no_sense_keep_nobody_from_a_rescue(
+    lease: Lease, world: World, note: str
+) -> None:
+    """They are statistics."""
+    lease.take()
+    lease.note(RECORDED)
+    world.edit(
+        "leases", NAME, lambda body: body["metadata"]["annotations"].update({MEASURED: note})
+    )
+
+    held = lease.require()
+
+    assert (held.measured, held.record) == ((), RECORDED)
+
+
+def test_owner_of_a_later_version_is_an_owner(lease: Lease, world: World) -> None:
+    """What it says beside that is its own."""
+    owner = '{"pod": "p", "uid": "u", "may_scale": true, "phase": "copying"}'
+    lease.take()
+    world.edit("leases", NAME, lambda body: body["metadata"]["annotations"].update({OWNER: owner}))
+
+    assert lease.require().owner == Owner(pod="p", uid="u", may_scale=True)
 
 
 def test_other_way_to_the_cluster_is_the_same_lease(

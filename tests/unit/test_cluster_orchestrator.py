@@ -13,10 +13,12 @@ from backup.cluster.orchestrator import Known
 from backup.cluster.quiesce import OF, RUN
 from backup.errors import (
     BillingDownError,
+    ClusterError,
     ClusterMissingError,
     ClusterUnavailableError,
     ConfigError,
     LeaseHeldError,
+    SinkStalledError,
 )
 from backup.model import RunStarted, Warned
 from backup.report import figures, result_text
@@ -222,8 +224,11 @@ def test_billing_without_any_journal_is_no_success(
 
     result = perform(cluster, strategy=strategy)
 
-    assert (result.exit_codes, result.journals) == ((4,), ())
-    assert messages(result) == [f"no journal of {BILLING} is on any volume claim"]
+    assert (result.exit_codes, result.journals) == ((4, 3), ())
+    assert messages(result) == [
+        f"no journal of {BILLING} is on any volume claim",
+        f"{BILLING} is scaled to 0, and not by this tool",
+    ]
     assert cluster.written(f"{SCALE}*") == []
 
 
@@ -236,7 +241,7 @@ def test_shared_volume_without_any_journal_is_no_success(
 
     result = perform(cluster, strategy=strategy)
 
-    assert (result.exit_codes, cluster.written("create jobs*")) == ((4,), [])
+    assert (result.exit_codes, cluster.written("create jobs*")) == ((4, 3), [])
 
 
 # -- what a run that is gone has left
@@ -338,6 +343,84 @@ def test_workers_of_other_runs_are_removed(cluster: SimulatedCluster, world: Wor
     perform(cluster)
 
     assert {"old", "other"} & set(world.names("jobs")) == {"other"}
+
+
+def test_billing_comes_back_before_a_sink_is_read(cluster: SimulatedCluster, world: World) -> None:
+    """A sink that hangs, or that no setting of this run fits, must not keep it down."""
+    world.add_billing(2)
+    crash(world, SCALE)
+    pod = world.add_run(2)
+    seen = []
+
+    def know() -> Known:
+        seen.append(world.replicas)
+        message = "no answer for 60 s"
+        raise SinkStalledError(message)
+
+    with pytest.raises(SinkStalledError):
+        plan(cluster, pod=pod, run_id="next", know=know)
+
+    assert (seen, RECORD in world.get("leases", LEASE)["metadata"]["annotations"]) == ([2], False)
+
+
+def test_billing_comes_back_before_settings_are_refused(
+    cluster: SimulatedCluster, world: World
+) -> None:
+    """Nor does a setting that does not fit the cluster."""
+    world.add_billing(2, modes=("ReadWriteOncePod",))
+    crash(world, SCALE)
+    pod = world.add_run(2)
+
+    with pytest.raises(ConfigError, match="ReadWriteOncePod"):
+        plan(cluster, pod=pod, run_id="next")
+
+    assert world.replicas == 2
+
+
+def test_run_that_dies_after_we_began_is_put_right_too(
+    cluster: SimulatedCluster, world: World
+) -> None:
+    """Reading the sinks may take minutes: enough for another run to begin, and to die."""
+    world.add_billing(2)
+    world.add_run(2)
+    planned = plan(cluster, pod="journal-backup-2-x", run_id="next", strategy="colocated")
+    crash(world, SCALE)
+
+    result = planned.perform()
+
+    assert (states(result), result.exit_codes) == (dict.fromkeys(NAMES[:2], "backed up"), ())
+    assert [w.message for w in result.warnings] == [
+        f"run {RUN_ID} had left billing at 0: it is back"
+    ]
+    assert world.replicas == 2
+
+
+def test_left_workers_that_cannot_be_removed_are_told(
+    cluster: SimulatedCluster, world: World
+) -> None:
+    """Billing is back all the same."""
+    world.add_billing(2)
+    crash(world, SCALE)
+    cluster.fail("list jobs", ClusterError("the cluster refuses GET: 500"), times=1)
+
+    result = perform(cluster, strategy="colocated", pod=world.add_run(2), run_id="next")
+
+    assert (result.exit_codes, messages(result)) == ((7,), ["the cluster refuses GET: 500"])
+    assert (states(result), world.replicas) == (dict.fromkeys(NAMES[:2], "backed up"), 2)
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_stopped_billing_is_told_of_in_every_strategy(
+    cluster: SimulatedCluster, world: World, *, allowed: bool
+) -> None:
+    """Somebody has stopped it: whether that is meant is for a setting to say."""
+    world.add_billing(2)
+    world.scale(0)
+
+    result = perform(cluster, strategy="colocated", allow_stopped=allowed)
+
+    assert states(result) == dict.fromkeys(NAMES[:2], "backed up")
+    assert result.exit_codes == (() if allowed else (3,))
 
 
 def test_billing_that_stays_down_stays_recorded(cluster: SimulatedCluster, world: World) -> None:

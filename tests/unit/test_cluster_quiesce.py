@@ -19,14 +19,17 @@ from backup.cluster.quiesce import (
     scale_down,
 )
 from backup.errors import (
+    BackupError,
     BillingDownError,
     ClusterDeniedError,
     ClusterError,
     ClusterMissingError,
     ClusterUnavailableError,
+    DeadlineError,
+    LeaseHeldError,
     RefusedError,
 )
-from backup.model import Warned
+from backup.model import Problem, Warned
 from tests.billing import NOON, Clock, Events
 from tests.simulated_cluster import BILLING, SimulatedCluster, World
 from tests.simulator import CrashError
@@ -71,6 +74,10 @@ def make_anew(world: World, replicas: int = 2) -> None:
     """Delete billing and make it again, as an upgrade of immutable fields does."""
     world.remove("statefulsets", BILLING)
     world.add_billing(replicas)
+
+
+def nothing() -> None:
+    """Do nothing."""
 
 
 # -- reading it
@@ -128,7 +135,7 @@ def test_billing_is_scaled_by_its_scale_and_nothing_else(
     cluster: SimulatedCluster, world: World
 ) -> None:
     """The right to change the rest of it is not asked for."""
-    scale_down(cluster, read_billing(cluster, BILLING))
+    scale_down(cluster, read_billing(cluster, BILLING), asking=nothing)
 
     assert (world.replicas, world.pods_of(BILLING)) == (0, [])
     assert cluster.writes == [f"{SCALE} {BILLING} to 0"]
@@ -138,7 +145,7 @@ def test_conflict_is_read_again(cluster: SimulatedCluster, world: World) -> None
     """The controller writes its status whenever it likes."""
     cluster.on(SCALE, lambda: touch(world), times=3)
 
-    scale_down(cluster, read_billing(cluster, BILLING))
+    scale_down(cluster, read_billing(cluster, BILLING), asking=nothing)
 
     assert world.replicas == 0
 
@@ -149,7 +156,7 @@ def test_conflicts_without_end_are_an_error(cluster: SimulatedCluster, world: Wo
     cluster.on(SCALE, lambda: touch(world), times=None)
 
     with pytest.raises(ClusterError, match="was changed by others 20 times"):
-        scale_down(cluster, billing)
+        scale_down(cluster, billing, asking=nothing)
 
     assert world.replicas == 3
 
@@ -158,7 +165,7 @@ def test_lost_reply_of_scaling_down_is_success(cluster: SimulatedCluster, world:
     """It is found at 0."""
     cluster.lose_reply(SCALE)
 
-    scale_down(cluster, read_billing(cluster, BILLING))
+    scale_down(cluster, read_billing(cluster, BILLING), asking=nothing)
 
     assert world.replicas == 0
 
@@ -171,7 +178,7 @@ def test_billing_that_was_scaled_meanwhile_is_left_alone(
     world.scale(5)
 
     with pytest.raises(RefusedError, match="was scaled from 3 to 5 meanwhile"):
-        scale_down(cluster, billing)
+        scale_down(cluster, billing, asking=nothing)
 
     assert world.replicas == 5
 
@@ -184,7 +191,7 @@ def test_billing_that_was_made_anew_meanwhile_is_left_alone(
     make_anew(world)
 
     with pytest.raises(RefusedError, match="was made anew meanwhile"):
-        scale_down(cluster, billing)
+        scale_down(cluster, billing, asking=nothing)
 
     assert world.replicas == 2
 
@@ -416,6 +423,127 @@ def test_run_that_renews_at_the_last_moment_is_left_alone(
     )
 
     assert (result.state, world.replicas) == ("under way", 0)
+
+
+def test_take_over_does_not_end_at_a_heartbeat(
+    cluster: SimulatedCluster, world: World, clock: Clock
+) -> None:
+    """It has to have an end before the rights of the run are gone."""
+    leave_down(world, clock)
+    alive = lease_of("dead", SimulatedCluster(world), clock)
+
+    def beat() -> None:
+        clock.advance(seconds=1)
+        alive.renew()
+
+    cluster.on("replace leases", beat)
+
+    result = resume(cluster, BILLING, lease_of("me", cluster, clock), take_over=True, emit=Events())
+
+    assert (result.state, world.replicas) == ("restored", 3)
+
+
+def test_take_over_that_never_gets_through_is_no_success(
+    cluster: SimulatedCluster, world: World, clock: Clock
+) -> None:
+    """Helm goes on after exit code 0, and removes what billing would come back by."""
+    leave_down(world, clock)
+    alive = lease_of("dead", SimulatedCluster(world), clock)
+
+    def beat() -> None:
+        clock.advance(seconds=1)
+        alive.renew()
+
+    cluster.on("replace leases", beat, times=None)
+
+    with pytest.raises(LeaseHeldError, match="was written by others 20 times"):
+        resume(cluster, BILLING, lease_of("me", cluster, clock), take_over=True, emit=Events())
+
+    assert is_recorded(world)
+
+
+@pytest.mark.parametrize("may_scale", [True, False])
+def test_take_over_pushes_a_run_aside_that_may_scale_down_yet(
+    cluster: SimulatedCluster, world: World, clock: Clock, *, may_scale: bool
+) -> None:
+    """It has no record yet, and its rights are about to go; a run beside billing is left alone."""
+    owner = Owner(pod="", uid="", may_scale=may_scale)
+    Lease(SimulatedCluster(world), BILLING, run_id="run", owner=owner, clock=clock).take()
+
+    result = resume(cluster, BILLING, lease_of("me", cluster, clock), take_over=True, emit=Events())
+
+    assert (result.state, result.holder) == (
+        ("pushed aside", "run") if may_scale else ("nothing to do", None)
+    )
+    held = lease_of("me", cluster, clock).read()
+    assert held is not None
+    assert held.holder == ("" if may_scale else "run")
+
+
+@pytest.mark.parametrize("step", ["list jobs", "delete jobs"])
+def test_workers_that_cannot_be_removed_do_not_keep_billing_down(
+    cluster: SimulatedCluster, world: World, clock: Clock, step: str
+) -> None:
+    """Billing may have to wait for its volume; that is said, and better than no billing."""
+    leave_down(world, clock)
+    add_worker(world, "w-1", "dead")
+    clock.advance(minutes=2)
+    cluster.fail(step, ClusterError(f"the cluster refuses {step}"))
+    events = Events()
+
+    result = resume(cluster, BILLING, lease_of("me", cluster, clock), take_over=False, emit=events)
+
+    assert (result.state, world.replicas, is_recorded(world)) == ("restored", 3, False)
+    assert [(p.exit_code, p.message) for p in result.problems] == [
+        (7, f"the cluster refuses {step}")
+    ]
+    assert events.of(Problem) == [*result.problems]
+
+
+@pytest.mark.parametrize("step", ["replace leases", "get statefulsets/scale", SCALE])
+@pytest.mark.parametrize(
+    "error", [ClusterError("the cluster refuses"), DeadlineError("the deadline of 3 s is over")]
+)
+def test_rescue_that_fails_says_how_to_bring_billing_back(
+    cluster: SimulatedCluster, world: World, clock: Clock, step: str, error: BackupError
+) -> None:
+    """Whatever it was: whoever is woken by it has the one line."""
+    leave_down(world, clock)
+    clock.advance(minutes=2)
+    cluster.fail(step, error)
+
+    with pytest.raises(BillingDownError, match=error.message) as caught:
+        resume(cluster, BILLING, lease_of("me", cluster, clock), take_over=False, emit=Events())
+
+    line = f"kubectl -n voice scale statefulset {BILLING} --replicas=3"
+    assert (caught.value.hints[0], caught.value.exit_code) == (line, 8)
+
+
+def test_push_that_fails_is_no_billing_that_is_down(
+    cluster: SimulatedCluster, world: World, clock: Clock
+) -> None:
+    """There is no record; and a hook that fails stops Helm."""
+    owner = Owner(pod="", uid="", may_scale=True)
+    Lease(SimulatedCluster(world), BILLING, run_id="run", owner=owner, clock=clock).take()
+    cluster.fail("replace leases", ClusterDeniedError("the cluster refuses"))
+
+    with pytest.raises(ClusterDeniedError):
+        resume(cluster, BILLING, lease_of("me", cluster, clock), take_over=True, emit=Events())
+
+
+def test_record_that_cannot_be_removed_is_a_problem_of_its_own(
+    cluster: SimulatedCluster, world: World, clock: Clock
+) -> None:
+    """Billing is back; the next rescuer finds it up."""
+    leave_down(world, clock)
+    clock.advance(minutes=2)
+    cluster.fail("replace leases", ClusterDeniedError("the cluster refuses PUT"), after=1)
+
+    result = resume(
+        cluster, BILLING, lease_of("me", cluster, clock), take_over=False, emit=Events()
+    )
+
+    assert (result.state, world.replicas, result.exit_codes) == ("restored", 3, (7,))
 
 
 def test_failure_keeps_the_record(cluster: SimulatedCluster, world: World, clock: Clock) -> None:

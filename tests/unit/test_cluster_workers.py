@@ -45,6 +45,7 @@ VOLUME = Volume(
     journals=(CLAIM,),
     pods=(f"{BILLING}-0",),
     is_shared=False,
+    is_idle=False,
     is_bound=True,
     access_modes=("ReadWriteOnce",),
 )
@@ -53,6 +54,7 @@ SHARED = Volume(
     journals=(CLAIM,),
     pods=(f"{BILLING}-0",),
     is_shared=True,
+    is_idle=False,
     is_bound=True,
     access_modes=("ReadWriteMany",),
 )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from backup.errors import DeadlineError, SignalledError
-from backup.stop import SLICE_SECONDS, Stop, on_signals
+from backup.stop import SLICE_SECONDS, Grace, Stop, on_signals
 
 
 class Time:
@@ -177,3 +177,31 @@ def test_afterwards_signals_do_what_they_did_before(error: Exception | None) -> 
     assert seen == [signal.SIGTERM]
     assert signal.getsignal(signal.SIGINT) is before
     assert not stop.requested
+
+
+def test_grace_is_long_while_nobody_is_told_to_end(time: Time) -> None:
+    """What has to be done at the end is tried for as long as may be."""
+    grace = Grace(Stop(), seconds=600, grace_seconds=60, monotonic=time.monotonic)
+    time.now += 599
+
+    grace.check()
+    time.now += 1
+
+    with pytest.raises(DeadlineError, match="the deadline of 600 s is over"):
+        grace.check()
+
+
+def test_grace_is_short_from_when_the_run_is_told_to_end(time: Time) -> None:
+    """It ends before the kubelet kills it, whether it was told so before or meanwhile."""
+    run = Stop()
+    grace = Grace(run, seconds=600, grace_seconds=60, monotonic=time.monotonic)
+    time.now += 100
+    run.request(signal.SIGTERM)
+    grace.check()
+    time.now += 59
+
+    grace.check()
+    time.now += 1
+
+    with pytest.raises(DeadlineError, match="the deadline of 60 s is over"):
+        grace.check()
