@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from backup.cluster.api import Api
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+
+from backup.cluster.api import Api, Object
 from backup.cluster.layout import Strategy, Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease
 from backup.cluster.pods import Pods
@@ -188,19 +190,23 @@ class Crew:
 
     def create(self, order: Order) -> str:
         """Make a worker; give its Job's name."""
-        body = make_job(self.template, order)
-        for is_last in (False, False, True):
-            try:
-                self.api.create("jobs", body)
-            except ClusterConflictError:
-                if self.api.get("jobs", order.name) is not None:
-                    break  # by a try of ours whose reply was lost: the name is this run's alone
-                if is_last:  # quotas meet conflicts, too
-                    raise
-            else:
-                break
+        tried_again = retry_if_exception_type(ClusterConflictError)
+        retrying = Retrying(stop=stop_after_attempt(3), retry=tried_again, reraise=True)
+        retrying(self._make, order.name, make_job(self.template, order))
         self.findings.step(f"worker {order.name} made")
         return order.name
+
+    def _make(self, name: str, body: Object) -> None:
+        """Create a Job, unless it is there: by a try of ours whose reply was lost.
+
+        Raises:
+            ClusterConflictError: it is not: a quota meets conflicts, too.
+        """
+        try:
+            self.api.create("jobs", body)
+        except ClusterConflictError:
+            if self.api.get("jobs", name) is None:
+                raise
 
     def arguments(self, volume: Volume, *more: str) -> tuple[str, ...]:
         """Give the command line of a worker."""

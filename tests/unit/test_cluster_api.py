@@ -490,6 +490,14 @@ def test_another_stop_ends_waiting_too(door: Door) -> None:
     assert caught.value.hints == ("is the control plane up? what can be reached from this pod?",)
 
 
+def test_a_stop_that_comes_before_any_answer_has_no_other_cause(door: Door) -> None:
+    """The server holds the connection until the time is over."""
+    door.on(httpd.is_(), httpd.silence)
+
+    with pytest.raises(DeadlineError, match=r"^the deadline of 0\.3 s is over$"):
+        asking(door).under(Stop(seconds=0.3)).get("pods", "a")
+
+
 def test_what_must_not_fail_is_asked_more_patiently(door: Door) -> None:
     """Billing's return waits for a control plane that is away for minutes."""
     door.on(httpd.is_(), refuses(503, "away"), times=2)
