@@ -25,7 +25,8 @@ _HEAD = """\
 # default, where all journals are on the EFS of the models. Written by `make chart-docs` from
 # cronjob-values.yaml; for anything else render the chart with values of your own:
 #
-#     helm template journal-backup charts/deepgram-journal-backup --no-hooks --values VALUES
+#     helm template journal-backup charts/deepgram-journal-backup --namespace dg-self-hosted \\
+#       --no-hooks --values VALUES
 #
 # Change what is marked, then:  kubectl --namespace dg-self-hosted apply --filename cronjob.yaml
 # To run it now:

@@ -5,15 +5,25 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from backup.config import Settings
-from tests.chart import generate, helm, programs
+from tests.chart import generate, helm, programs, shapes
 from tests.chart.helm import CHART, ROOT
 
 PAGES = [CHART / "README.md", ROOT / "docs" / "chart.md"]
+DOCUMENTS = [
+    *PAGES,
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("airgapped", "operations")),
+    ROOT / "examples" / "cronjob.yaml",
+]
+
+each_document = pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +93,55 @@ def test_values_that_are_shown_render() -> None:
     assert len(given) == 1
     (cronjob, _) = helm.render(options=given[0]).of("CronJob")
     assert cronjob["spec"]["suspend"] is True
+
+
+@each_document
+def test_an_upgrade_is_shown_with_a_file_of_values(page: Path) -> None:
+    """What is only set on the command line takes the place of what the release had."""
+    for command in commands(page, "helm upgrade"):
+        assert any(word.startswith("--values") for word in command), command
+        assert not any(word.startswith("--set") for word in command), command
+
+
+@each_document
+def test_a_namespace_is_shown(page: Path) -> None:
+    """The default one is hardly ever the one of billing."""
+    for command in (*commands(page, "kubectl"), *commands(page, "helm template")):
+        is_only_named = len(command) <= 3
+        file_names_it = "archive.yaml" in command or command[1:3] == ["apply", "-f"]
+        assert is_only_named or file_names_it or {"--namespace", "-n"} & {*command}, command
+
+
+@each_document
+def test_objects_that_are_named_are_made(page: Path) -> None:
+    """`cronjob/…`, `deployment/…`: under the chart's own name or the plain manifest's."""
+    prefixes = (helm.NAME, "journal-backup")
+    made = [helm.render(shapes.SCALE_DOWN | {"namePrefix": prefix}).names for prefix in prefixes]
+    kinds = {"cronjob": "CronJob", "deployment": "Deployment"}
+
+    found = re.findall(r"\b(cronjob|deployment)/([a-z][a-z-]+[a-z])", page.read_text())
+    assert {(kinds[kind], name) for kind, name in found} <= set().union(*made)
+
+
+def test_values_for_an_umbrella_render() -> None:
+    """Those of the README, which are added to what a release has."""
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    rendered = helm.render(yaml.safe_load(shown)[helm.NAME])
+
+    assert helm.environment(rendered.pods[helm.NAME])["BACKUP_STRATEGY"] == "direct"
+    assert rendered.one("CronJob", helm.NAME)["spec"]["suspend"] is False
+
+
+def commands(page: Path, start: str) -> Iterator[list[str]]:
+    """Give the commands of a page's shell blocks and running text that begin so, in words."""
+    text = page.read_text().replace("\\\n", " ")
+    blocks = "".join(re.findall(r"^ *```sh\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE))
+    lines = [part.strip() for line in blocks.splitlines() for part in re.split(r"[|(]|alias", line)]
+    lines += re.findall(rf"`({start} [^`]+)`", text)
+    lines += [line.lstrip("# ") for line in text.splitlines() if line.startswith("# ")]
+    for line in lines:
+        if line.startswith(f"{start} "):
+            yield line.partition(" #")[0].replace("'", "").replace('"', "").split()
 
 
 def test_settings_that_are_mentioned_exist() -> None:

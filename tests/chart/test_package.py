@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -88,6 +90,18 @@ def test_the_airgapped_example_renders() -> None:
     assert volume == claim["metadata"]["name"]
     assert claim["metadata"]["namespace"] == helm.NAMESPACE
     assert helm.environment(rendered.pods[NAME])["BACKUP_SINKS"].startswith("file:///sinks/")
+
+
+def test_the_airgapped_example_can_keep_pods_to_some_nodes(tmp_path: Path) -> None:
+    """All of them, by the lines that are commented out: the hook above all."""
+    text = (EXAMPLES / "airgapped-values.yaml").read_text()
+    values = tmp_path / "values.yaml"
+    values.write_text(re.sub(r"^# (nodeSelector:|  )", r"\1", text, flags=re.MULTILINE))
+
+    pods = helm.render({}, values).pods.values()
+    assert {json.dumps(pod["spec"].get("nodeSelector")) for pod in pods} == {
+        '{"kubernetes.io/hostname": "node-1"}'
+    }
 
 
 def test_a_package_that_is_damaged_is_refused(tmp_path: Path) -> None:

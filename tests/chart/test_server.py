@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,12 +128,45 @@ def test_a_job_is_made_from_the_cronjob_by_hand(plane: ControlPlane) -> None:
     assert said == f"job.batch/{'j' * 44}-manual-1764000000 created\n"
 
 
+def test_what_a_hook_has_left_is_removed_as_written(plane: ControlPlane) -> None:
+    """By its label; nothing else of the release is."""
+    namespace = plane.create_namespace()
+    rendered = helm.render(shapes.SCALE_DOWN | {"networkPolicy": {"enabled": True}})
+    apply(plane, namespace, [each for each in rendered.objects if each["kind"] != "Pod"])
+    text = (helm.ROOT / "docs" / "chart.md").read_text().replace("\\\n", " ")
+    (line,) = re.findall(r"^kubectl (.* delete job,.*)$", text, re.MULTILINE)
+    hooks = {name for name, event in rendered.hooks.items() if event != "test"}
+    assert hooks <= names(plane, namespace)
+
+    plane.kubectl(*line.replace(helm.NAMESPACE, namespace).split())
+    assert names(plane, namespace) == rendered.names - {*rendered.hooks}
+
+
+def test_rights_hold_in_whatever_namespace_it_is_applied_to(plane: ControlPlane) -> None:
+    """Bindings name none, for their own is meant then: what was rendered for another works here."""
+    namespace, other = plane.create_namespace(), plane.create_namespace()
+    rendered = helm.render(shapes.SCALE_DOWN)
+    kinds = {"Role", "RoleBinding", "ServiceAccount"}
+    every = {"apiVersion": "v1", "kind": "List"}
+    every |= {"items": [each for each in rendered.objects if each["kind"] in kinds]}
+    plane.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(every))
+
+    def may(where: str, account: str) -> bool:
+        resource = {"group": "coordination.k8s.io", "resource": "leases", "verb": "update"}
+        resource |= {"namespace": where, "name": "deepgram-billing-journal-backup"}
+        user = f"system:serviceaccount:{namespace}:{account}"
+        review = {"spec": {"user": user, "resourceAttributes": resource}}
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        return bool(plane.call("POST", path, review).body["status"]["allowed"])
+
+    for account in (f"{NAME}-sa", f"{NAME}-guard-sa", f"{NAME}-resume-sa"):
+        assert (may(namespace, account), may(other, account)) == (True, False)
+
+
 def apply(plane: ControlPlane, namespace: str, objects: list[Object], *options: str) -> str:
     """Have kubectl apply objects."""
     every = {"apiVersion": "v1", "kind": "List", "items": objects}
-    # what was rendered names another namespace, in the subjects of bindings alone
-    content = json.dumps(every).replace(helm.NAMESPACE, namespace)
-    return plane.kubectl("-n", namespace, "apply", "-f", "-", *options, stdin=content)
+    return plane.kubectl("-n", namespace, "apply", "-f", "-", *options, stdin=json.dumps(every))
 
 
 def release(plane: ControlPlane, namespace: str, verb: str, *words: Any) -> str:

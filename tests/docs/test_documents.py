@@ -111,11 +111,8 @@ def test_every_command_that_is_shown_parses(page: Path) -> None:
     text = page.read_text()
     shown = [line.strip() for _, code in blocks(page) for line in code.splitlines()]
     shown += re.findall(r"`(journal-backup [^`]+)`", _FENCED.sub("", text))
-    commands = [
-        line.removeprefix("$ ")
-        for line in shown
-        if line.removeprefix("$ ").startswith("journal-backup ")
-    ]
+    typed = [line.removeprefix("$ ").removeprefix("toolbox ") for line in shown]
+    commands = [line for line in typed if line.startswith("journal-backup ")]
     for command in commands:
         words = shlex.split(command, comments=True)[1:]
         if words and not {"--help", "config."} & set(words):

@@ -187,12 +187,10 @@ To create an object, or to list, cannot be limited to a name.
   resources: ["statefulsets"]
   resourceNames: [{{ .Values.billing.namePrefix | quote }}]
   verbs: ["get"]
-{{- if include "deepgram-journal-backup.mayScale" . }}
 - apiGroups: ["apps"]
   resources: ["statefulsets/scale"]
   resourceNames: [{{ .Values.billing.namePrefix | quote }}]
-  verbs: ["get", "update"]
-{{- end }}
+  verbs: ["get"{{ if include "deepgram-journal-backup.mayScale" . }}, "update"{{ end }}]
 - apiGroups: ["batch"]
   resources: ["jobs"]
   verbs: ["create", "get", "list", "delete"]
