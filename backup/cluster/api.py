@@ -96,6 +96,7 @@ _RESUME = (
 )
 _COLOCATED = (
     Rule(group="apps", resource="statefulsets", verbs=("get",), named=True),
+    Rule(group="apps", resource="statefulsets/scale", verbs=("get",), named=True),
     Rule(group="", resource="pods", verbs=("get", "list", "watch")),
     Rule(group="", resource="persistentvolumeclaims", verbs=("list",)),
     Rule(group="", resource="events", verbs=("list",)),
@@ -105,7 +106,7 @@ _COLOCATED = (
 )
 _SCALE_DOWN = (
     *_COLOCATED,
-    Rule(group="apps", resource="statefulsets/scale", verbs=("get", "update"), named=True),
+    Rule(group="apps", resource="statefulsets/scale", verbs=("update",), named=True),
     Rule(group="", resource="pods", verbs=("patch",)),
 )
 RULES: Mapping[str, tuple[Rule, ...]] = {

@@ -40,8 +40,8 @@ STEPS = (
 )
 NUMBERS = range(1, len(STEPS) + 1)
 IDS = [f"{n}-{step}" for n, step in zip(NUMBERS, STEPS, strict=True)]
-RECORDED, DOWN_AFTER, BACK_AFTER, MEASURED = 3, 4, 6, 9
-"""The writes of the record, of billing's way to 0 and back, and of the last thing that counts."""
+DOWN_AFTER, BACK_AFTER, COMMIT = 4, 6, 8
+"""The writes of billing's way to 0 and back, and of the last thing that counts."""
 
 
 def steps(here: Site) -> tuple[str, ...]:
@@ -228,11 +228,11 @@ def test_rights_that_are_taken_away(here: Site, number: int) -> None:
     here.grant(*RULES["scale-down"])
     after = here.ended(here.run_backup("scale-down"))
 
-    may_be_down = RECORDED <= number < BACK_AFTER
-    assert left == (0 if DOWN_AFTER <= number < BACK_AFTER else 2)
-    assert ended.exit_code == (8 if may_be_down else 7 if number < MEASURED else 0), ended.log
+    is_down = DOWN_AFTER <= number < BACK_AFTER
+    assert left == (0 if is_down else 2)
+    assert ended.exit_code == (8 if is_down else 7 if number < COMMIT else 0), ended.log
     line = f"kubectl -n {here.namespace} scale statefulset {BILLING} --replicas=2"
-    assert (line in ended.log) is may_be_down
+    assert (line in ended.log) is is_down
     assert after.exit_code == 0, after.log
     require_back(here)
 

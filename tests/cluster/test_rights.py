@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 
 from backup.cluster.api import RULES, Rule
+from backup.cluster.lease import RECORD, lease_name
 from backup.cluster.quiesce import OF
 from tests.cluster.controlplane import until
 from tests.cluster.site import BILLING, Site
@@ -74,6 +75,19 @@ def test_these_rights_are_enough(here: Site, strategy: str) -> None:
 
     assert ended.exit_code == 0, ended.log
     until(lambda: here.get("jobs", "left") is None, "what was left is gone")
+
+
+def test_a_record_of_another_strategy_is_no_trouble_where_billing_is_up(here: Site) -> None:
+    """Who has changed to workers beside billing may not scale it, and need not."""
+    here.create_billing(replicas=1)
+    here.leave_down(of="run-that-is-gone")
+    here.scale(1)
+    here.await_billing(1)
+    here.grant(*RULES["colocated"])
+    ended = here.ended(here.run_backup("colocated"))
+
+    assert ended.exit_code == 0, ended.log
+    assert RECORD not in here.get("leases", lease_name(BILLING))["metadata"]["annotations"]
 
 
 @pytest.mark.parametrize(("resource", "verb"), each("resume-billing"))
