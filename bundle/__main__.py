@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import backup
@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 VERSION = backup.__version__
 IMAGE = f"localhost/{chart.NAME}:{VERSION}"
 """What the chart calls it where it is told nothing else, so what nodes have to know it by."""
+# To another file, not to another site, nor within the page; also to a picture.
+_LINK = re.compile(r"!?\[(?P<text>[^\]]*)\]\((?!\w+:|#)(?P<target>[^)#\s]+)(?:#[^)]*)?\)")
 # The documents lie as in the repository, so that links between them lead somewhere.
 _DOCUMENTS = (
     *("LICENSE", "CHANGELOG.md", "README.md", "SECURITY.md"),
@@ -81,6 +83,7 @@ def make_bundle(directory: Path) -> Path:
         files |= {f"{top}.cdx.json": described, "INSTALL.md": _install()}
         files |= {name: ROOT / file for name, file in _OF_A_SITE.items()}
         files |= {str(f.relative_to(ROOT)): f for each in _DOCUMENTS for f in ROOT.glob(each)}
+        files |= {name: _page(name, files) for name in files if name.endswith(".md")}
         sums = "".join(f"{_sha256(file)}  {name}\n" for name, file in sorted(files.items()))
         files["SHA256SUMS"] = sums.encode()
         tars.write(path, {f"{top}/{name}": file for name, file in files.items()}, mtime=mtime)
@@ -96,6 +99,19 @@ def _install() -> bytes:
         return f"]({target}"
 
     return re.sub(r"\]\((?!\w+:|#)([^)#]+)", moved, page.read_text()).encode()
+
+
+def _page(name: str, files: Mapping[str, Path | bytes]) -> bytes:
+    """Give a page without links to what is not carried in, such as the code: text remains."""
+    content = files[name]
+    text = content.decode() if isinstance(content, bytes) else content.read_text()
+    carried = {(ROOT / file).resolve() for file in files}
+
+    def kept(link: re.Match[str]) -> str:
+        target = ((ROOT / name).parent / link["target"]).resolve()
+        return link[0] if target in carried else link["text"]
+
+    return _LINK.sub(kept, text).encode()
 
 
 def _image() -> images.Image:

@@ -135,8 +135,8 @@ def test_its_layers_are_those_of_the_sbom(made: Made, image: Image) -> None:
 
 
 def test_links_lead_somewhere(made: Made) -> None:
-    """From the page on installing, and between the documents; the code is not carried in."""
-    pages = [made.directory / "INSTALL.md", *sorted((made.directory / "docs").glob("*.md"))]
+    """On every page, also to pictures; the code is not carried in, nor are links to it."""
+    pages = sorted(made.directory.rglob("*.md"))
     missing = {
         (page.name, target)
         for page in pages
@@ -144,8 +144,26 @@ def test_links_lead_somewhere(made: Made) -> None:
         if "://" not in target and not (page.parent / target).exists()
     }
 
-    assert len(pages) > 5
+    assert {"INSTALL.md", "README.md", "CHANGELOG.md", "operations.md"} < {p.name for p in pages}
     assert missing == set()
+
+
+def test_what_does_not_lead_anywhere_is_text(made: Made) -> None:
+    """Nothing is left out of a page but the way to what is not there."""
+    carried, page = ((d / "README.md").read_text() for d in (made.directory, PROJECT))
+
+    assert "[CONTRIBUTING.md](CONTRIBUTING.md)" in page
+    assert "\nCONTRIBUTING.md tells how the code is built" in carried
+    assert "![Wall time" in page
+    assert "\nWall time of a fresh backup" in carried
+    assert "[docs/chart.md](docs/chart.md)" in carried
+    assert "![One reading of the journals" in carried
+    assert plain(carried) == plain(page)
+
+
+def plain(page: str) -> str:
+    """Return a page without any link."""
+    return re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", page)
 
 
 def test_the_page_is_the_one_of_the_documents(made: Made) -> None:

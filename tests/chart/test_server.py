@@ -147,9 +147,7 @@ def test_rights_hold_in_whatever_namespace_it_is_applied_to(plane: ControlPlane)
     namespace, other = plane.create_namespace(), plane.create_namespace()
     rendered = helm.render(shapes.SCALE_DOWN)
     kinds = {"Role", "RoleBinding", "ServiceAccount"}
-    every = {"apiVersion": "v1", "kind": "List"}
-    every |= {"items": [each for each in rendered.objects if each["kind"] in kinds]}
-    plane.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(every))
+    apply(plane, namespace, [each for each in rendered.objects if each["kind"] in kinds])
 
     def may(where: str, account: str) -> bool:
         resource = {"group": "coordination.k8s.io", "resource": "leases", "verb": "update"}
