@@ -164,6 +164,13 @@ def refused(values: dict[str, Any], **options: Any) -> list[str]:
             ),
         ),
         (
+            DIRECT | {"sinks": [{"url": "file:///sinks/..", "existingPvcName": "a"}]},
+            (
+                'the sink "file:///sinks/.." has no directory that a volume can be mounted at: '
+                "take one like file:///sinks/archive"
+            ),
+        ),
+        (
             DIRECT | {"sinks": [{"url": "file:///my%20nas", "existingPvcName": "a"}]},
             (
                 'the sink "file:///my%20nas" has no directory that a volume can be mounted at: '

@@ -132,7 +132,7 @@ Everything that is wrong with the values, at once.
 {{- if not $mounted }}
 {{- $problems = append $problems (printf "the sink %q lies on no volume: give it `existingPvcName` or `nfs`, or mount one there with `extraVolumes` and `extraVolumeMounts`" .url) }}
 {{- end }}
-{{- if or (contains "%" $directory) (not (regexMatch "^/[^/]" $directory)) }}
+{{- if or (contains "%" $directory) (not (regexMatch "^/[^/]" $directory)) (eq $place "/") }}
 {{- $problems = append $problems (printf "the sink %q has no directory that a volume can be mounted at: take one like file:///sinks/archive" .url) }}
 {{- else }}
 {{- $url := .url }}
