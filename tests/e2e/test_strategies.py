@@ -153,7 +153,8 @@ def test_a_run_that_is_deleted_brings_billing_back(
     job = tool.run()
     tool.await_step(job, "billing goes from 1 to 0")
     cluster.kubectl("-n", namespace, "delete", "job", job)
-    billing.await_ready()
+    until(lambda: not tool.pods(f"job-name={job}"), "the run has ended", seconds=120)
 
     assert billing.replicas == 1
+    billing.await_ready()
     assert whole(billing.await_records(1))
