@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
@@ -425,18 +425,23 @@ def test_run_that_renews_at_the_last_moment_is_left_alone(
     assert (result.state, world.replicas) == ("under way", 0)
 
 
-def test_take_over_does_not_end_at_a_heartbeat(
-    cluster: SimulatedCluster, world: World, clock: Clock
-) -> None:
-    """It has to have an end before the rights of the run are gone."""
-    leave_down(world, clock)
+def heartbeat(world: World, clock: Clock) -> Callable[[], None]:
+    """Have the run that left billing down give a sign of life."""
     alive = lease_of("dead", SimulatedCluster(world), clock)
 
     def beat() -> None:
         clock.advance(seconds=1)
         alive.renew()
 
-    cluster.on("replace leases", beat)
+    return beat
+
+
+def test_take_over_does_not_end_at_a_heartbeat(
+    cluster: SimulatedCluster, world: World, clock: Clock
+) -> None:
+    """It has to have an end before the rights of the run are gone."""
+    leave_down(world, clock)
+    cluster.on("replace leases", heartbeat(world, clock))
 
     result = resume(cluster, BILLING, lease_of("me", cluster, clock), take_over=True, emit=Events())
 
@@ -448,13 +453,7 @@ def test_take_over_that_never_gets_through_is_no_success(
 ) -> None:
     """Helm goes on after exit code 0, and removes what billing would come back by."""
     leave_down(world, clock)
-    alive = lease_of("dead", SimulatedCluster(world), clock)
-
-    def beat() -> None:
-        clock.advance(seconds=1)
-        alive.renew()
-
-    cluster.on("replace leases", beat, times=None)
+    cluster.on("replace leases", heartbeat(world, clock), times=None)
 
     with pytest.raises(LeaseHeldError, match="was written by others 20 times"):
         resume(cluster, BILLING, lease_of("me", cluster, clock), take_over=True, emit=Events())
