@@ -528,8 +528,8 @@ class Site:
             name = pod["metadata"]["name"]
             if uid not in self._seen and name not in self.held:
                 self._seen.add(uid)
-                self._say(pod, {"phase": "Running", **_status("running", {}, ready=True)})
                 self._write(pod)
+                self._say(pod, {"phase": "Running", **_status("running", {}, ready=True)})
         elif uid not in self._seen:
             self._seen.add(uid)
             self._containers[job] = self._start(job, pod)
