@@ -29,7 +29,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from backup.errors import (
     ClusterConflictError,
@@ -346,42 +352,49 @@ class KubernetesApi(Api):
             ClusterUnavailableError: there is none.
             ClusterDeniedError, ClusterConflictError, ClusterError: the answer is no.
         """
-        away: list[ClusterUnavailableError] = []
+        failed: list[str] = []
 
-        def request() -> tuple[int, bytes]:
-            response = self._send(method, path, query or {}, body, content_type)
-            return response.status, response.read()
-
-        def unavailable(message: str) -> ClusterUnavailableError:
-            away.append(ClusterUnavailableError(message, _AWAY))
-            return away[-1]
-
-        def once() -> tuple[int, Object]:
-            try:
-                status, content = call(request, stop=self._stop)
-            except self._lost as error:
-                self.calls.away_at = time.monotonic()
-                message = f"the API server does not answer: {_cause(error)}"
-                raise unavailable(message) from error
-            if status in _BUSY or self._is_rash(status):
-                message = f"the API server is busy: {status} {_said(content)}"
-                raise unavailable(message)
-            return _judged(status, content, f"{method} {path}")
+        def remember(state: RetryCallState) -> None:
+            failed.append(str(state.outcome and state.outcome.exception()))
 
         retrying = Retrying(
             stop=stop_after_delay(self._patience),
             wait=wait_random_exponential(multiplier=0.2, max=5),
             retry=retry_if_exception_type(ClusterUnavailableError),
+            before_sleep=remember,
             sleep=self._stop.sleep,
             reraise=True,
         )
         try:
-            return retrying(once)
+            return retrying(self._ask_once, method, path, query or {}, body, content_type)
         except DeadlineError as error:
-            if not away:
+            if not failed:
                 raise
-            message = f"{away[-1].message}, and {error.message}"
-            raise DeadlineError(message, *away[-1].hints) from error
+            message = f"{failed[-1]}, and {error.message}"
+            raise DeadlineError(message, _AWAY) from error
+
+    def _ask_once(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Object | Objects | None,
+        content_type: str,
+    ) -> tuple[int, Object]:
+        def request() -> tuple[int, bytes]:
+            response = self._send(method, path, query, body, content_type)
+            return response.status, response.read()
+
+        try:
+            status, content = call(request, stop=self._stop)
+        except self._lost as error:
+            self.calls.away_at = time.monotonic()
+            message = f"the API server does not answer: {_cause(error)}"
+            raise ClusterUnavailableError(message, _AWAY) from error
+        if status in _BUSY or self._is_rash(status):
+            message = f"the API server is busy: {status} {_said(content)}"
+            raise ClusterUnavailableError(message, _AWAY)
+        return _judged(status, content, f"{method} {path}")
 
     def _is_rash(self, status: int) -> bool:
         """Whether a server that was away refuses before it has learned who may do what."""
@@ -506,7 +519,8 @@ def connect(*, stop: Stop) -> KubernetesApi:
         raise ConfigError(
             message,
             "BACKUP_STRATEGY=direct needs none",
-            "in a pod: automountServiceAccountToken: true; elsewhere: KUBECONFIG",
+            "in a pod: automountServiceAccountToken: true",
+            f"elsewhere: KUBECONFIG, which is {os.environ.get('KUBECONFIG') or 'not set'}",
         ) from error
     settings.retries = False  # they are made here, and told
     settings.keep_alive = True  # a watch whose server has vanished is to end within a minute

@@ -33,7 +33,7 @@ from backup.cluster.crew import (
     WorkerOutcome,
 )
 from backup.cluster.layout import Strategy, choose, read_volumes, require_readable
-from backup.cluster.lease import Lease, Owner
+from backup.cluster.lease import Held, Lease, Owner
 from backup.cluster.quiesce import (
     OF,
     ResumeResult,
@@ -205,9 +205,10 @@ class Orchestrator:
             self._api, options.pod, run_id=options.run_id, billing=self._billing
         )
         require_rwx_sinks(self._api, template)
-        lease = self._take_lease()
+        lease = self._lease(may_scale=self.strategy == "scale-down")
+        left = lease.take()
         try:
-            self._clear_away(lease)
+            self._clear_away(lease, left)
             self._look()  # it may have been down until now: by this run, or by the guard
             self._miss()
             crew = Crew(
@@ -278,14 +279,8 @@ class Orchestrator:
 
     # -- before and after
 
-    def _take_lease(self) -> Lease:
-        lease = self._lease(may_scale=self.strategy == "scale-down")
-        self._left = lease.take()
-        return lease
-
-    def _clear_away(self, lease: Lease) -> None:
+    def _clear_away(self, lease: Lease, left: Held | None) -> None:
         """Put right what a run has left that has died since this one has begun; remove workers."""
-        left = self._left
         if left is not None and left.record is not None:
             self._take_in(
                 recover(

@@ -173,17 +173,15 @@ def bring_back(api: Api, name: str, record: Record) -> Back:
     try:
         is_there = _scale(api, name, decide)
     except BackupError as error:
-        known = "is down and could not be scaled back" if found else "may be down"
-        message = f"billing {known}: {error.message}"
-        raise BillingDownError(
-            message, by_hand(api, name, record.replicas), *error.hints
-        ) from error
+        how = "is down and could not be scaled back" if found else "may be down"
+        raise _down(api, name, record, how, error) from error
     return found[-1] if is_there else "gone"
 
 
-def by_hand(api: Api, name: str, replicas: int) -> str:
-    """Give the one line that brings billing back."""
-    return f"kubectl -n {api.namespace} scale statefulset {name} --replicas={replicas}"
+def _down(api: Api, name: str, record: Record, how: str, error: BackupError) -> BillingDownError:
+    """Say why billing is down, with the one line that brings it back."""
+    line = f"kubectl -n {api.namespace} scale statefulset {name} --replicas={record.replicas}"
+    return BillingDownError(f"billing {how}: {error.message}", line, *error.hints)
 
 
 def _scale(api: Api, name: str, decide: Callable[[Object], int | None]) -> bool:
@@ -264,9 +262,7 @@ def _take_over(api: Api, statefulset: str, lease: Lease, held: Held, *, emit: Em
     except BackupError as error:
         if held.record is None:
             raise
-        message = f"billing may still be down: {error.message}"
-        line = by_hand(api, statefulset, held.record.replicas)
-        raise BillingDownError(message, line, *error.hints) from error
+        raise _down(api, statefulset, held.record, "may be down", error) from error
     return ResumeResult(
         statefulset=statefulset, state="pushed aside", replicas=None, holder=held.holder
     )

@@ -805,6 +805,7 @@ def test_without_a_cluster_there_is_a_way_out(nowhere: None) -> None:
     ) as caught:
         connect(stop=Stop())
     assert caught.value.hints[0] == "BACKUP_STRATEGY=direct needs none"
+    assert caught.value.hints[-1].startswith("elsewhere: KUBECONFIG, which is ")
 
 
 def test_a_kubeconfig_that_is_none_says_so(nowhere: None, tmp_path: Path) -> None:
@@ -814,6 +815,7 @@ def test_a_kubeconfig_that_is_none_says_so(nowhere: None, tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="there is no cluster to ask: while parsing") as caught:
         connect(stop=Stop())
     assert "\n" not in caught.value.message
+    assert caught.value.hints[-1] == f"elsewhere: KUBECONFIG, which is {tmp_path}/kubeconfig"
 
 
 # -- rights
