@@ -387,43 +387,52 @@ def _is_ready(nodes: Nodes, name: str) -> bool:
 # -- what is left
 
 
-PLACE = "jb-e2e-99"
 SECOND = """
 import sys, time
 from pathlib import Path
 from tests.e2e.nodes import nodes
-with nodes(Path(sys.argv[1]), [], number=99) as made:
+with nodes(Path(sys.argv[1]), [], number=int(sys.argv[2])) as made:
     print(*(m.pid for m in made.machines.values()), flush=True)
     sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("signum", [0, signal.SIGKILL], ids=["ended", "killed"])
-def test_nothing_is_left(cluster: Cluster, nodes: Nodes, tmp_path: Path, signum: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "signum"),
+    [(98, 0), (99, signal.SIGKILL)],  # a place for each, as they may run at the same time
+    ids=["ended", "killed"],
+)
+def test_nothing_is_left(
+    cluster: Cluster, nodes: Nodes, tmp_path: Path, number: int, signum: int
+) -> None:
     """Of a second cluster: not after its end; and of a killed one, not after the next."""
-    pids = _second_cluster(tmp_path, signum)
-    left = [*tmp_path.iterdir(), *_links()]
+    pids = _second_cluster(tmp_path, number, signum)
+    left = [*tmp_path.iterdir(), *_links(number)]
     if signum:
-        pids += _second_cluster(tmp_path, 0)
+        pids += _second_cluster(tmp_path, number, 0)
 
     assert (bool(signum), [], [], [], False) == (
         bool(left),
-        [*tmp_path.iterdir(), *_links()],
-        [*Path("/sys/fs/cgroup").rglob(PLACE)],
+        [*tmp_path.iterdir(), *_links(number)],
+        [*Path("/sys/fs/cgroup").rglob(_place(number))],
         [pid for pid in pids if Path(f"/proc/{pid}").exists()],
         str(tmp_path) in Path("/proc/mounts").read_text(),
     )
 
 
-def _links() -> list[str]:
-    """Name the links of this machine that are of the second cluster."""
-    return [name for _, name in socket.if_nameindex() if name.startswith(PLACE)]
+def _place(number: int) -> str:
+    return f"jb-e2e-{number}"
 
 
-def _second_cluster(directory: Path, signum: int) -> list[int]:
+def _links(number: int) -> list[str]:
+    """Name the links of this machine that are of a second cluster."""
+    return [name for _, name in socket.if_nameindex() if name.startswith(_place(number))]
+
+
+def _second_cluster(directory: Path, number: int, signum: int) -> list[int]:
     """Start one, beside that of the tests, and end it; give the processes of its nodes."""
     with subprocess.Popen(
-        [sys.executable, "-c", SECOND, str(directory)],
+        [sys.executable, "-c", SECOND, str(directory), str(number)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
