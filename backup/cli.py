@@ -20,7 +20,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -29,6 +29,7 @@ import backup
 from backup.errors import BackupError, ConfigError, SignalledError
 
 if TYPE_CHECKING:
+    from backup.cluster.orchestrator import Orchestrator
     from backup.cluster.workers import JournalAnswer
     from backup.config import Settings
     from backup.manifest import Manifest
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from backup.report import Result
     from backup.sinks import Sink
     from backup.stop import Stop
+    from backup.verbs.backup import BackupResult
 
 _TERMINATION_LOG = "/dev/termination-log"
 """Where the kubelet looks for a message (Pod.spec.containers.terminationMessagePath)."""
@@ -373,14 +375,20 @@ def _listeners(logger: Emit, *, has_bar: bool, keep: bool) -> Iterator[Emit]:
 
 
 def _backup(run: _Run) -> Result:
-    if run.settings.strategy != "direct":
-        result = _orchestrate(run)
-        if result is not None:
-            return result
-    return _back_up(run)
+    if run.settings.strategy == "direct":
+        return _back_up(run)
+    planned = _plan(run)
+    if planned.strategy == "direct":
+        result = _back_up(run)
+        return replace(
+            result,
+            problems=(*planned.problems, *result.problems),
+            warnings=(*planned.warnings, *result.warnings),
+        )
+    return _orchestrate(run, planned)
 
 
-def _back_up(run: _Run, **more: Any) -> Result:
+def _back_up(run: _Run, **more: Any) -> BackupResult:
     from backup.verbs.backup import Options, back_up
 
     settings = run.settings
@@ -419,8 +427,8 @@ def _commit(run: _Run) -> Result:
     return commit(run.sinks, run.run_id, emit=run.emit, stop=run.stop)
 
 
-def _orchestrate(run: _Run) -> Result | None:
-    """Back up by workers; None where the cluster says that we can do it ourselves."""
+def _plan(run: _Run) -> Orchestrator:
+    """Bring billing back if it was left down, and see how its journals can be reached."""
     from backup.cluster import orchestrator
     from backup.cluster.api import connect
     from backup.verbs import holdings
@@ -431,7 +439,7 @@ def _orchestrate(run: _Run) -> Result | None:
         held = holdings.read(run.sinks, settings.statefulset, emit=run.emit)
         return orchestrator.Known(journals=held.expected, size_bytes=held.size_bytes)
 
-    planned = orchestrator.Orchestrator(
+    return orchestrator.Orchestrator(
         connect(stop=run.stop),
         orchestrator.Options(
             run_id=run.run_id,
@@ -452,10 +460,13 @@ def _orchestrate(run: _Run) -> Result | None:
         emit=run.emit,
         stop=run.stop,
     )
-    if planned.strategy == "direct":
-        return None
+
+
+def _orchestrate(run: _Run, planned: Orchestrator) -> Result:
+    from backup.verbs import holdings
+
     result = planned.perform()
-    holdings.sweep(run.sinks, deadline=settings.deadline, clock=_now, emit=run.emit)
+    holdings.sweep(run.sinks, deadline=run.settings.deadline, clock=_now, emit=run.emit)
     return result
 
 

@@ -149,6 +149,16 @@ class Orchestrator:
         self.strategy = self._choose()
         require_readable(self._volumes, self.strategy)
 
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What has gone wrong until now."""
+        return tuple(self._findings.problems)
+
+    @property
+    def warnings(self) -> tuple[Warned, ...]:
+        """What needs a look, as of now."""
+        return tuple(self._findings.warnings)
+
     def _lease(self, *, may_scale: bool = False) -> Lease:
         return Lease(
             self._api,
@@ -273,8 +283,8 @@ class Orchestrator:
             journals=tuple(
                 sorted(found.outcomes, key=lambda o: (Journal.parse(o.journal), o.journal))
             ),
-            problems=tuple(found.problems),
-            warnings=tuple(found.warnings),
+            problems=self.problems,
+            warnings=self.warnings,
         )
 
     # -- before and after

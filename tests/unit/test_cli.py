@@ -21,7 +21,7 @@ import backup
 from backup import cli, config, report
 from backup.cluster.lease import Lease, Owner, Record
 from backup.cluster.quiesce import RUN as RUN_LABEL
-from backup.errors import ConfigError, DeadlineError
+from backup.errors import ClusterError, ConfigError, DeadlineError
 from backup.model import Problem, Warned
 from backup.sinks import Sink, open_sink
 from backup.stop import Stop
@@ -540,9 +540,16 @@ def test_without_a_cluster_a_strategy_that_wants_one_says_so(
     assert "hint: BACKUP_STRATEGY=direct needs none" in capsys.readouterr().err
 
 
-def left_down(cluster: SimulatedCluster, *, pod: str) -> None:
-    """Leave billing at 0, as a run does that was killed, or one that is under way."""
-    cluster.world.add_billing(2)
+def left_down(cluster: SimulatedCluster, *, pod: str, replicas: int = 0) -> None:
+    """Leave billing at 0, as a run does that was killed, or one that is under way.
+
+    Args:
+        cluster: where; with billing already, of so many replicas, if they are given.
+        pod: that of the run.
+        replicas: those that billing has.
+    """
+    if not replicas:
+        cluster.world.add_billing(replicas := 2)
     owner = {"pod": pod, "uid": cluster.world.get("pods", pod)["metadata"]["uid"]}
     billing = cluster.world.get("statefulsets", "deepgram-billing")["metadata"]["uid"]
     lease = Lease(
@@ -554,7 +561,7 @@ def left_down(cluster: SimulatedCluster, *, pod: str) -> None:
     )
     lease.take()
     until = datetime.now(UTC) + timedelta(minutes=5)
-    lease.note(Record(uid=billing, replicas=2, deadline=until))
+    lease.note(Record(uid=billing, replicas=replicas, deadline=until))
     cluster.world.scale(0)
 
 
@@ -588,6 +595,27 @@ def test_what_a_run_that_is_gone_has_left_down_comes_back(
     assert cli.main(["resume-billing"]) == 0
     assert "deepgram-billing is scaled back to 2" in capsys.readouterr().out
     assert cluster.world.replicas == 2
+
+
+def test_what_went_wrong_in_a_rescue_is_told_by_the_run_that_did_it(
+    site: Path,
+    cluster: SimulatedCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One that then reads its journals itself, too."""
+    monkeypatch.setenv("BACKUP_STRATEGY", "auto")
+    cluster.world.add_billing(1, shared=True, modes=("ReadWriteMany",))
+    pod = cluster.world.add_run(2)
+    left_down(cluster, pod=pod, replicas=1)
+    cluster.world.remove("pods", pod)
+    cluster.fail("list jobs", ClusterError("the cluster refuses to list jobs"))
+    code, content = run_json(capsys, "backup", "--json")
+
+    assert (code, content["journals"][0]["state"], cluster.world.replicas) == (7, "backed up", 1)
+    (problem,), (warning,) = content["problems"], content["warnings"]
+    assert problem["message"] == "the cluster refuses to list jobs"
+    assert "had left billing at 0: it is back" in warning["message"]
 
 
 @pytest.mark.parametrize("pod", ["", "not-a-pod", None])
