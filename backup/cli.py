@@ -29,8 +29,8 @@ import backup
 from backup.errors import BackupError, ConfigError, SignalledError
 
 if TYPE_CHECKING:
+    from backup.answer import Answer, JournalAnswer
     from backup.cluster.orchestrator import Orchestrator
-    from backup.cluster.workers import JournalAnswer
     from backup.config import Settings
     from backup.manifest import Manifest
     from backup.model import Emit, Event, Problem, Warned
@@ -299,7 +299,7 @@ def _perform(args: argparse.Namespace) -> int:
     except BackupError as error:
         code = error.exit_code
         if verb.is_hidden:
-            _answer(report.termination_error(error))
+            _answer(report.answer_of_error(error))
         raise
     finally:
         seconds = round((datetime.now(UTC) - begun).total_seconds(), 3)
@@ -307,7 +307,7 @@ def _perform(args: argparse.Namespace) -> int:
             RunFinished(verb=args.verb, exit_code=code, duration_seconds=seconds, figures=figures)
         )
     if verb.is_hidden:
-        _answer(report.termination_message(result, code))
+        _answer(report.answer(result, code))
     if args.json:
         _print(report.to_json(args.verb, code, result))
     else:
@@ -315,11 +315,13 @@ def _perform(args: argparse.Namespace) -> int:
     return code
 
 
-def _answer(message: str) -> None:
-    """Leave a message for whoever sent this worker; without a kubelet there is nobody."""
+def _answer(answer: Answer) -> None:
+    """Leave an answer for whoever sent this worker; without a kubelet there is nobody."""
+    from backup.answer import write
+
     with suppress(OSError), Path(_TERMINATION_LOG).open("r+") as file:
         file.truncate()
-        file.write(message)
+        file.write(write(answer))
 
 
 def _run_verb(
@@ -471,7 +473,7 @@ def _orchestrate(run: _Run, planned: Orchestrator) -> Result:
 
 
 def _as_answer(found: Manifest) -> JournalAnswer:
-    from backup.cluster.workers import JournalAnswer
+    from backup.answer import JournalAnswer
 
     return JournalAnswer(
         journal=found.journal,

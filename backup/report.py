@@ -23,11 +23,13 @@ import os
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from backup.answer import Answer, JournalAnswer
 from backup.cluster.orchestrator import ClusterResult
 from backup.cluster.quiesce import ResumeResult
 from backup.errors import BackupError, SettingsError
@@ -486,43 +488,41 @@ def _write_resume(result: ResumeResult, page: _Page) -> None:
     page.say(said.format(name=result.statefulset, holder=result.holder, replicas=result.replicas))
 
 
-TERMINATION_BYTES = 4096
-"""What the kubelet keeps of a termination message."""
+def answer(result: Result, exit_code: int) -> Answer:
+    """Make the answer of a worker."""
+    journals = result.journals if isinstance(result, BackupResult) else ()
+    warnings = result.warnings if isinstance(result, BackupResult) else ()
+    return Answer(
+        exit_code=exit_code,
+        journals=tuple(map(_journal_answer, journals)),
+        problems=tuple(map(_printable_problem, sorted(result.problems, key=_severity))),
+        warnings=tuple(replace(w, message=_printable(w.message)) for w in warnings),
+    )
 
 
-def termination_message(result: Result, exit_code: int) -> str:
-    """Write the answer of a worker: what does not fit is left out from the end."""
-    journals = [_answer(j) for j in result.journals] if isinstance(result, BackupResult) else []
-    problems = [[p.exit_code, p.journal, p.sink, _printable(p.message)] for p in result.problems]
-    return _fitting(exit_code, journals, problems)
+def answer_of_error(error: BackupError) -> Answer:
+    """Make the answer of a worker that could not begin, or was ended."""
+    problem = _printable_problem(Problem.of(error))
+    return Answer(exit_code=error.exit_code, problems=(problem,))
 
 
-def termination_error(error: BackupError) -> str:
-    """Write the answer of a worker that could not begin."""
-    return _fitting(error.exit_code, [], [[error.exit_code, None, None, _printable(error.message)]])
+def _severity(problem: Problem) -> float:
+    return _rank(problem.exit_code)
 
 
-def _fitting(exit_code: int, journals: list[Any], problems: list[list[Any]]) -> str:
-    problems = [[code, about, sink, message[:300]] for code, about, sink, message in problems]
-    while True:
-        content = {"exit_code": exit_code, "journals": journals, "problems": problems}
-        text = json.dumps(content, separators=(",", ":"))
-        if len(text) <= TERMINATION_BYTES or not (problems or journals):
-            return text
-        if problems:
-            problems = problems[:-1]
-        else:
-            journals = journals[:-1]
+def _printable_problem(problem: Problem) -> Problem:
+    hints = tuple(map(_printable, problem.hints))
+    return replace(problem, message=_printable(problem.message), hints=hints)
 
 
-def _answer(outcome: JournalOutcome) -> dict[str, Any]:
-    return {
-        "journal": outcome.journal,
-        "state": outcome.state,
-        "size_bytes": outcome.size_bytes,
-        "records": outcome.records,
-        "id": next((c.id for c in outcome.copies if c.id), None),
-    }
+def _journal_answer(outcome: JournalOutcome) -> JournalAnswer:
+    return JournalAnswer(
+        journal=outcome.journal,
+        state=outcome.state,
+        size_bytes=outcome.size_bytes,
+        records=outcome.records,
+        id=next((c.id for c in outcome.copies if c.id), None),
+    )
 
 
 def _write_list(result: ListResult, page: _Page) -> None:

@@ -36,7 +36,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -47,14 +46,14 @@ from typing import Any, Final, Literal, Self, TypeVar
 
 import pytest
 
-from backup import streams
+from backup import answer, streams
+from backup.answer import Answer, JournalAnswer
 from backup.cluster import colocated, crew, pods
 from backup.cluster.api import Api, Calls, Change, Kind, Object, Objects
 from backup.cluster.orchestrator import ClusterResult, Known, Options, Orchestrator
-from backup.cluster.workers import JournalAnswer
 from backup.errors import ClusterConflictError, ClusterError
 from backup.model import Clock as ClockLike
-from backup.model import Emit
+from backup.model import Emit, Problem, Warned
 from backup.stop import Stop
 from tests.billing import Clock, Events
 from tests.simulator import CrashError, Fault
@@ -88,7 +87,10 @@ class Worker:
     exit_code: int = 0
     journals: tuple[str, ...] | None = None
     """Those that it backs up; None: all that it was told to."""
-    problems: tuple[tuple[int, str | None, str | None, str], ...] = ()
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Warned, ...] = ()
+    is_cut: bool = False
+    """Whether it has more to say than fits."""
     says: str = "because"
     """What an event or a condition says."""
     stores: bool | None = None
@@ -501,7 +503,7 @@ class World:
         done = self._store(pod, worker)
         ended: Object = {"exitCode": worker.exit_code}
         if worker.does == "answer":
-            ended["message"] = _termination_message(worker, done)
+            ended["message"] = _answer_of(worker, done)
         if worker.does == "run out of memory":
             ended |= {"exitCode": 137, "reason": "OOMKilled"}
         has_failed = worker.exit_code or worker.does not in {"answer", "stay silent"}
@@ -571,11 +573,16 @@ def _beside(pod: Object) -> list[str]:
     return []
 
 
-def _termination_message(worker: Worker, done: Sequence[JournalAnswer]) -> str:
-    """Write what :func:`backup.report.termination_message` writes."""
-    journals = [{name: getattr(d, name) for name in JournalAnswer.__slots__} for d in done]
-    content = {"exit_code": worker.exit_code, "journals": journals, "problems": worker.problems}
-    return json.dumps(content, separators=(",", ":"))
+def _answer_of(worker: Worker, done: Sequence[JournalAnswer]) -> str:
+    return answer.write(
+        Answer(
+            exit_code=worker.exit_code,
+            journals=tuple(done),
+            problems=worker.problems,
+            warnings=worker.warnings,
+            is_cut=worker.is_cut,
+        )
+    )
 
 
 # -- one process

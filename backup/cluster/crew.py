@@ -4,13 +4,14 @@ Both strategies use this, and neither knows the other. Rules:
 
 - Whoever waits here keeps the Lease alive, and sees all pods by one watch.
 - Each journal of a volume gets exactly one outcome, whatever its worker says or does not say.
-- A worker without an answer is judged by what it has stored: a lost message is no failure.
+- A worker without an answer is judged by what it has stored: a lost message is no failure. So is
+  what an answer had no room for, but for its exit code, which it always has.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,13 +19,12 @@ from typing import Final
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
+from backup.answer import Answer, JournalAnswer
 from backup.cluster.api import Api, Object
 from backup.cluster.layout import Strategy, Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease
 from backup.cluster.pods import Pods
 from backup.cluster.workers import (
-    Answer,
-    JournalAnswer,
     Order,
     Pod,
     Template,
@@ -106,9 +106,13 @@ class Findings:
 
     def warn(self, message: str) -> None:
         """Take in a warning."""
-        warning = Warned(message=message)
-        self.warnings.append(warning)
-        self.emit(warning)
+        self.pass_on(Warned(message=message))
+
+    def pass_on(self, warning: Warned) -> None:
+        """Take in a warning of somebody else, unless it was given already."""
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+            self.emit(warning)
 
     def lose(
         self, journal: str, why: str, *, claim: str | None, state: str, worker: str | None = None
@@ -290,46 +294,15 @@ class Crew:
 
     def settle(self, task: Task, pod: Pod, *, is_draft: bool = False) -> None:
         """Take in what a worker that has ended says, or else has done."""
-        if answer := pod.answer:
-            self._take_in(task, answer, pod.node, silence="does not speak of it")
-            return
-        done = self._without_words(task, pod, is_draft=is_draft)
-        self._take_in(task, Answer(exit_code=0, journals=done), pod.node, silence=pod.why_ended())
-        if not pod.has_succeeded and not is_draft:
-            for one in done:
-                self.findings.fail(half_known(one.journal, pod.why_ended()))
-
-    def _without_words(self, task: Task, pod: Pod, *, is_draft: bool) -> tuple[JournalAnswer, ...]:
-        """Say what a worker has done that left no message."""
-        names = task.volume.journals
-        if is_draft:  # what was put shows when it is committed
-            if not pod.has_succeeded:
-                self.silent |= dict.fromkeys(names, pod.why_ended())
-            return tuple(JournalAnswer(journal=name, state=PUT) for name in names)
-        backups = self.find(self.template.run_id)
-        return tuple(backups[name] for name in names if name in backups)
-
-    def _take_in(self, task: Task, answer: Answer, node: str | None, *, silence: str) -> None:
         task.is_settled = True
-        for journal in answer.journals:
-            self.findings.outcomes.append(
-                WorkerOutcome(
-                    journal=journal.journal,
-                    claim=task.volume.claim,
-                    state=journal.state,
-                    node=node,
-                    worker=task.job,
-                    size_bytes=journal.size_bytes,
-                    records=journal.records,
-                    id=journal.id,
-                )
-            )
-        for exit_code, about, sink, message in answer.problems:
-            self.findings.fail(
-                Problem(exit_code=exit_code, message=message, journal=about, sink=sink)
-            )
+        answer = pod.answer or Answer(exit_code=0, is_cut=True)
         told = {journal.journal for journal in answer.journals}
-        for name in (n for n in task.volume.journals if n not in told):
+        untold = [name for name in task.volume.journals if name not in told]
+        silence = "does not speak of it" if pod.answer else pod.why_ended()
+        done = self._untold(untold, pod, silence, is_draft=is_draft) if answer.is_cut else ()
+        self._note(task, pod, (*answer.journals, *done))
+        self.hear(answer, task.job, about=task.volume.journals[0])
+        for name in (n for n in untold if n not in {one.journal for one in done}):
             self.findings.lose(
                 name,
                 f"its worker {silence}",
@@ -337,10 +310,54 @@ class Crew:
                 state="failed",
                 worker=task.job,
             )
-        if answer.exit_code and not answer.problems:
-            message = f"its worker ended with exit code {answer.exit_code}"
+        if not pod.answer and not pod.has_succeeded and not is_draft:
+            for one in done:
+                self.findings.fail(half_known(one.journal, silence))
+
+    def _untold(
+        self, names: Sequence[str], pod: Pod, silence: str, *, is_draft: bool
+    ) -> tuple[JournalAnswer, ...]:
+        """Find what came of journals that a worker had no room, or no time, to speak of."""
+        if is_draft:  # what was put shows when it is committed
+            if not pod.has_succeeded:
+                self.silent |= dict.fromkeys(names, silence)
+            return tuple(JournalAnswer(journal=name, state=PUT) for name in names)
+        backups = self.find(self.template.run_id) if names else {}
+        return tuple(backups[name] for name in names if name in backups)
+
+    def hear(self, answer: Answer, job: str, *, about: str | None = None) -> None:
+        """Take in what a worker says beside how each journal fared.
+
+        Args:
+            answer: what it says.
+            job: its Job.
+            about: a journal of its, for what is about none.
+        """
+        for warning in answer.warnings:
+            self.findings.pass_on(warning)
+        for problem in answer.problems:
+            self.findings.fail(problem)
+        if answer.exit_code and answer.exit_code not in {p.exit_code for p in answer.problems}:
             self.findings.fail(
                 Problem(
-                    exit_code=answer.exit_code, message=message, journal=task.volume.journals[0]
+                    exit_code=answer.exit_code,
+                    message=f"its worker ended with exit code {answer.exit_code}",
+                    hints=(f"kubectl logs job/{job} says why",),
+                    journal=about,
+                )
+            )
+
+    def _note(self, task: Task, pod: Pod, journals: Sequence[JournalAnswer]) -> None:
+        for journal in journals:
+            self.findings.outcomes.append(
+                WorkerOutcome(
+                    journal=journal.journal,
+                    claim=task.volume.claim,
+                    state=journal.state,
+                    node=pod.node,
+                    worker=task.job,
+                    size_bytes=journal.size_bytes,
+                    records=journal.records,
+                    id=journal.id,
                 )
             )

@@ -9,7 +9,7 @@ The order, and why:
 - Workers put archives and leave drafts. What is not needed for that waits: reading back is no
   downtime.
 - Workers are gone, billing is scaled back, and ready. Whatever has happened, it is scaled back,
-  under a stop of its own; past the budget workers go without grace, and nobody is waited for.
+  under a stop of its own; past the budget workers are told to go, and nobody waits for them.
 - Then a Job without volumes reads back, and commits.
 - The time billing was away is measured from its last ready pod to its being ready again.
 """
@@ -406,12 +406,14 @@ class ScaleDown:
         )
         pod = self._await_end(name)
         answer = pod.answer if pod else None
-        for exit_code, journal, sink, message in answer.problems if answer else ():
-            self._findings.fail(
-                Problem(exit_code=exit_code, message=message, journal=journal, sink=sink)
-            )
-        why = pod.why_ended() if pod else events_about(self._crew.api, name) or "it did not begin"
+        if answer:
+            self._crew.hear(answer, name)
+        why = pod.why_ended() if pod else self._why_not_begun(name)
         self._judge_commit("" if answer else f": its worker {why}")
+
+    def _why_not_begun(self, job: str) -> str:
+        told = events_about(self._crew.api, job)
+        return f"did not begin{f' ({told})' if told else ''}"
 
     def _await_end(self, job: str) -> Pod | None:
         """Wait for a Job's end; None if it has not begun in time."""

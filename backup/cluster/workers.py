@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from backup import answer
+from backup.answer import Answer
 from backup.cluster.api import Api, Object
 from backup.cluster.layout import Volume
 from backup.cluster.quiesce import OF, RUN, StatefulSet
@@ -85,27 +86,6 @@ class Order:
     is_gated: bool = False
     seconds: int = 3600
     """How long it may take."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalAnswer:
-    """What a worker says of one journal."""
-
-    journal: str
-    state: str
-    size_bytes: int = 0
-    records: int = 0
-    id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a worker says when it ends."""
-
-    exit_code: int
-    journals: tuple[JournalAnswer, ...] = ()
-    problems: tuple[tuple[int, str | None, str | None, str], ...] = ()
-    """Exit code, journal, sink and message of each."""
 
 
 def read_template(api: Api, pod_name: str, *, run_id: str, billing: StatefulSet) -> Template:
@@ -302,19 +282,6 @@ def remove_gate(api: Api, pod: Object) -> None:
 # -- what came of one
 
 
-def parse_answer(message: str) -> Answer | None:
-    """Read a termination message; None if it is none of ours."""
-    try:
-        found = json.loads(message)
-        return Answer(
-            exit_code=int(found["exit_code"]),
-            journals=tuple(JournalAnswer(**journal) for journal in found["journals"]),
-            problems=tuple((int(c), j, s, str(m)) for c, j, s, m in found["problems"]),
-        )
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 @dataclass(slots=True)
 class Pod:
     """What a worker's pod says about itself."""
@@ -370,8 +337,8 @@ class Pod:
 
     @property
     def answer(self) -> Answer | None:
-        """Its termination message."""
-        return parse_answer((self._state.get("terminated") or {}).get("message") or "")
+        """What it says, if it has ended and says anything."""
+        return answer.read((self._state.get("terminated") or {}).get("message") or "")
 
     def why_ended(self) -> str:
         """Say why it ended without an answer."""

@@ -18,7 +18,8 @@ import pytest
 import structlog
 
 import backup
-from backup import cli, config, report
+from backup import answer, cli, config, report
+from backup.answer import Answer, JournalAnswer
 from backup.cluster.lease import Lease, Owner, Record
 from backup.cluster.quiesce import RUN as RUN_LABEL
 from backup.errors import ClusterError, ConfigError, DeadlineError
@@ -316,19 +317,18 @@ def test_a_worker_backs_up_what_it_was_sent_for_and_says_so(
         "node": "node-3",
         "pod": "worker-7",
     }
-    assert json.loads(termination_log.read_text()) == {
-        "exit_code": 0,
-        "journals": [
-            {
-                "journal": JOURNAL,
-                "state": "backed up",
-                "size_bytes": len(records(3)),
-                "records": 3,
-                "id": made["id"],
-            }
-        ],
-        "problems": [],
-    }
+    assert answer.read(termination_log.read_text()) == Answer(
+        exit_code=0,
+        journals=(
+            JournalAnswer(
+                journal=JOURNAL,
+                state="backed up",
+                size_bytes=len(records(3)),
+                records=3,
+                id=made["id"],
+            ),
+        ),
+    )
 
 
 def test_a_worker_misses_each_journal_that_it_was_sent_for(
@@ -338,10 +338,11 @@ def test_a_worker_misses_each_journal_that_it_was_sent_for(
     other = "journal-deepgram-billing-1"
     code, _ = run_json(capsys, *WORKER[:-1], f"{JOURNAL},{other}", "--json")
 
-    answer = json.loads(termination_log.read_text())
-    assert code == answer["exit_code"] == 4
-    assert [journal["state"] for journal in answer["journals"]] == ["backed up", "missing"]
-    assert [about for _, about, _, _ in answer["problems"]] == [other]
+    said = answer.read(termination_log.read_text())
+    assert said
+    assert code == said.exit_code == 4
+    assert [journal.state for journal in said.journals] == ["backed up", "missing"]
+    assert [problem.journal for problem in said.problems] == [other]
 
 
 def test_what_is_put_while_billing_is_down_is_committed_afterwards(
@@ -353,18 +354,16 @@ def test_what_is_put_while_billing_is_down_is_committed_afterwards(
     drafted = manifest_of(site, "draft")
     assert drafted["source"]["strategy"] == "scale-down"
     assert drafted["source"]["consistency"] == "quiesced"
-    assert json.loads(termination_log.read_text())["journals"][0]["id"] == drafted["id"]
+    said = answer.read(termination_log.read_text())
+    assert said
+    assert said.journals[0].id == drafted["id"]
     capsys.readouterr()
     (site / "journals" / JOURNAL / "journal").unlink()
 
     code, content = run_json(capsys, "commit", "--run", RUN, "--json")
     assert (code, [made["id"] for made in content["committed"]]) == (0, [drafted["id"]])
     assert manifest_of(site, "manifest") == drafted
-    assert json.loads(termination_log.read_text()) == {
-        "exit_code": 0,
-        "journals": [],
-        "problems": [],
-    }
+    assert answer.read(termination_log.read_text()) == Answer(exit_code=0)
 
 
 def test_a_worker_that_cannot_begin_says_why(
@@ -374,9 +373,10 @@ def test_a_worker_that_cannot_begin_says_why(
     monkeypatch.setenv("BACKUP_SOURCE", f"{site}/nowhere")
 
     assert cli.main(WORKER) == 2
-    answer = json.loads(termination_log.read_text())
-    assert (answer["exit_code"], answer["journals"]) == (2, [])
-    assert f"{site}/nowhere" in answer["problems"][0][3]
+    said = answer.read(termination_log.read_text())
+    assert said
+    assert (said.exit_code, said.journals) == (2, ())
+    assert f"{site}/nowhere" in said.problems[0].message
 
 
 def test_a_worker_without_a_kubelet_does_its_work(
@@ -443,11 +443,11 @@ def test_a_worker_has_a_deadline(
     monkeypatch.setenv("BACKUP_DEADLINE", "2h")
 
     assert cli.main(argv) == 9
-    assert json.loads(termination_log.read_text()) == {
-        "exit_code": 9,
-        "journals": [],
-        "problems": [[9, None, None, "the deadline of 7200 s is over"]],
-    }
+    said = answer.read(termination_log.read_text())
+    assert said
+    assert [(said.exit_code, p.exit_code, p.message) for p in said.problems] == [
+        (9, 9, "the deadline of 7200 s is over")
+    ]
 
 
 # -- in a cluster

@@ -12,7 +12,7 @@ from backup.cluster.colocated import ATTEMPTS
 from backup.cluster.lease import lease_name
 from backup.cluster.orchestrator import Known
 from backup.errors import ClusterDeniedError, LeaseLostError, SignalledError
-from backup.model import Step
+from backup.model import Problem, Step
 from tests.billing import Events
 from tests.simulated_cluster import (
     BILLING,
@@ -404,7 +404,7 @@ def test_worker_that_fails_in_part_is_taken_at_its_word(
     """One journal is suspect, one was left out, and the exit code is the worst of both."""
     world.remove("statefulsets", BILLING)
     world.add_billing(2, shared=True)
-    problem = (4, ONE, None, "is suspect: it ends in nothing")
+    problem = Problem(exit_code=4, journal=ONE, message="is suspect: it ends in nothing")
     world.script(
         "journals", Worker(state="suspect", exit_code=4, journals=(ONE,), problems=(problem,))
     )

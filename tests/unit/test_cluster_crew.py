@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from backup import answer
+from backup.answer import Answer, JournalAnswer
 from backup.cluster import crew as module
 from backup.cluster.api import Object
 from backup.cluster.crew import PUT, Crew, Findings, Task, WorkerOutcome
 from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease, Owner, lease_name
 from backup.cluster.quiesce import read_billing
-from backup.cluster.workers import GATE, JournalAnswer, Order, Pod, read_template
+from backup.cluster.workers import GATE, Order, Pod, read_template
 from backup.errors import ClusterConflictError, ClusterDeniedError, LeaseLostError
 from backup.model import Problem, Step, Warned
 from backup.stop import Stop
@@ -343,17 +345,23 @@ def at(what: Task) -> str:
 # -- what came of it
 
 
+def said(exit_code: int, *journals: JournalAnswer, **more: Any) -> str:
+    """Write what a worker says."""
+    return answer.write(Answer(exit_code=exit_code, journals=journals, **more))
+
+
 def test_answer_is_taken_at_its_word(crew: Crew) -> None:
-    """Outcomes and problems are the worker's, node and Job are added."""
-    message = (
-        f'{{"exit_code":3,"journals":[{{"journal":"{ONE}","state":"partial","size_bytes":9,'
-        f'"records":1,"id":"id-1"}}],"problems":[[3,"{ONE}","s3://two","503"]]}}'
-    )
+    """Outcomes, problems with their hints and warnings are the worker's; node and Job are added."""
+    problem = Problem(exit_code=3, message="503", hints=("wait",), journal=ONE, sink="s3://two")
+    warning = Warned(message="its tail is torn", journal=ONE)
+    partial = replace(BACKED_UP, state="partial")
     done = task()
+    for _ in range(2):  # two workers may give the same warning
+        crew.settle(
+            done, ended("Failed", said(3, partial, problems=(problem,), warnings=(warning,)))
+        )
 
-    crew.settle(done, ended("Failed", message))
-
-    assert crew.findings.outcomes == [
+    assert crew.findings.outcomes[1:] == [
         WorkerOutcome(
             journal=ONE,
             claim=ONE,
@@ -365,15 +373,14 @@ def test_answer_is_taken_at_its_word(crew: Crew) -> None:
             id="id-1",
         )
     ]
-    assert crew.findings.problems == [
-        Problem(exit_code=3, message="503", journal=ONE, sink="s3://two")
-    ]
+    assert crew.findings.problems == [problem, problem]
+    assert crew.findings.warnings == [warning]
     assert done.is_settled
 
 
 def test_journal_that_an_answer_leaves_out_is_lost(crew: Crew) -> None:
-    """The message was too long, say: nobody takes silence for success."""
-    crew.settle(task(ONE, TWO), ended(message='{"exit_code":0,"journals":[],"problems":[]}'))
+    """Nobody takes silence for success."""
+    crew.settle(task(ONE, TWO), ended(message=said(0)))
 
     assert [(o.journal, o.state) for o in crew.findings.outcomes] == [
         (ONE, "failed"),
@@ -382,15 +389,55 @@ def test_journal_that_an_answer_leaves_out_is_lost(crew: Crew) -> None:
     assert {p.message for p in crew.findings.problems} == {"its worker does not speak of it"}
 
 
-def test_exit_code_without_a_problem_is_a_problem(crew: Crew) -> None:
-    """What did not fit into the message still fails the run."""
-    message = f'{{"exit_code":5,"journals":[{{"journal":"{ONE}","state":"failed"}}],"problems":[]}}'
+@pytest.mark.parametrize("told", [(), (4,)])
+def test_exit_code_that_no_problem_has_is_a_problem(crew: Crew, told: tuple[int, ...]) -> None:
+    """What did not fit into the message still fails the run, as gravely as it should."""
+    milder = [Problem(exit_code=code, message="not read", journal=ONE) for code in told]
+    failed = replace(BACKED_UP, state="failed", id=None)
 
-    crew.settle(task(), ended("Failed", message))
+    crew.settle(task(), ended("Failed", said(6, failed, problems=tuple(milder), is_cut=True)))
 
     assert crew.findings.problems == [
-        Problem(exit_code=5, message="its worker ended with exit code 5", journal=ONE)
+        *milder,
+        Problem(
+            exit_code=6,
+            message="its worker ended with exit code 6",
+            hints=("kubectl logs job/w says why",),
+            journal=ONE,
+        ),
     ]
+
+
+def test_journals_that_an_answer_has_no_room_for_are_judged_by_what_is_stored(
+    crew: Crew, world: World
+) -> None:
+    """A volume may have more of them than fit; those that are not stored were not read."""
+    journals = [f"journal-deepgram-billing-{n}" for n in range(100)]
+    done = {name: replace(BACKED_UP, journal=name) for name in journals}
+    lost = replace(done.pop(journals[98]), state="failed", id=None)
+    world.stored[RUN_ID] = done
+    problem = Problem(exit_code=5, message="no space left on device", journal=lost.journal)
+    everything = [*done.values(), lost]
+    message = said(5, *everything, problems=(problem,))
+    crew.settle(task(*journals), ended("Failed", message))
+
+    found = {o.journal: o.state for o in crew.findings.outcomes}
+    assert found == dict.fromkeys(done, "backed up") | {lost.journal: "failed"}
+    assert [(p.exit_code, p.journal) for p in crew.findings.problems] == [
+        (5, ONE),
+        (4, lost.journal),
+    ]
+
+
+@pytest.mark.parametrize("exit_code", [0, 4])
+def test_drafts_that_an_answer_has_no_room_for_are_judged_later(crew: Crew, exit_code: int) -> None:
+    """When they are committed."""
+    message = said(exit_code, is_cut=True)
+    crew.settle(task(), ended("Failed" if exit_code else "Succeeded", message), is_draft=True)
+
+    assert [o.state for o in crew.findings.outcomes] == [PUT]
+    assert (ONE in crew.silent) is bool(exit_code)
+    assert [p.exit_code for p in crew.findings.problems] == [exit_code] * bool(exit_code)
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])

@@ -30,6 +30,7 @@ from backup.errors import (
     RefusedError,
     SignalledError,
 )
+from backup.model import Problem
 from backup.stop import Stop
 from tests.billing import Clock, Events
 from tests.simulated_cluster import (
@@ -965,7 +966,7 @@ def test_worker_that_fails_without_a_word_may_have_put_something(
 
 def test_trouble_of_a_commit_is_the_runs(cluster: SimulatedCluster, world: World) -> None:
     """It says of which journal, on which sink."""
-    problem = (3, ONE, "s3://two", "503 slow down")
+    problem = Problem(exit_code=3, journal=ONE, sink="s3://two", message="503 slow down")
     world.script("commit", Worker(exit_code=3, problems=(problem,)))
 
     result = run(cluster)
@@ -978,8 +979,8 @@ def test_trouble_of_a_commit_is_the_runs(cluster: SimulatedCluster, world: World
     ("does", "why"),
     [
         ("fail", "its worker ended with exit code 0 and without an answer"),
-        ("stay unscheduled", "its worker it did not begin"),
-        ("be refused", "its worker FailedCreate: because"),
+        ("stay unscheduled", "its worker did not begin"),
+        ("be refused", "its worker did not begin (FailedCreate: because)"),
     ],
 )
 def test_what_is_not_committed_has_failed(

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from backup import answer
+from backup.answer import Answer
 from backup.cluster.api import Object
 from backup.cluster.layout import Volume
 from backup.cluster.quiesce import OF, RUN, StatefulSet
@@ -17,14 +19,11 @@ from backup.cluster.workers import (
     MAX_NAME,
     MOUNT,
     ROLE,
-    Answer,
-    JournalAnswer,
     Order,
     Pod,
     Template,
     events_about,
     make_job,
-    parse_answer,
     read_template,
     remove_gate,
     remove_running,
@@ -32,11 +31,6 @@ from backup.cluster.workers import (
     worker_name,
 )
 from backup.errors import ConfigError
-from backup.model import Problem
-from backup.report import termination_message
-from backup.verbs.backup import BackupResult, JournalOutcome
-from backup.verbs.passes import Copy
-from tests.billing import NOON
 from tests.simulated_cluster import BILLING, RUN_ID, SimulatedCluster, World
 
 CLAIM = f"journal-{BILLING}-0"
@@ -441,57 +435,6 @@ def test_open_gate_is_not_opened_again(world: World, cluster: SimulatedCluster) 
 # -- what came of it
 
 
-def outcome(journal: str) -> JournalOutcome:
-    """Make an outcome of a direct run."""
-    copies = (Copy(sink="s3://one", id=RUN_ID), Copy(sink="s3://two"))
-    return JournalOutcome(
-        journal=journal, expected=True, found=True, size_bytes=12, records=3, copies=copies
-    )
-
-
-def test_answer_is_what_the_worker_wrote() -> None:
-    """Both ends of the termination message, which no type connects."""
-    problem = Problem(exit_code=3, message="503", journal=CLAIM, sink="s3://two")
-    result = BackupResult(
-        run_id=RUN_ID,
-        started_at=NOON,
-        duration_seconds=1.0,
-        journals=(outcome(CLAIM),),
-        ignored_entries=0,
-        foreign_journals=(),
-        problems=(problem,),
-        warnings=(),
-    )
-
-    answer = parse_answer(termination_message(result, 3))
-
-    assert answer == Answer(
-        exit_code=3,
-        journals=(
-            JournalAnswer(journal=CLAIM, state="partial", size_bytes=12, records=3, id=RUN_ID),
-        ),
-        problems=((3, CLAIM, "s3://two", "503"),),
-    )
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        "",
-        "Traceback (most recent call last):",
-        "[]",
-        "{}",
-        '{"exit_code": "one", "journals": [], "problems": []}',
-        '{"exit_code": 0, "journals": [{"other": 1}], "problems": []}',
-        '{"exit_code": 0, "journals": [], "problems": [[1]]}',
-        '{"exit_code": 0, "journals": 1, "problems": []}',
-    ],
-)
-def test_other_messages_are_no_answer(message: str) -> None:
-    """What a runtime writes of its own, or what was cut."""
-    assert parse_answer(message) is None
-
-
 def pod(phase: str = "Failed", *, state: Object | None = None, **status: Any) -> Pod:
     """Make the pod of a worker."""
     container = [{"state": state}] if state is not None else None
@@ -532,9 +475,9 @@ def test_pod_that_somebody_ended_is_not_one_that_failed() -> None:
 
 def test_pod_gives_its_answer() -> None:
     """From the termination message."""
-    message = '{"exit_code": 4, "journals": [], "problems": []}'
+    said = Answer(exit_code=4)
 
-    assert pod(state={"terminated": {"message": message}}).answer == Answer(exit_code=4)
+    assert pod(state={"terminated": {"message": answer.write(said)}}).answer == said
 
 
 @pytest.mark.parametrize(

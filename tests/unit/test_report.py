@@ -6,22 +6,22 @@ import itertools
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, get_args
 
 import pytest
 
 from backup import report
+from backup.answer import Answer, JournalAnswer
 from backup.cluster.crew import WorkerOutcome
 from backup.cluster.orchestrator import ClusterResult
 from backup.cluster.quiesce import Resumed, ResumeResult
-from backup.cluster.workers import Answer, JournalAnswer, parse_answer
 from backup.errors import BackupError, ConfigError, SettingsError, SinkFullError
 from backup.manifest import Manifest
 from backup.model import Problem, Progressed, RunStarted, Warned
 from backup.report import (
     EXIT_CODES,
-    TERMINATION_BYTES,
     config_text,
     error_json,
     error_text,
@@ -29,8 +29,6 @@ from backup.report import (
     figures,
     result_text,
     size_text,
-    termination_error,
-    termination_message,
     to_json,
     worst,
 )
@@ -931,7 +929,7 @@ def test_a_progress_bar_forgets_what_is_done(capsys: pytest.CaptureFixture[str])
 
 def test_a_worker_says_what_came_of_each_journal() -> None:
     """As who sent it reads it: its state, and the id wherever a copy is held."""
-    assert parse_answer(termination_message(MIXED, 5)) == Answer(
+    assert report.answer(MIXED, 5) == Answer(
         exit_code=5,
         journals=(
             JournalAnswer(
@@ -942,7 +940,8 @@ def test_a_worker_says_what_came_of_each_journal() -> None:
             ),
             JournalAnswer(journal=TWO, state="missing"),
         ),
-        problems=((5, ZERO, NAS, f"{NAS}: cannot store: no space left on device"),),
+        problems=(FULL,),
+        warnings=MIXED.warnings,
     )
 
 
@@ -950,67 +949,32 @@ def test_a_worker_that_commits_says_what_went_wrong() -> None:
     """It has read no journal: who sent it finds the backups by their run."""
     result = CommitResult(run_id="run", committed=COMMITTED.committed, problems=(FULL,))
 
-    answer = parse_answer(termination_message(result, 5))
-    assert answer == Answer(exit_code=5, problems=((5, ZERO, NAS, FULL.message),))
+    assert report.answer(result, 5) == Answer(exit_code=5, problems=(FULL,))
 
 
 def test_a_worker_that_could_not_begin_says_why() -> None:
-    """In the same form."""
-    error = ConfigError("BACKUP_SOURCE does not exist", "a hint stays in the log")
+    """In the same form, with what helps."""
+    error = ConfigError("BACKUP_SOURCE does not exist", "mount it")
+    problem = Problem(exit_code=2, message="BACKUP_SOURCE does not exist", hints=("mount it",))
 
-    assert parse_answer(termination_error(error)) == Answer(
-        exit_code=2, problems=((2, None, None, "BACKUP_SOURCE does not exist"),)
-    )
-
-
-def told(message: str) -> Answer:
-    """Read a message that the kubelet would keep whole."""
-    assert len(message.encode()) <= TERMINATION_BYTES
-    answer = parse_answer(message)
-    assert answer is not None
-    return answer
+    assert report.answer_of_error(error) == Answer(exit_code=2, problems=(problem,))
 
 
-def test_a_long_message_is_cut() -> None:
-    """Its beginning names the cause."""
-    error = ConfigError("x" * 9_000)
+def test_a_worker_begins_with_the_gravest() -> None:
+    """What comes last is left out first, where there is no room."""
+    problems = tuple(Problem(exit_code=code, message=str(code)) for code in (3, 5, 6, 3))
+    answer = report.answer(backup_result(outcome(ZERO), problems=problems), 6)
 
-    assert told(termination_error(error)).problems == ((2, None, None, "x" * 300),)
-
-
-def test_of_many_problems_those_that_fit_are_told() -> None:
-    """The first ones, and every journal; the exit code is that of all of them."""
-    problems = tuple(
-        Problem(exit_code=5, message=f"{n}: {'x' * 280}", journal=ZERO) for n in range(40)
-    )
-    answer = told(termination_message(backup_result(outcome(ZERO), problems=problems), 5))
-
-    assert (answer.exit_code, len(answer.journals)) == (5, 1)
-    count = len(answer.problems)
-    assert 8 < count < 40
-    assert [message for *_, message in answer.problems] == [p.message for p in problems[:count]]
+    assert [p.exit_code for p in answer.problems] == [6, 5, 3, 3]
 
 
-def test_of_many_journals_those_that_fit_are_told() -> None:
-    """The rest is found on the sinks, by the run's id; the exit code is never left out."""
-    journals = [outcome(f"journal-deepgram-billing-{n}", good(NAS)) for n in range(100)]
-    answer = told(termination_message(backup_result(*journals, problems=(FULL,)), 5))
-
-    assert (answer.exit_code, answer.problems) == (5, ())
-    count = len(answer.journals)
-    assert 20 < count < 100
-    assert [j.journal for j in answer.journals] == [j.journal for j in journals[:count]]
-
-
-def test_a_message_holds_only_what_json_and_a_terminal_can() -> None:
+def test_an_answer_holds_only_what_a_terminal_can() -> None:
     """The names of files are bytes, and kubectl shows them as they are."""
-    error = ConfigError("\x1b[31m \udcff ü" + "\u2028" * 200)
+    error = ConfigError("\x1b[31m \udcff ü", "\x1b[31m")
+    told = report.answer_of_error(error).problems[0]
+    warned = Warned(message="\x1b[31m")
+    (warning,) = report.answer(replace(MIXED, warnings=(warned,)), 0).warnings
 
-    (problem,) = told(termination_error(error)).problems
-    assert problem[3].startswith("\\x1b[31m ")
-    assert problem[3].isprintable()
-
-
-def test_what_fits_by_no_means_is_said_all_the_same() -> None:
-    """An empty answer is one, and short."""
-    assert told(report._fitting(5, ["x" * 5_000], [])) == Answer(exit_code=5)
+    assert told.message.startswith("\\x1b[31m ")
+    assert told.message.isprintable()
+    assert (told.hints, warning.message) == (("\\x1b[31m",), "\\x1b[31m")
