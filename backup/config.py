@@ -131,7 +131,9 @@ class Settings(BaseSettings):
         "scale down where nothing else can read the journals",
     )
     allow_stopped: bool = Field(
-        default=False, description="billing at 0 when a scale-down begins is meant to be"
+        default=False,
+        description="billing at 0 when a run begins is meant to be, whatever the strategy: no exit "
+        "code 3 for it",
     )
     file_require_mount: bool = Field(
         default=False, description="a file sink must lie on a mounted volume, not on `/`"

@@ -206,6 +206,18 @@ def test_a_run_is_not_doubled_nor_left_hanging(shape: str) -> None:
 
 
 @each_shape
+@pytest.mark.parametrize("allowed", [True, False])
+def test_billing_at_0_may_be_meant(shape: str, *, allowed: bool) -> None:
+    """Whoever asks the cluster finds it so, and exits with 3, whether it may scale it or not."""
+    rendered = helm.render(shapes.ALL[shape] | {"allowStopped": allowed})
+
+    expected = None if shape == "direct" else str(allowed).lower()
+    for name in (NAME, f"{NAME}-test"):
+        found = helm.environment(rendered.pods[name]).get("BACKUP_ALLOW_STOPPED")
+        assert expected == found
+
+
+@each_shape
 def test_what_more_runs_do_not_mend_is_not_run_again(shape: str) -> None:
     """And a billing that may be scaled down is not scaled down twice for one night's backup."""
     job = helm.render(shapes.ALL[shape]).one("CronJob", NAME)["spec"]["jobTemplate"]["spec"]

@@ -73,12 +73,12 @@ The environment of a backup, beside that.
 {{- if include "deepgram-journal-backup.orchestrates" . }}
 - name: BACKUP_WORKERS
   value: {{ .Values.workers | quote }}
+- name: BACKUP_ALLOW_STOPPED
+  value: {{ .Values.allowStopped | quote }}
 {{- end }}
 {{- if include "deepgram-journal-backup.mayScale" . }}
 - name: BACKUP_MAX_DOWNTIME
   value: {{ .Values.maxDowntime | quote }}
-- name: BACKUP_ALLOW_STOPPED
-  value: {{ .Values.allowStopped | quote }}
 {{- end }}
 {{- end }}
 
