@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from backup import cli
+from backup.cluster.quiesce import LET_GO_SECONDS
+from backup.cluster.scaledown import CLEANUP_SECONDS
 from backup.config import Settings
 from tests.chart import helm, shapes
 from tests.chart.helm import CHART, NAME, RELEASE, Object, Rendered
@@ -202,7 +204,16 @@ def test_a_run_is_not_doubled_nor_left_hanging(shape: str) -> None:
     assert job["template"]["spec"]["restartPolicy"] == "Never"
     deadline = 6 * 3600
     assert job["activeDeadlineSeconds"] == (job["backoffLimit"] + 1) * deadline + 900
-    assert job["template"]["spec"]["terminationGracePeriodSeconds"] == 120
+
+
+@pytest.mark.parametrize("shape", shapes.MAY_SCALE)
+def test_who_is_told_to_stop_has_time_to_bring_billing_back(shape: str) -> None:
+    """SIGKILL would come before, and billing be down until the guard has a look."""
+    pods = helm.render(shapes.ALL[shape]).pods
+
+    for name in (NAME, f"{NAME}-guard", f"{NAME}-resume"):
+        grace = pods[name]["spec"]["terminationGracePeriodSeconds"]
+        assert grace > LET_GO_SECONDS + CLEANUP_SECONDS
 
 
 @each_shape

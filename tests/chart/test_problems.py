@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from backup.cluster.quiesce import LET_GO_SECONDS
+from backup.cluster.scaledown import CLEANUP_SECONDS
 from tests.chart import helm, shapes
 from tests.chart.helm import HelmError
 from tests.chart.shapes import COLOCATED, DIRECT, PER_POD, SCALE_DOWN, SINKS, at, having
@@ -132,6 +134,13 @@ def refused(values: dict[str, Any], **options: Any) -> list[str]:
             (
                 "a PVC that is `ReadWriteOncePod` can be read only while billing is down: "
                 "say for how long it may be, with `maxDowntime`"
+            ),
+        ),
+        (
+            SCALE_DOWN | {"terminationGracePeriodSeconds": 74},
+            (
+                "`terminationGracePeriodSeconds` is 74, and a run that is told to stop may take "
+                "70 s to bring billing back: set it to 75 at least"
             ),
         ),
         (
@@ -332,6 +341,27 @@ def refused(values: dict[str, Any], **options: Any) -> list[str]:
 def test_it_is_said(values: dict[str, Any], said: str) -> None:
     """And nothing else is: one cause, one line."""
     assert refused(values) == [said]
+
+
+@pytest.mark.parametrize("shape", shapes.MAY_SCALE)
+def test_a_grace_that_does_not_bring_billing_back_is_refused(shape: str) -> None:
+    """With what the code may take, to the second, and some to spare."""
+    needed = int(LET_GO_SECONDS + CLEANUP_SECONDS)
+    (said,) = refused(shapes.ALL[shape] | {"terminationGracePeriodSeconds": needed})
+    grace = re.search(r"may take (\d+) s .* set it to (\d+) at least", said)
+    assert grace is not None, said
+    least = int(grace[2])
+
+    assert needed == int(grace[1])
+    assert needed < least
+    assert refused(shapes.ALL[shape] | {"terminationGracePeriodSeconds": least - 1})
+    assert helm.render(shapes.ALL[shape] | {"terminationGracePeriodSeconds": least}).objects
+
+
+@pytest.mark.parametrize("shape", [s for s in shapes.ALL if s not in shapes.MAY_SCALE])
+def test_a_grace_may_be_short_where_billing_goes_on(shape: str) -> None:
+    """There is nothing to bring back."""
+    assert helm.render(shapes.ALL[shape] | {"terminationGracePeriodSeconds": 30}).objects
 
 
 def test_an_alias_that_is_no_name_is_said() -> None:
