@@ -426,3 +426,26 @@ def _nobody() -> None:
 def checksums(archives: Iterable[Archive]) -> bytes:
     """Write a checksum file as ``sha256sum`` does: run it with ``-c`` in the same directory."""
     return "".join(f"{a.sha256}  {a.key.rpartition('/')[2]}\n" for a in archives).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """A sink that answered, and what it listed."""
+
+    catalog: Catalog
+    listing: Listing
+
+    @classmethod
+    def of(cls, sink: Sink) -> Shelf:
+        """List a sink.
+
+        Raises:
+            SinkError: it does not answer.
+        """
+        catalog = Catalog(sink)
+        return cls(catalog, catalog.listing())
+
+    @property
+    def url(self) -> str:
+        """The sink's URL."""
+        return self.catalog.sink.url

@@ -379,15 +379,16 @@ def _listeners(logger: Emit, *, has_bar: bool, keep: bool) -> Iterator[Emit]:
 def _backup(run: _Run) -> Result:
     if run.settings.strategy == "direct":
         return _back_up(run)
-    planned = _plan(run)
-    if planned.strategy == "direct":
-        result = _back_up(run)
-        return replace(
-            result,
-            problems=(*planned.problems, *result.problems),
-            warnings=(*planned.warnings, *result.warnings),
-        )
-    return _orchestrate(run, planned)
+    orchestrator = _orchestrator(run)
+    orchestrator.plan()
+    if orchestrator.strategy != "direct":
+        return _orchestrate(run, orchestrator)
+    result = _back_up(run)
+    return replace(
+        result,
+        problems=(*orchestrator.problems, *result.problems),
+        warnings=(*orchestrator.warnings, *result.warnings),
+    )
 
 
 def _back_up(run: _Run, **more: Any) -> BackupResult:
@@ -429,21 +430,15 @@ def _commit(run: _Run) -> Result:
     return commit(run.sinks, run.run_id, emit=run.emit, stop=run.stop)
 
 
-def _plan(run: _Run) -> Orchestrator:
-    """Bring billing back if it was left down, and see how its journals can be reached."""
-    from backup.cluster import orchestrator
+def _orchestrator(run: _Run) -> Orchestrator:
     from backup.cluster.api import connect
+    from backup.cluster.orchestrator import Options, Orchestrator
     from backup.verbs import holdings
 
     settings = run.settings
-
-    def know() -> orchestrator.Known:
-        held = holdings.read(run.sinks, settings.statefulset, emit=run.emit)
-        return orchestrator.Known(journals=held.expected, size_bytes=held.size_bytes)
-
-    return orchestrator.Orchestrator(
+    return Orchestrator(
         connect(stop=run.stop),
-        orchestrator.Options(
+        Options(
             run_id=run.run_id,
             statefulset=settings.statefulset,
             strategy=settings.strategy,
@@ -453,8 +448,9 @@ def _plan(run: _Run) -> Orchestrator:
             max_downtime=settings.max_downtime,
             allow_stopped=settings.allow_stopped,
             deadline=settings.deadline,
+            has_source=settings.source.is_dir(),
         ),
-        know=know,
+        ask_sinks=lambda: holdings.read(run.sinks, settings.statefulset),
         find=lambda run_id: {
             found.journal: _as_answer(found) for found in holdings.of_run(run.sinks, run_id)
         },
@@ -464,12 +460,17 @@ def _plan(run: _Run) -> Orchestrator:
     )
 
 
-def _orchestrate(run: _Run, planned: Orchestrator) -> Result:
+def _orchestrate(run: _Run, orchestrator: Orchestrator) -> Result:
     from backup.verbs import holdings
 
-    result = planned.perform()
-    holdings.sweep(run.sinks, deadline=run.settings.deadline, clock=_now, emit=run.emit)
-    return result
+    result = orchestrator.perform()
+    warnings = holdings.sweep_sinks(
+        run.sinks, deadline=run.settings.deadline, clock=_now, emit=run.emit
+    )
+    new = [warning for warning in warnings if warning not in result.warnings]
+    for warning in new:
+        run.emit(warning)
+    return replace(result, warnings=(*result.warnings, *new))
 
 
 def _as_answer(found: Manifest) -> JournalAnswer:

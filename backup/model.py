@@ -371,3 +371,18 @@ Event = (
     | RunFinished
 )
 Emit = Callable[[Event], None]
+
+
+# -- what is known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdings:
+    """What sinks hold of a StatefulSet's journals."""
+
+    journals: frozenset[str] = frozenset()
+    """Those that have backups and are not retired: they are expected."""
+    size_bytes: int = 0
+    """Of their newest backups, in all; of each the largest that a sink has."""
+    warnings: tuple[Warned, ...] = ()
+    """Of sinks that did not answer."""

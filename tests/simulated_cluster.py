@@ -50,10 +50,10 @@ from backup import answer, streams
 from backup.answer import Answer, JournalAnswer
 from backup.cluster import colocated, crew, pods
 from backup.cluster.api import Api, Calls, Change, Kind, Object, Objects
-from backup.cluster.orchestrator import ClusterResult, Known, Options, Orchestrator
+from backup.cluster.orchestrator import ClusterResult, Options, Orchestrator
 from backup.errors import ClusterConflictError, ClusterError
 from backup.model import Clock as ClockLike
-from backup.model import Emit, Problem, Warned
+from backup.model import Emit, Holdings, Problem, Warned
 from backup.stop import Stop
 from tests.billing import Clock, Events
 from tests.simulator import CrashError, Fault
@@ -891,8 +891,8 @@ def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
 def plan(
     cluster: SimulatedCluster,
     *,
-    known: Known | None = None,
-    know: Callable[[], Known] | None = None,
+    known: Holdings | None = None,
+    ask_sinks: Callable[[], Holdings] | None = None,
     clock: ClockLike | None = None,
     emit: Emit | None = None,
     **changes: Any,
@@ -908,15 +908,17 @@ def plan(
         "deadline": timedelta(hours=6),
         **changes,
     }
-    return Orchestrator(
+    made = Orchestrator(
         cluster,
         Options(**options),
-        know=know or (lambda: known or Known()),
+        ask_sinks=ask_sinks or (lambda: known or Holdings()),
         find=lambda run_id: cluster.world.stored.get(run_id, {}),
         clock=clock or Clock(),
         emit=Events() if emit is None else emit,
         stop=cluster.stop,
     )
+    made.plan()
+    return made
 
 
 def perform(cluster: SimulatedCluster, **changes: Any) -> ClusterResult:

@@ -7,9 +7,9 @@ Rules:
   the file at its root). Layout is not access mode: a shared claim may be ReadWriteOnce.
 - Every claim counts, also those that a scale-in has left: their journals are owed too.
 - Only a bound claim gets a worker. A Pending one would be bound by it, to a node of its choice.
-- ``auto``: a shared ReadWriteMany volume is read directly; ReadWriteOncePod leaves no way but to
-  scale down, which somebody has to have allowed, by BACKUP_MAX_DOWNTIME; all else is read beside
-  billing.
+- ``auto``: a shared ReadWriteMany volume is read directly, if our pod mounts it; ReadWriteOncePod
+  leaves no way but to scale down, which somebody has to have allowed, by BACKUP_MAX_DOWNTIME; all
+  else is read beside billing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from backup.cluster.api import Api, Object
+from backup.cluster.api import Object
 from backup.cluster.quiesce import StatefulSet
 from backup.errors import ConfigError
 from backup.model import Journal
@@ -50,23 +50,25 @@ class Volume:
         return "" if self.is_shared else self.claim
 
 
-def read_volumes(api: Api, billing: StatefulSet, *, expected: Iterable[str]) -> tuple[Volume, ...]:
+def read_volumes(
+    claims: Iterable[Object], billing: StatefulSet, *, expected: Iterable[str]
+) -> tuple[Volume, ...]:
     """Find the claims that hold billing's journals.
 
     Args:
-        api: the cluster.
+        claims: all that there are.
         billing: its StatefulSet.
         expected: journals that somebody else knows of: settings, catalogs.
 
     Raises:
         ConfigError: billing keeps no journal on a claim.
     """
-    claims = {c["metadata"]["name"]: c for c in api.list("persistentvolumeclaims")}
+    named = {claim["metadata"]["name"]: claim for claim in claims}
     shared = _shared_claim(billing.body)
     running = {Journal(statefulset=billing.name, ordinal=n).name for n in range(billing.replicas)}
     if shared is not None:
         names = tuple(_sorted({*running, *expected}))
-        found = claims.get(shared)
+        found = named.get(shared)
         return () if found is None else (_volume(found, names, running, is_shared=True),)
     if VOLUME not in _templates(billing.body):
         message = f"{billing.name} keeps no journal on a volume claim"
@@ -75,8 +77,8 @@ def read_volumes(api: Api, billing: StatefulSet, *, expected: Iterable[str]) -> 
             f"its pods have neither a volume nor a claim template named {VOLUME}",
             "is BACKUP_STATEFULSET billing's?",
         )
-    own = [n for n in claims if (j := Journal.parse(n)) and j.statefulset == billing.name]
-    return tuple(_volume(claims[name], (name,), running, is_shared=False) for name in _sorted(own))
+    own = [n for n in named if (j := Journal.parse(n)) and j.statefulset == billing.name]
+    return tuple(_volume(named[name], (name,), running, is_shared=False) for name in _sorted(own))
 
 
 def _sorted(names: Iterable[str]) -> list[str]:
@@ -110,8 +112,13 @@ def _volume(
     )
 
 
-def choose(volumes: Iterable[Volume], *, may_scale: bool) -> Strategy:
+def choose(volumes: Iterable[Volume], *, has_source: bool, may_scale: bool) -> Strategy:
     """Choose the strategy where the settings leave it open.
+
+    Args:
+        volumes: where journals are.
+        has_source: our own pod has BACKUP_SOURCE, to read what is mounted there.
+        may_scale: somebody has allowed billing to be scaled down.
 
     Raises:
         ConfigError: billing would have to be scaled down, and nobody has allowed it.
@@ -125,14 +132,15 @@ def choose(volumes: Iterable[Volume], *, may_scale: bool) -> Strategy:
             "set BACKUP_MAX_DOWNTIME, say 5m, to allow billing to be scaled down for the copy",
         )
     is_shared = all(volume.is_shared for volume in volumes)
-    return "direct" if is_shared and "ReadWriteMany" in modes else "colocated"
+    is_direct = has_source and is_shared and "ReadWriteMany" in modes
+    return "direct" if is_direct else "colocated"
 
 
 def require_readable(volumes: Iterable[Volume], strategy: Strategy) -> None:
-    """Insist that the settings do not contradict the cluster.
+    """Refuse ``colocated`` where a volume is ReadWriteOncePod.
 
     Raises:
-        ConfigError: they do.
+        ConfigError: it is.
     """
     for volume in volumes:
         if strategy == "colocated" and "ReadWriteOncePod" in volume.access_modes:

@@ -15,13 +15,13 @@ The order, and why:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from backup.cluster.api import Api
+from backup.cluster.api import Api, Object
 from backup.cluster.colocated import Colocated
 from backup.cluster.crew import (
     NEEDS_A_LOOK,
@@ -32,20 +32,21 @@ from backup.cluster.crew import (
     Task,
     WorkerOutcome,
 )
-from backup.cluster.layout import Strategy, choose, read_volumes, require_readable
+from backup.cluster.layout import Strategy, Volume, choose, read_volumes, require_readable
 from backup.cluster.lease import Held, Lease, Owner
 from backup.cluster.quiesce import (
     OF,
     ResumeResult,
+    StatefulSet,
     read_billing,
     recover,
     remove_workers,
     resume,
 )
 from backup.cluster.scaledown import CLEANUP_SECONDS, ScaleDown
-from backup.cluster.workers import read_template, remove_running, require_rwx_sinks
+from backup.cluster.workers import read_template, remove_running, require_rwx
 from backup.errors import BackupError
-from backup.model import Clock, Emit, Journal, Problem, RunStarted, Warned
+from backup.model import Clock, Emit, Holdings, Journal, Problem, RunStarted, Warned
 from backup.stop import Stop
 
 _DEFAULT_DOWNTIME: Final = timedelta(minutes=5)
@@ -66,16 +67,8 @@ class Options:
     max_downtime: timedelta | None = None
     allow_stopped: bool = False
     deadline: timedelta = timedelta(hours=6)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What the sinks know, asked for by a function: this wing knows no sink."""
-
-    journals: frozenset[str] = frozenset()
-    """Those that have backups, and are not retired."""
-    size_bytes: int = 0
-    """Of their newest backups, in all."""
+    has_source: bool = True
+    """Whether our own pod has BACKUP_SOURCE: ``auto`` reads nothing directly without it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,50 +94,68 @@ class ClusterResult:
 
 
 class Orchestrator:
-    """A run in the cluster: planned when it is made, with billing up, and then performed."""
+    """A run in the cluster: planned with billing up, if it is to be, and then performed."""
+
+    strategy: Strategy
+    """Chosen by :meth:`plan`, as all that follows."""
+    _billing: StatefulSet
+    _volumes: tuple[Volume, ...]
+    _claims: Sequence[Object]
 
     def __init__(
         self,
         api: Api,
         options: Options,
         *,
-        know: Callable[[], Known],
+        ask_sinks: Callable[[], Holdings],
         find: Find,
         clock: Clock,
         emit: Emit,
         stop: Stop,
     ) -> None:
-        """Bring billing back if it was left down; read billing and its volumes.
+        """Take what a run needs.
 
         Args:
             api: the cluster.
             options: the settings.
-            know: tells what sinks know of journals.
+            ask_sinks: tells what sinks hold; this wing knows no sink.
             find: gives the backups that a run has committed, by journal.
             clock: the time.
             emit: told of steps, problems and warnings.
             stop: asked wherever the run waits.
+        """
+        self._api = api
+        self._options = options
+        self._ask_sinks = ask_sinks
+        self._find = find
+        self._clock = clock
+        self._stop = stop
+        self._findings = Findings(emit)
+        self._held = Holdings()
+        self._expected: set[str] = set()
+        self._uid = ""
+        self._downtime: float | None = None
+        self._started_at, self._begun = clock(), time.monotonic()
+
+    def plan(self) -> None:
+        """Bring billing back if it was left down, read its volumes, and choose the strategy.
 
         Raises:
             ConfigError: the settings do not fit the cluster.
             BillingDownError: billing may still be down.
             ClusterError: the cluster does not say.
         """
-        self._api = api
-        self._options = options
-        self._find = find
-        self._clock = clock
-        self._stop = stop
-        self._findings = Findings(emit)
-        self._downtime: float | None = None
-        self._started_at, self._begun = clock(), time.monotonic()
-        me = api.get("pods", options.pod) if options.pod else None
+        options = self._options
+        me = self._api.get("pods", options.pod) if options.pod else None
         self._uid = me["metadata"]["uid"] if me else ""
         self._resume()
-        self._known = know()
+        self._held = self._ask_sinks()
+        for warning in self._held.warnings:
+            self._findings.pass_on(warning)
         self._expected = {self._journal(n) for n in range(options.expect_replicas)} | {
-            name for name in self._known.journals if self._is_ours(name)
+            name for name in self._held.journals if self._is_ours(name)
         }
+        self._claims = self._api.list("persistentvolumeclaims")
         self._look()
         self.strategy = self._choose()
         require_readable(self._volumes, self.strategy)
@@ -188,7 +199,7 @@ class Orchestrator:
     def _look(self) -> None:
         """Read billing and its volumes."""
         self._billing = read_billing(self._api, self._options.statefulset)
-        self._volumes = read_volumes(self._api, self._billing, expected=self._expected)
+        self._volumes = read_volumes(self._claims, self._billing, expected=self._expected)
 
     def _journal(self, ordinal: int) -> str:
         return Journal(statefulset=self._options.statefulset, ordinal=ordinal).name
@@ -199,11 +210,15 @@ class Orchestrator:
 
     def _choose(self) -> Strategy:
         if self._options.strategy == "auto":
-            return choose(self._volumes, may_scale=self._options.max_downtime is not None)
+            return choose(
+                self._volumes,
+                has_source=self._options.has_source,
+                may_scale=self._options.max_downtime is not None,
+            )
         return "scale-down" if self._options.strategy == "scale-down" else "colocated"
 
     def perform(self) -> ClusterResult:
-        """Do what was planned.
+        """Do what :meth:`plan` has planned.
 
         Raises:
             BillingDownError: billing may still be down.
@@ -214,7 +229,7 @@ class Orchestrator:
         template = read_template(
             self._api, options.pod, run_id=options.run_id, billing=self._billing
         )
-        require_rwx_sinks(self._api, template)
+        require_rwx(self._claims, template)
         lease = self._lease(may_scale=self.strategy == "scale-down")
         left = lease.take()
         try:
@@ -256,7 +271,7 @@ class Orchestrator:
                 budget=self._options.max_downtime or _DEFAULT_DOWNTIME,
                 clock=self._clock,
             )
-            work.copy(tasks, size_bytes=self._known.size_bytes)
+            work.copy(tasks, size_bytes=self._held.size_bytes)
             self._downtime = work.downtime_seconds
 
     def _speak_of_stopped(self) -> None:
@@ -290,7 +305,7 @@ class Orchestrator:
     # -- before and after
 
     def _clear_away(self, lease: Lease, left: Held | None) -> None:
-        """Put right what a run has left that has died since this one has begun; remove workers."""
+        """Recover from a run that died after this one began; remove workers that were left."""
         if left is not None and left.record is not None:
             self._take_in(
                 recover(

@@ -253,8 +253,7 @@ def _place(spec: Object, order: Order, hosts: Iterable[Object]) -> None:
 def _rank(spec: Object, template: Template, hosts: Sequence[Object]) -> None:
     """Take over billing's SELinux options, and its priority where ours is higher."""
     for host in hosts:
-        linux = (host["spec"].get("securityContext") or {}).get("seLinuxOptions")
-        if linux:
+        if linux := _selinux(host):
             spec["securityContext"] = {**spec.get("securityContext", {}), "seLinuxOptions": linux}
     priorities = [(host["spec"].get("priority") or 0, host) for host in hosts]
     if priorities:
@@ -264,6 +263,14 @@ def _rank(spec: Object, template: Template, hosts: Sequence[Object]) -> None:
             spec.pop("priorityClassName", None)
             if name := host["spec"].get("priorityClassName"):
                 spec["priorityClassName"] = name
+
+
+def _selinux(host: Object) -> Object | None:
+    """Give the label that billing's volume is accessible by: its container's, else its pod's."""
+    for place in (*host["spec"].get("containers", ()), host["spec"]):
+        if found := (place.get("securityContext") or {}).get("seLinuxOptions"):
+            return dict(found)
+    return None
 
 
 def remove_gate(api: Api, pod: Object) -> None:
@@ -415,19 +422,22 @@ def remove_running(api: Api, run_id: str) -> None:
             api.delete("jobs", job["metadata"]["name"])
 
 
-def require_rwx_sinks(api: Api, template: Template) -> None:
-    """Insist that workers on several nodes can mount the sinks' claims.
+def require_rwx(claims: Iterable[Object], template: Template) -> None:
+    """Insist that workers on several nodes can mount what our own pod mounts: sinks, mostly.
 
     Raises:
-        ConfigError: one of them is for one node only.
+        ConfigError: one of these claims is for one node only.
     """
     used = {
         (v.get("persistentVolumeClaim") or {}).get("claimName")
         for v in template.job["spec"]["template"]["spec"].get("volumes") or []
     } - {None}
-    for claim in api.list("persistentvolumeclaims") if used else ():
+    for claim in claims:
         modes = claim["spec"].get("accessModes") or []
         name = claim["metadata"]["name"]
         if name in used and "ReadWriteMany" not in modes:
-            message = f"the sink's claim {name} is {', '.join(modes)}: workers may need two nodes"
-            raise ConfigError(message, "give the sink a ReadWriteMany volume, such as NFS")
+            message = (
+                f"the claim {name}, which this pod mounts, is {', '.join(modes)}: "
+                f"its workers mount it too, and may be on other nodes"
+            )
+            raise ConfigError(message, "a sink wants a ReadWriteMany volume, such as NFS")

@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from backup.catalog import Catalog
+from backup.catalog import Shelf
 from backup.errors import (
     BackupError,
     ConfigError,
@@ -38,7 +38,6 @@ from backup.errors import (
     JournalMissingError,
     ManifestError,
     SinkError,
-    StopError,
 )
 from backup.journals import Capture, Discovery, capture, discover
 from backup.model import (
@@ -47,7 +46,6 @@ from backup.model import (
     Emit,
     Journal,
     Problem,
-    RemainsSwept,
     RunStarted,
     Warned,
     encode_name,
@@ -55,12 +53,12 @@ from backup.model import (
 from backup.sinks import Sink
 from backup.stop import Stop
 from backup.streams import call, spread
+from backup.verbs import holdings
 from backup.verbs.passes import Copy, JournalBackup, PassOptions, Target
 
 SMALL_JOURNAL_BYTES = 16 << 20
 """Journals up to this size are backed up several at a time, larger ones one by one."""
 
-SWEEP_GRACE = timedelta(hours=24)
 NEEDS_A_LOOK = 3
 ALARM = 6
 
@@ -199,7 +197,9 @@ class _Run:
         return problem
 
     def _warn(self, message: str, *, journal: str | None = None, sink: str | None = None) -> None:
-        warning = Warned(message=message, journal=journal, sink=sink)
+        self._pass_on(Warned(message=message, journal=journal, sink=sink))
+
+    def _pass_on(self, warning: Warned) -> None:
         self._warnings.append(warning)
         self._emit(warning)
 
@@ -217,7 +217,7 @@ class _Run:
     def _open_one(self, sink: Sink) -> Target | BackupError:
         try:
             sink.probe()
-            target = Target(Catalog(sink), Catalog(sink).listing())
+            target = Target(Shelf.of(sink))
             self._require_own_site(target)
         except (SinkError, ConfigError) as error:
             return error
@@ -244,18 +244,10 @@ class _Run:
     def _sweep(self, targets: Sequence[Target]) -> None:
         if self._options.expect_only is not None:
             return
-        before = self._clock() - max(SWEEP_GRACE, 2 * self._options.deadline)
-        for target in (t for t in targets if t.given_up is None):
-            try:
-                swept = target.catalog.sweep(target.listing, before=before)
-            except StopError:
-                raise
-            except BackupError as error:
-                said = "; ".join((error.message, *error.hints))
-                self._warn(f"old remains were not swept: {said}", sink=target.url)
-                continue
-            if swept:
-                self._emit(RemainsSwept(sink=target.url, objects=swept))
+        kept = [t.shelf for t in targets if t.given_up is None]
+        options, clock, emit = self._options, self._clock, self._emit
+        for warning in holdings.sweep(kept, deadline=options.deadline, clock=clock, emit=emit):
+            self._pass_on(warning)
 
     # -- what is expected
 

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from backup.catalog import Catalog, Listing, draft_key
+from backup.catalog import Catalog, Listing, Shelf, draft_key
 from backup.errors import BackupError, ReadbackError, SinkError, StopError
 from backup.manifest import Manifest
 from backup.model import Continuity, Emit, Problem
@@ -74,15 +74,14 @@ def commit(sinks: Sequence[Sink], run_id: str, *, emit: Emit, stop: Stop) -> Com
 
 
 def _on_sink(sink: Sink, *, run_id: str, emit: Emit, stop: Stop) -> list[Committed | Problem]:
-    catalog = Catalog(sink)
     try:
-        listing = catalog.listing()
+        shelf = Shelf.of(sink)
     except SinkError as error:
         return [Problem.of(error, sink=sink.url)]
     return [
         result
-        for journal, backup_id in _drafts(listing)
-        if (result := _one(catalog, journal, backup_id, run_id=run_id, emit=emit, stop=stop))
+        for journal, backup_id in _drafts(shelf.listing)
+        if (result := _one(shelf.catalog, journal, backup_id, run_id=run_id, emit=emit, stop=stop))
     ]
 
 

@@ -1,53 +1,49 @@
-"""What the sinks hold, for a run that reads no journal itself: the cluster's orchestrator.
+"""What the sinks hold, beside the backups that are asked for: journals to expect, and remains.
 
 Rules:
 
 - A journal of which any sink has a backup is expected, unless it was retired there.
-- A sink that does not answer here is told, and fails nothing: workers meet it too, and say for
-  each journal what that means.
+- A sink that does not answer here is a warning, and fails nothing: the cluster's orchestrator,
+  which asks, reads no journal; its workers meet the sink too, and say what that means for each.
+- Remains of interrupted runs are swept past their grace. A sink that does not let them be removed
+  is a warning: no backup is the worse for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
-from backup.catalog import Catalog, Listing
+from backup.catalog import Listing, Shelf
 from backup.errors import BackupError, SinkError, StopError, UnsupportedFormatError
 from backup.manifest import Manifest
-from backup.model import Clock, Emit, Event, Journal, RemainsSwept, Warned
+from backup.model import Clock, Emit, Holdings, Journal, RemainsSwept, Warned
 from backup.sinks import Sink
-from backup.verbs.backup import SWEEP_GRACE
 
-_UNKNOWN = "what it holds is not known"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holdings:
-    """What is known of a StatefulSet's journals."""
-
-    expected: frozenset[str]
-    size_bytes: int
-    """Of their newest backups, in all; of each the largest that a sink has."""
+SWEEP_GRACE = timedelta(hours=24)
+"""How old the remains of an interrupted run are, at least, before they are swept."""
 
 
-def read(sinks: Sequence[Sink], statefulset: str, *, emit: Emit) -> Holdings:
+def read(sinks: Sequence[Sink], statefulset: str) -> Holdings:
     """Learn what there are backups of."""
     sizes: dict[str, int] = {}
-    for catalog, listing in _open(sinks, emit=emit):
+    warnings: list[Warned] = []
+    for shelf in _open(sinks, warnings):
+        listing = shelf.listing
         names = [name for name in listing.journals if _is_expected(name, statefulset, listing)]
         sizes = {**dict.fromkeys(names, 0), **sizes}
-        for newest in _newest(catalog, listing, names, emit=emit):
+        for newest in _newest(shelf, names, warnings):
             sizes[newest.journal] = max(sizes[newest.journal], newest.size_bytes)
-    return Holdings(expected=frozenset(sizes), size_bytes=sum(sizes.values()))
+    return Holdings(
+        journals=frozenset(sizes), size_bytes=sum(sizes.values()), warnings=tuple(warnings)
+    )
 
 
 def of_run(sinks: Sequence[Sink], run_id: str) -> list[Manifest]:
     """Find the backups of a run, one of each journal; sinks that do not answer have none."""
     found: dict[str, Manifest] = {}
-    for catalog, listing in _open(sinks, emit=_nobody):
-        for newest in _newest(catalog, listing, listing.journals, emit=_nobody):
+    for shelf in _open(sinks, []):
+        for newest in _newest(shelf, shelf.listing.journals, []):
             if newest.run_id == run_id:
                 found[newest.journal] = newest
     return [*found.values()]
@@ -59,51 +55,72 @@ def _is_expected(name: str, statefulset: str, listing: Listing) -> bool:
     return is_ours and not listing.is_retired(name)
 
 
-def _newest(
-    catalog: Catalog, listing: Listing, names: Iterable[str], *, emit: Emit
-) -> Iterator[Manifest]:
+def _newest(shelf: Shelf, names: Iterable[str], warnings: list[Warned]) -> Iterator[Manifest]:
     """Read the newest manifest of each journal; a sink that fails once is asked for no more."""
     for name in names:
         try:
-            newest, _ = catalog.newest(name, listing)
+            newest, _ = shelf.catalog.newest(name, shelf.listing)
         except UnsupportedFormatError:  # a worker meets it too, and says so
             continue
         except SinkError as error:
-            emit(Warned(message=f"{_UNKNOWN}: {error.message}", sink=catalog.sink.url))
+            warnings.append(_unknown(error, shelf.url))
             return
         if newest is not None:
             yield newest[0]
 
 
-def sweep(sinks: Sequence[Sink], *, deadline: timedelta, clock: Clock, emit: Emit) -> None:
-    """Remove what interrupted runs have left, once for all workers."""
+def sweep_sinks(
+    sinks: Sequence[Sink], *, deadline: timedelta, clock: Clock, emit: Emit
+) -> tuple[Warned, ...]:
+    """Remove what interrupted runs have left, once for all workers: as :func:`sweep`."""
+    warnings: list[Warned] = []
+    shelves = [*_open(sinks, warnings)]
+    return *warnings, *sweep(shelves, deadline=deadline, clock=clock, emit=emit)
+
+
+def sweep(
+    shelves: Iterable[Shelf], *, deadline: timedelta, clock: Clock, emit: Emit
+) -> tuple[Warned, ...]:
+    """Remove what interrupted runs have left.
+
+    Args:
+        shelves: where.
+        deadline: that of a run: twice of it is the grace, if that is more than a day.
+        clock: the time.
+        emit: told of what was removed.
+
+    Returns:
+        A warning for each sink that does not let it be removed.
+
+    Raises:
+        StopError: a signal or the deadline came first.
+    """
     before = clock() - max(SWEEP_GRACE, 2 * deadline)
-    for catalog, listing in _open(sinks, emit=emit):
+    warnings = []
+    for shelf in shelves:
         try:
-            swept = catalog.sweep(listing, before=before)
+            swept = shelf.catalog.sweep(shelf.listing, before=before)
         except StopError:
             raise
         except BackupError as error:
-            emit(
-                Warned(
-                    message=f"old remains were not swept: {error.message}", sink=catalog.sink.url
-                )
-            )
+            said = "; ".join((error.message, *error.hints))
+            message = f"old remains were not swept: {said}"
+            warnings.append(Warned(message=message, sink=shelf.url))
             continue
         if swept:
-            emit(RemainsSwept(sink=catalog.sink.url, objects=swept))
+            emit(RemainsSwept(sink=shelf.url, objects=swept))
+    return tuple(warnings)
 
 
-def _open(sinks: Sequence[Sink], *, emit: Emit) -> Iterator[tuple[Catalog, Listing]]:
+def _open(sinks: Sequence[Sink], warnings: list[Warned]) -> Iterator[Shelf]:
     for sink in sinks:
-        catalog = Catalog(sink)
         try:
-            listing = catalog.listing()
+            shelf = Shelf.of(sink)
         except SinkError as error:
-            emit(Warned(message=f"{_UNKNOWN}: {error.message}", sink=sink.url))
+            warnings.append(_unknown(error, sink.url))
             continue
-        yield catalog, listing
+        yield shelf
 
 
-def _nobody(_event: Event) -> None:
-    """Tell nobody."""
+def _unknown(error: SinkError, url: str) -> Warned:
+    return Warned(message=f"what it holds is not known: {error.message}", sink=url)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from backup.catalog import Backup, checksum_key, checksums
+from backup.catalog import Backup, Shelf, checksum_key, checksums
 from backup.errors import (
     BackupError,
     IntegrityError,
@@ -52,7 +52,6 @@ from backup.verbs.extraction import extract
 from backup.verbs.selection import (
     NEEDS_A_LOOK,
     Chosen,
-    Shelf,
     known_journals,
     no_backups,
     open_shelves,

@@ -16,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from backup.catalog import Shelf
 from backup.errors import BackupError, SelectorError, SinkError, UnsupportedFormatError
 from backup.manifest import Mark, MarkKind
 from backup.model import Clock, Emit, Problem
 from backup.sinks import Sink
-from backup.verbs.selection import NEEDS_A_LOOK, Shelf, known_journals, open_shelves
+from backup.verbs.selection import NEEDS_A_LOOK, known_journals, open_shelves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

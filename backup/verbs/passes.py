@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from backup.archive import Entry, at_most, frame, gzip
-from backup.catalog import Catalog, Listing, Stored, archive_key
+from backup.catalog import Shelf, Stored, archive_key
 from backup.errors import (
     BackupError,
     IntegrityError,
@@ -136,11 +136,10 @@ class History:
 class Target:
     """A sink that can take backups in this run."""
 
-    def __init__(self, catalog: Catalog, listing: Listing) -> None:
-        """Take the sink's catalog, and its listing from the start of the run."""
-        self.catalog = catalog
-        self.listing = listing
-        self.url = catalog.sink.url
+    def __init__(self, shelf: Shelf) -> None:
+        """Take the sink as it was listed at the start of the run."""
+        self.shelf = shelf
+        self.catalog, self.listing, self.url = shelf.catalog, shelf.listing, shelf.url
         self.given_up: SinkError | None = None
         """Set once it has hung or not come back: no other journal of this run waits for it."""
 

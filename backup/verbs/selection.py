@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from backup.catalog import Backup, Catalog, Listing
+from backup.catalog import Backup, Shelf
 from backup.errors import (
     ManifestError,
     ObjectMissingError,
@@ -31,19 +31,6 @@ from backup.sinks import Sink
 
 LATEST = "latest"
 NEEDS_A_LOOK = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Shelf:
-    """A sink that answered, and what it listed."""
-
-    catalog: Catalog
-    listing: Listing
-
-    @property
-    def url(self) -> str:
-        """The sink's URL."""
-        return self.catalog.sink.url
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +55,8 @@ def open_shelves(sinks: Sequence[Sink], *, emit: Emit) -> tuple[list[Shelf], lis
     shelves: list[Shelf] = []
     failed: list[tuple[Sink, SinkError]] = []
     for sink in sinks:
-        catalog = Catalog(sink)
         try:
-            shelves.append(Shelf(catalog, catalog.listing()))
+            shelves.append(Shelf.of(sink))
         except SinkError as error:
             failed.append((sink, error))
     if not shelves:

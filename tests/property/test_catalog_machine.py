@@ -40,7 +40,8 @@ from hypothesis.stateful import (
 from backup.catalog import Catalog
 from backup.manifest import Manifest, parse
 from backup.model import Key, parse_key
-from backup.verbs.backup import SWEEP_GRACE, BackupResult
+from backup.verbs.backup import BackupResult
+from backup.verbs.holdings import SWEEP_GRACE
 from backup.verbs.ledger import acknowledge, retire
 from tests.billing import Clock, Events, records, run_backup, write_journal
 from tests.simulator import CrashError, Held, Place, SimulatedSink

@@ -22,13 +22,14 @@ from backup import answer, cli, config, report
 from backup.answer import Answer, JournalAnswer
 from backup.cluster.lease import Lease, Owner, Record
 from backup.cluster.quiesce import RUN as RUN_LABEL
-from backup.errors import ClusterError, ConfigError, DeadlineError
+from backup.errors import ClusterError, ConfigError, DeadlineError, SinkDeniedError
 from backup.model import Problem, Warned
 from backup.sinks import Sink, open_sink
 from backup.stop import Stop
 from backup.verbs import holdings
 from tests.billing import records, run_backup, write_journal
 from tests.simulated_cluster import SimulatedCluster, Worker
+from tests.simulator import SimulatedSink
 
 JOURNAL = "journal-deepgram-billing-0"
 SELECTOR = "20261123T020000Z-3f9a1c"
@@ -515,6 +516,46 @@ def test_journals_beside_billing_are_read_by_workers(
     assert missing["state"] == "missing"
     assert content["api_calls"] == cluster.calls.made
     assert not ghost.exists()
+
+
+def test_what_is_not_mounted_is_read_by_workers(
+    site: Path,
+    cluster: SimulatedCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A pod made for another layout has no journals of its own, and can send for them."""
+    monkeypatch.setenv("BACKUP_STRATEGY", "auto")
+    monkeypatch.setenv("BACKUP_SOURCE", f"{site}/nothing-here")
+    cluster.world.add_billing(1, shared=True, modes=("ReadWriteMany",))
+    code, content = run_json(capsys, "backup", "--json")
+
+    assert (code, content["strategy"]) == (0, "colocated")
+
+
+def test_a_run_by_workers_reports_what_its_sinks_would_not_do(
+    site: Path,
+    cluster: SimulatedCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Once each, in the report: on a terminal, that is all there is to read."""
+    monkeypatch.setenv("BACKUP_STRATEGY", "colocated")
+    cluster.world.add_billing(1)
+    denied = SinkDeniedError("403 forbidden")
+    sinks = [SimulatedSink(name) for name in ("one", "two")]
+    sinks[0].fail("list", denied)
+    sinks[1].fail("sweep", denied)
+    opened = iter(sinks)
+    monkeypatch.setattr("backup.sinks.open_sink", lambda *_args, **_kwargs: next(opened))
+    monkeypatch.setenv("BACKUP_SINKS", "file:///one,file:///two")
+    code, content = run_json(capsys, "backup", "--json")
+
+    assert code == 0
+    assert [(w["sink"], w["message"]) for w in content["warnings"]] == [
+        (sinks[0].url, "what it holds is not known: 403 forbidden"),
+        (sinks[1].url, "old remains were not swept: 403 forbidden"),
+    ]
 
 
 def test_a_suspect_backup_that_is_found_is_told_as_such(

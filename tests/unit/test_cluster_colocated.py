@@ -10,9 +10,8 @@ import pytest
 from backup.cluster import colocated, crew
 from backup.cluster.colocated import ATTEMPTS
 from backup.cluster.lease import lease_name
-from backup.cluster.orchestrator import Known
 from backup.errors import ClusterDeniedError, LeaseLostError, SignalledError
-from backup.model import Problem, Step
+from backup.model import Holdings, Problem, Step
 from tests.billing import Events
 from tests.simulated_cluster import (
     BILLING,
@@ -280,7 +279,7 @@ def test_worker_of_a_stopped_billing_makes_room_when_it_is_scaled_up(*, shared: 
         world.script(claim, Worker(does="run on"))
     acts = iter([lambda: world.scale(2)])
     cluster.meddle(lambda _: next(acts, lambda: None)())
-    known = Known(journals=frozenset({ONE, TWO}))
+    known = Holdings(journals=frozenset({ONE, TWO}))
 
     result = perform(cluster, strategy="colocated", allow_stopped=True, known=known)
 

@@ -23,7 +23,9 @@ def world() -> Iterator[World]:
 def read(world: World, *expected: str) -> tuple[Volume, ...]:
     """Read billing's volumes."""
     cluster = SimulatedCluster(world)
-    return read_volumes(cluster, read_billing(cluster, BILLING), expected=expected)
+    return read_volumes(
+        cluster.list("persistentvolumeclaims"), read_billing(cluster, BILLING), expected=expected
+    )
 
 
 def volume(*modes: str, is_shared: bool = False) -> Volume:
@@ -153,20 +155,27 @@ def test_billing_stays_up_wherever_it_can(
     volumes: list[Volume], strategy: Strategy, *, may_scale: bool
 ) -> None:
     """That it may be scaled down is no reason to do so."""
-    assert choose(volumes, may_scale=may_scale) == strategy
+    assert choose(volumes, has_source=True, may_scale=may_scale) == strategy
+
+
+def test_volume_that_is_not_mounted_is_read_by_workers() -> None:
+    """Our pod may have been made for another layout: nothing can be read directly there."""
+    volumes = [volume("ReadWriteMany", is_shared=True)]
+
+    assert choose(volumes, has_source=False, may_scale=True) == "colocated"
 
 
 def test_exclusive_volume_leaves_no_other_way(world: World) -> None:
     """One is enough."""
     volumes = [volume("ReadWriteOnce"), volume("ReadWriteOncePod")]
 
-    assert choose(volumes, may_scale=True) == "scale-down"
+    assert choose(volumes, has_source=True, may_scale=True) == "scale-down"
 
 
 def test_nobody_scales_billing_down_without_being_allowed_to() -> None:
     """The setting that allows it is named."""
     with pytest.raises(ConfigError, match="ReadWriteOncePod") as caught:
-        choose([volume("ReadWriteOncePod")], may_scale=False)
+        choose([volume("ReadWriteOncePod")], has_source=True, may_scale=False)
 
     assert "BACKUP_MAX_DOWNTIME" in caught.value.hints[0]
 

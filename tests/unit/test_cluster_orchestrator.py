@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from backup.cluster.lease import RECORD, lease_name
-from backup.cluster.orchestrator import Known
 from backup.cluster.quiesce import OF, RUN
 from backup.errors import (
     BillingDownError,
@@ -20,7 +19,7 @@ from backup.errors import (
     LeaseHeldError,
     SinkStalledError,
 )
-from backup.model import RunStarted, Warned
+from backup.model import Holdings, RunStarted, Warned
 from backup.report import figures, result_text
 from tests.billing import NOON, Clock, Events
 from tests.simulated_cluster import (
@@ -126,7 +125,7 @@ def test_sink_for_one_node_is_refused(cluster: SimulatedCluster, world: World) -
     claim = {"name": "archive", "persistentVolumeClaim": {"claimName": "archive"}}
     world.add_run(pod={"volumes": [claim]})
 
-    with pytest.raises(ConfigError, match="archive is ReadWriteOnce"):
+    with pytest.raises(ConfigError, match="the claim archive, which this pod mounts, is ReadWriteOnce:"):
         perform(cluster)
 
     assert cluster.writes == []
@@ -191,7 +190,7 @@ def test_expected_journal_without_a_claim_is_missing(
     """Whoever expects it: the replicas that there are, the setting, the sinks."""
     world.add_billing(3)
     world.remove("persistentvolumeclaims", NAMES[2])
-    known = Known(journals=frozenset({NAMES[9], "journal-other-0", "nonsense"}))
+    known = Holdings(journals=frozenset({NAMES[9], "journal-other-0", "nonsense"}))
 
     result = perform(cluster, expect_replicas=5, known=known)
 
@@ -352,13 +351,13 @@ def test_billing_comes_back_before_a_sink_is_read(cluster: SimulatedCluster, wor
     pod = world.add_run(2)
     seen = []
 
-    def know() -> Known:
+    def know() -> Holdings:
         seen.append(world.replicas)
         message = "no answer for 60 s"
         raise SinkStalledError(message)
 
     with pytest.raises(SinkStalledError):
-        plan(cluster, pod=pod, run_id="next", know=know)
+        plan(cluster, pod=pod, run_id="next", ask_sinks=know)
 
     assert (seen, RECORD in world.get("leases", LEASE)["metadata"]["annotations"]) == ([2], False)
 

@@ -14,7 +14,6 @@ import pytest
 
 from backup.cluster import crew, scaledown
 from backup.cluster.lease import RECORD, Lease, Measured, Owner, lease_name
-from backup.cluster.orchestrator import Known
 from backup.cluster.quiesce import resume
 from backup.cluster.workers import GATE
 from backup.errors import (
@@ -30,7 +29,7 @@ from backup.errors import (
     RefusedError,
     SignalledError,
 )
-from backup.model import Problem
+from backup.model import Holdings, Problem
 from backup.stop import Stop
 from tests.billing import Clock, Events
 from tests.simulated_cluster import (
@@ -287,7 +286,7 @@ def test_budget_that_would_not_suffice_is_refused_with_its_numbers(
     measure(world, 1_000_000, 200.0)
 
     with pytest.raises(DowntimeError) as caught:
-        run(cluster, known=Known(size_bytes=2_000_000))
+        run(cluster, known=Holdings(size_bytes=2_000_000))
 
     assert caught.value.exit_code == 9
     assert caught.value.message == (
@@ -308,7 +307,7 @@ def test_night_that_was_slow_does_not_refuse_all_others(
     measure(world, 1000, 100.0)
     measure(world, 1000, 400.0)
 
-    assert states(run(cluster, known=Known(size_bytes=1000))) == ["backed up"] * 2
+    assert states(run(cluster, known=Holdings(size_bytes=1000))) == ["backed up"] * 2
 
 
 def test_fewer_bytes_are_no_faster(cluster: SimulatedCluster, world: World) -> None:
@@ -316,7 +315,7 @@ def test_fewer_bytes_are_no_faster(cluster: SimulatedCluster, world: World) -> N
     measure(world, 1000, 400.0)
 
     with pytest.raises(DowntimeError, match="would be down for 400 s"):
-        run(cluster, known=Known(size_bytes=10))
+        run(cluster, known=Holdings(size_bytes=10))
 
 
 @pytest.mark.parametrize(
@@ -328,7 +327,7 @@ def test_budget_that_would_suffice_is_spent(
     """No bytes measure nothing."""
     measure(world, *measured)
 
-    result = run(cluster, known=Known(size_bytes=known))
+    result = run(cluster, known=Holdings(size_bytes=known))
 
     assert states(result) == ["backed up"] * 2
 

@@ -27,7 +27,7 @@ from backup.cluster.workers import (
     read_template,
     remove_gate,
     remove_running,
-    require_rwx_sinks,
+    require_rwx,
     worker_name,
 )
 from backup.errors import ConfigError
@@ -339,6 +339,10 @@ def test_worker_has_billings_selinux_options() -> None:
     spec = spec_of(make_job(template(bare), order(hosts=hosts)))
 
     assert spec["securityContext"] == {"runAsUser": 65532, "seLinuxOptions": linux}
+    container = {"name": "billing", "securityContext": {"seLinuxOptions": {"level": "s0:c3"}}}
+    host_with_both = host(securityContext={"seLinuxOptions": linux}, containers=[container])
+    spec = spec_of(make_job(template(bare), order(hosts=(host_with_both,))))
+    assert spec["securityContext"]["seLinuxOptions"] == {"level": "s0:c3"}
 
 
 @pytest.mark.parametrize(
@@ -604,8 +608,8 @@ def test_sink_for_one_node_is_refused(world: World, cluster: SimulatedCluster) -
     """Workers go to billing's nodes, of which there may be several."""
     world.add_claim("archive", modes=("ReadWriteOnce", "ReadOnlyMany"))
 
-    with pytest.raises(ConfigError, match="claim archive is ReadWriteOnce, ReadOnlyMany"):
-        require_rwx_sinks(cluster, on_claim("archive"))
+    with pytest.raises(ConfigError, match="archive, .* is ReadWriteOnce, ReadOnlyMany:"):
+        require_rwx(cluster.list("persistentvolumeclaims"), on_claim("archive"))
 
 
 def test_sink_for_many_nodes_is_fine(world: World, cluster: SimulatedCluster) -> None:
@@ -613,15 +617,16 @@ def test_sink_for_many_nodes_is_fine(world: World, cluster: SimulatedCluster) ->
     world.add_claim("archive", modes=("ReadWriteMany",))
     world.add_claim(CLAIM)
 
-    require_rwx_sinks(cluster, on_claim("archive"))
+    require_rwx(cluster.list("persistentvolumeclaims"), on_claim("archive"))
 
 
-def test_sinks_without_claims_are_not_asked_for(cluster: SimulatedCluster) -> None:
+def test_sinks_without_claims_are_fine(world: World, cluster: SimulatedCluster) -> None:
     """Most sites have object stores."""
-    require_rwx_sinks(cluster, template())
-    require_rwx_sinks(cluster, template({"spec": {"containers": []}}))
+    world.add_claim(CLAIM)
+    claims = cluster.list("persistentvolumeclaims")
 
-    assert cluster.asked == []
+    require_rwx(claims, template())
+    require_rwx(claims, template({"spec": {"containers": []}}))
 
 
 def test_hour_is_enough_for_a_look() -> None:

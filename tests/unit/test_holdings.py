@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from backup.errors import ManifestError, SignalledError, SinkDeniedError
-from backup.model import RemainsSwept, Warned
+from backup.model import Event, Holdings, RemainsSwept, Warned
 from backup.stop import Stop
 from backup.verbs import holdings
-from backup.verbs.holdings import Holdings
 from tests.billing import (
     NAME,
     NOON,
@@ -46,9 +45,9 @@ def sinks() -> list[SimulatedSink]:
     return [SimulatedSink(name) for name in ("one", "two")]
 
 
-def read(sinks: list[SimulatedSink], events: Events | None = None) -> Holdings:
+def read(sinks: list[SimulatedSink]) -> Holdings:
     """Learn what there is of billing's journals."""
-    return holdings.read(sinks, "deepgram-billing", emit=Events() if events is None else events)
+    return holdings.read(sinks, "deepgram-billing")
 
 
 def newest_manifest(sink: SimulatedSink, journal: str) -> str:
@@ -70,14 +69,14 @@ def test_what_any_sink_has_is_expected(source: Path, sinks: list[SimulatedSink])
     run_backup(source, sinks[:1], clock=clock)
 
     assert read(sinks) == Holdings(
-        expected=frozenset({NAME, OTHER}), size_bytes=len(longer) + len(DATA)
+        journals=frozenset({NAME, OTHER}), size_bytes=len(longer) + len(DATA)
     )
     assert read([*reversed(sinks)]) == read(sinks)
 
 
 def test_no_backup_means_that_nothing_is_known(sinks: list[SimulatedSink]) -> None:
     """The first run of all."""
-    assert read(sinks) == Holdings(expected=frozenset(), size_bytes=0)
+    assert read(sinks) == Holdings(journals=frozenset(), size_bytes=0)
 
 
 def test_journals_of_others_are_not_expected(tmp_path: Path, sinks: list[SimulatedSink]) -> None:
@@ -85,7 +84,7 @@ def test_journals_of_others_are_not_expected(tmp_path: Path, sinks: list[Simulat
     write_journal(tmp_path, 0, DATA, name="other")
     run_backup(tmp_path, sinks, statefulset="other")
 
-    assert read(sinks).expected == frozenset()
+    assert read(sinks).journals == frozenset()
 
 
 def test_a_retired_journal_is_not_expected(source: Path, sinks: list[SimulatedSink]) -> None:
@@ -93,22 +92,17 @@ def test_a_retired_journal_is_not_expected(source: Path, sinks: list[SimulatedSi
     run_backup(source, sinks)
     mark(sinks[0].place, "retired", manifests(sinks[0].place, OTHER)[0].id, OTHER)
 
-    assert read(sinks[:1]) == Holdings(expected=frozenset({NAME}), size_bytes=len(DATA))
-    assert read(sinks).expected == {NAME, OTHER}
+    assert read(sinks[:1]) == Holdings(journals=frozenset({NAME}), size_bytes=len(DATA))
+    assert read(sinks).journals == {NAME, OTHER}
 
 
-def test_a_sink_that_does_not_answer_is_told_and_fails_nothing(
-    source: Path, sinks: list[SimulatedSink]
-) -> None:
+def test_a_sink_that_does_not_answer_is_a_warning(source: Path, sinks: list[SimulatedSink]) -> None:
     """Workers meet it too, and say for each journal what that means."""
     run_backup(source, sinks)
     sinks[0].fail("list", DENIED)
-    events = Events()
 
-    assert read(sinks, events).expected == {NAME, OTHER}
-    assert events == [
-        Warned(message="what it holds is not known: 403 forbidden", sink=sinks[0].url)
-    ]
+    warning = Warned(message="what it holds is not known: 403 forbidden", sink=sinks[0].url)
+    assert (read(sinks).journals, read(sinks).warnings) == (frozenset({NAME, OTHER}), (warning,))
 
 
 def test_a_sink_that_lists_and_cannot_be_read_fails_nothing_either(
@@ -118,10 +112,10 @@ def test_a_sink_that_lists_and_cannot_be_read_fails_nothing_either(
     run_backup(source, sinks[:1])
     sinks[0].fail("open", DENIED)
     sinks[0].calls.clear()
-    events = Events()
+    found = read(sinks)
 
-    assert read(sinks, events) == Holdings(expected=frozenset({NAME, OTHER}), size_bytes=0)
-    assert [warned.sink for warned in events.of(Warned)] == [sinks[0].url]
+    assert (found.journals, found.size_bytes) == (frozenset({NAME, OTHER}), 0)
+    assert [warned.sink for warned in found.warnings] == [sinks[0].url]
     assert [operation for operation, _ in sinks[0].calls].count("open") == 1
 
 
@@ -133,10 +127,8 @@ def test_a_manifest_that_says_nothing_has_no_size(
     run_backup(source, sinks[:1])
     key = newest_manifest(sinks[0], NAME)
     sinks[0].place.objects[key] = Held(content, NOON)
-    events = Events()
 
-    assert read(sinks, events) == Holdings(expected=frozenset({NAME, OTHER}), size_bytes=len(DATA))
-    assert events == []
+    assert read(sinks) == Holdings(journals=frozenset({NAME, OTHER}), size_bytes=len(DATA))
 
 
 # -- what a run has made
@@ -170,11 +162,12 @@ def test_a_backup_on_one_sink_of_two_is_found(source: Path, sinks: list[Simulate
 # -- sweeping
 
 
-def sweep(sinks: list[SimulatedSink], *, hours: float = 6.0) -> Events:
-    """Sweep, for runs of so many hours; give what was told."""
+def sweep(sinks: list[SimulatedSink], *, hours: float = 6.0) -> list[Event]:
+    """Sweep, for runs of so many hours; give the warnings, and what was told."""
     events = Events()
-    holdings.sweep(sinks, deadline=timedelta(hours=hours), clock=Clock(), emit=events)
-    return events
+    deadline = timedelta(hours=hours)
+    warnings = holdings.sweep_sinks(sinks, deadline=deadline, clock=Clock(), emit=events)
+    return [*warnings, *events]
 
 
 def test_old_remains_are_swept_once_for_all_workers(sinks: list[SimulatedSink]) -> None:
@@ -195,6 +188,15 @@ def test_the_grace_is_twice_the_deadline_where_that_is_longer(
 
     sweep(sinks, hours=hours)
     assert len(sinks[0].place.objects) == count
+
+
+def test_a_sink_that_is_not_swept_is_a_warning(sinks: list[SimulatedSink]) -> None:
+    """As is one that refuses it."""
+    sinks[0].fail("list", DENIED)
+
+    assert sweep(sinks) == [
+        Warned(message="what it holds is not known: 403 forbidden", sink=sinks[0].url)
+    ]
 
 
 @pytest.mark.parametrize("error", [DENIED, ManifestError("rotten")])
