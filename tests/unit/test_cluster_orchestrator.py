@@ -125,7 +125,7 @@ def test_sink_for_one_node_is_refused(cluster: SimulatedCluster, world: World) -
     claim = {"name": "archive", "persistentVolumeClaim": {"claimName": "archive"}}
     world.add_run(pod={"volumes": [claim]})
 
-    with pytest.raises(ConfigError, match="the claim archive, which this pod mounts, is ReadWriteOnce:"):
+    with pytest.raises(ConfigError, match="archive, which this pod mounts, is ReadWriteOnce:"):
         perform(cluster)
 
     assert cluster.writes == []

@@ -608,7 +608,7 @@ def test_sink_for_one_node_is_refused(world: World, cluster: SimulatedCluster) -
     """Workers go to billing's nodes, of which there may be several."""
     world.add_claim("archive", modes=("ReadWriteOnce", "ReadOnlyMany"))
 
-    with pytest.raises(ConfigError, match="archive, .* is ReadWriteOnce, ReadOnlyMany:"):
+    with pytest.raises(ConfigError, match=r"archive, .* is ReadWriteOnce, ReadOnlyMany:"):
         require_rwx(cluster.list("persistentvolumeclaims"), on_claim("archive"))
 
 
