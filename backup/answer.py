@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import astuple, dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from backup.model import Problem, Warned
+from backup.model import Problem, State, Warned
 
 MAX_BYTES: Final = 4096
 """What a kubelet keeps."""
@@ -23,13 +23,15 @@ MAX_BYTES: Final = 4096
 _MAX_CHARACTERS: Final = 300
 """Of one sentence: its beginning names the cause."""
 
+_STATES: Final[dict[object, State]] = {state: state for state in get_args(State)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalAnswer:
     """What a worker says of one journal."""
 
     journal: str
-    state: str
+    state: State
     size_bytes: int = 0
     records: int = 0
     id: str | None = None
@@ -82,7 +84,9 @@ def read(text: str) -> Answer | None:
             exit_code=int(found["exit_code"]),
             is_cut=bool(found["is_cut"]),
             journals=tuple(
-                JournalAnswer(journal=name, state=state, size_bytes=size, records=count, id=id_)
+                JournalAnswer(
+                    journal=name, state=_STATES[state], size_bytes=size, records=count, id=id_
+                )
                 for name, state, size, count, id_ in found["journals"]
             ),
             problems=tuple(

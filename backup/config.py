@@ -29,7 +29,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backup.errors import ConfigError, SettingsError
-from backup.model import Journal, Readback
+from backup.model import Journal, Readback, StrategySetting
 from backup.sinks import SinkOptions, check, locate, redacted
 from backup.sinks.urls import (
     SCHEMES,
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     deadline: Duration = Field(
         default=timedelta(hours=6), description="time allowed for a whole backup run"
     )
-    strategy: Literal["direct", "colocated", "scale-down", "auto"] = Field(
+    strategy: StrategySetting = Field(
         default="direct",
         description="how journals are reached: `direct` reads what is mounted; `colocated` sends "
         "workers beside billing; `scale-down` stops billing for the copy; `auto` chooses",

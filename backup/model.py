@@ -29,6 +29,14 @@ Clock = Callable[[], datetime]
 Continuity = Literal["first", "unchanged", "extended", "rewritten", "shrunk"]
 Consistency = Literal["live", "quiesced"]
 Readback = Literal["full", "size"]
+Strategy = Literal["direct", "colocated", "scale-down"]
+"""How journals are reached: as they are mounted, by workers beside billing, or while it is down."""
+StrategySetting = Literal[Strategy, "auto"]
+"""A strategy, or the choice left to the run."""
+State = Literal[
+    "backed up", "put", "empty", "suspect", "partial", "failed", "unreadable", "missing"
+]
+"""What came of a journal, in one word; *put* is on a sink and not yet known to be a backup."""
 
 JOURNAL_FILE = b"journal"
 """The file in a journal's directory that holds the records."""

@@ -53,7 +53,7 @@ from backup.cluster.api import Api, Calls, Change, Kind, Object, Objects
 from backup.cluster.orchestrator import ClusterResult, Options, Orchestrator
 from backup.errors import ClusterConflictError, ClusterError
 from backup.model import Clock as ClockLike
-from backup.model import Emit, Holdings, Problem, Warned
+from backup.model import Emit, Holdings, Problem, State, Warned
 from backup.stop import Stop
 from tests.billing import Clock, Events
 from tests.simulator import CrashError, Fault
@@ -83,7 +83,7 @@ class Worker:
     """What the pod of a worker does once nothing holds it back."""
 
     does: Does = "answer"
-    state: str = "backed up"
+    state: State = "backed up"
     exit_code: int = 0
     journals: tuple[str, ...] | None = None
     """Those that it backs up; None: all that it was told to."""

@@ -27,7 +27,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from backup.catalog import Shelf
 from backup.errors import (
@@ -47,6 +46,7 @@ from backup.model import (
     Journal,
     Problem,
     RunStarted,
+    State,
     Warned,
     encode_name,
 )
@@ -61,8 +61,6 @@ SMALL_JOURNAL_BYTES = 16 << 20
 
 NEEDS_A_LOOK = 3
 ALARM = 6
-
-State = Literal["backed up", "empty", "suspect", "partial", "failed", "unreadable", "missing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

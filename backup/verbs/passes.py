@@ -49,6 +49,7 @@ from backup.model import (
     Problem,
     Progressed,
     Readback,
+    Strategy,
     encode_name,
     new_id,
 )
@@ -78,7 +79,7 @@ class PassOptions:
     site: str | None = None
     readback: Readback = "full"
     compression_level: int = 1
-    strategy: str = "direct"
+    strategy: Strategy = "direct"
     node: str | None = None
     """The node and the pod that read the journals, where they are known."""
     pod: str | None = None

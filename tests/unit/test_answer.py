@@ -119,6 +119,7 @@ def test_what_fits_by_no_means_is_said_all_the_same() -> None:
                 {"exit_code": "one"},
                 {"journals": [{"other": 1}]},
                 {"journals": 1},
+                {"journals": [["name", "no state", 1, 1, None]]},
                 {"problems": [[1]]},
                 {"problems": [["x", None, None, "message"]]},
                 {"hints": [["x", "hint"]]},
