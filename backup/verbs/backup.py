@@ -30,9 +30,11 @@ from pathlib import Path
 
 from backup.catalog import Shelf
 from backup.errors import (
+    NEEDS_A_LOOK,
     BackupError,
     ConfigError,
     ForeignSiteError,
+    IntegrityError,
     JournalError,
     JournalMissingError,
     ManifestError,
@@ -48,6 +50,7 @@ from backup.model import (
     RunStarted,
     State,
     Warned,
+    WithExitCodes,
     encode_name,
 )
 from backup.sinks import Sink
@@ -58,9 +61,6 @@ from backup.verbs.passes import Copy, JournalBackup, PassOptions, Target
 
 SMALL_JOURNAL_BYTES = 16 << 20
 """Journals up to this size are backed up several at a time, larger ones one by one."""
-
-NEEDS_A_LOOK = 3
-ALARM = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ class JournalOutcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackupResult:
+class BackupResult(WithExitCodes):
     """What came of a run."""
 
     run_id: str
@@ -126,11 +126,6 @@ class BackupResult:
     foreign_journals: tuple[str, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[Warned, ...]
-
-    @property
-    def exit_codes(self) -> tuple[int, ...]:
-        """The exit code of every problem."""
-        return tuple(p.exit_code for p in self.problems)
 
 
 def back_up(
@@ -461,7 +456,7 @@ def _alarm(journal: str, copy: Copy) -> Problem:
         else "has a standing alarm"
     )
     return Problem(
-        exit_code=ALARM,
+        exit_code=IntegrityError.exit_code,
         message=f"{how}: {', '.join(copy.alarms)}",
         hints=(
             "compare the backups before and after it, and find out who changed the journal",

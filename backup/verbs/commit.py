@@ -23,7 +23,7 @@ from functools import partial
 from backup.catalog import Catalog, Listing, Shelf, draft_key
 from backup.errors import BackupError, ReadbackError, SinkError, StopError
 from backup.manifest import Manifest
-from backup.model import Continuity, Emit, Problem
+from backup.model import Continuity, Emit, Problem, WithExitCodes
 from backup.sinks import Sink
 from backup.stop import Stop
 from backup.streams import spread
@@ -42,17 +42,12 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CommitResult:
+class CommitResult(WithExitCodes):
     """What came of the drafts of a run."""
 
     run_id: str
     committed: tuple[Committed, ...]
     problems: tuple[Problem, ...]
-
-    @property
-    def exit_codes(self) -> tuple[int, ...]:
-        """The exit code of every problem."""
-        return tuple(p.exit_code for p in self.problems)
 
 
 def commit(sinks: Sequence[Sink], run_id: str, *, emit: Emit, stop: Stop) -> CommitResult:

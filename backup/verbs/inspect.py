@@ -25,6 +25,7 @@ from functools import partial
 
 from backup.catalog import Backup, Shelf, checksum_key, checksums
 from backup.errors import (
+    NEEDS_A_LOOK,
     BackupError,
     IntegrityError,
     ObjectMissingError,
@@ -41,6 +42,7 @@ from backup.model import (
     Emit,
     Problem,
     Progressed,
+    WithExitCodes,
     decode_name,
     id_time,
 )
@@ -50,7 +52,6 @@ from backup.stop import Stop
 from backup.streams import call, prefetch
 from backup.verbs.extraction import extract
 from backup.verbs.selection import (
-    NEEDS_A_LOOK,
     Chosen,
     known_journals,
     no_backups,
@@ -87,7 +88,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListResult:
+class ListResult(WithExitCodes):
     """The backups on all sinks."""
 
     backups: tuple[Row, ...]
@@ -95,11 +96,6 @@ class ListResult:
     """Objects without a manifest, but for the tombstones of pruned backups: what interruptions
     left, or a run that is under way."""
     problems: tuple[Problem, ...]
-
-    @property
-    def exit_codes(self) -> tuple[int, ...]:
-        """The exit code of every problem."""
-        return tuple(p.exit_code for p in self.problems)
 
 
 def list_backups(
@@ -191,7 +187,7 @@ def _details(chosen: Chosen) -> Details:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShowResult:
+class ShowResult(WithExitCodes):
     """One backup in full."""
 
     sink: str
@@ -203,11 +199,6 @@ class ShowResult:
     against: str | None
     """Why it is not a good backup; None if it is one."""
     problems: tuple[Problem, ...]
-
-    @property
-    def exit_codes(self) -> tuple[int, ...]:
-        """The exit code of every problem."""
-        return tuple(p.exit_code for p in self.problems)
 
 
 def show(sinks: Sequence[Sink], selector: str, *, journal: str | None, emit: Emit) -> ShowResult:
@@ -269,16 +260,11 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyResult:
+class VerifyResult(WithExitCodes):
     """What came of verifying."""
 
     backups: tuple[Verified, ...]
     problems: tuple[Problem, ...]
-
-    @property
-    def exit_codes(self) -> tuple[int, ...]:
-        """The exit code of every problem."""
-        return tuple(p.exit_code for p in self.problems)
 
 
 def verify(

@@ -17,11 +17,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from backup.catalog import Shelf
-from backup.errors import BackupError, SelectorError, SinkError, UnsupportedFormatError
+from backup.errors import (
+    NEEDS_A_LOOK,
+    BackupError,
+    SelectorError,
+    SinkError,
+    UnsupportedFormatError,
+)
 from backup.manifest import Mark, MarkKind
-from backup.model import Clock, Emit, Problem
+from backup.model import Clock, Emit, Problem, WithExitCodes
 from backup.sinks import Sink
-from backup.verbs.selection import NEEDS_A_LOOK, known_journals, open_shelves
+from backup.verbs.selection import known_journals, open_shelves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +43,11 @@ class Marked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerResult:
+class LedgerResult(WithExitCodes):
     """What came of marking."""
 
     marks: tuple[Marked, ...]
     problems: tuple[Problem, ...]
-
-    @property
-    def exit_codes(self) -> tuple[int, ...]:
-        """The exit code of every problem."""
-        return tuple(p.exit_code for p in self.problems)
 
 
 @dataclass(frozen=True, slots=True)

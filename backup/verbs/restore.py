@@ -26,14 +26,14 @@ from functools import partial
 from pathlib import Path
 
 from backup.catalog import Catalog
-from backup.errors import BackupError, StopError, TargetError
+from backup.errors import NEEDS_A_LOOK, BackupError, StopError, TargetError
 from backup.manifest import File, Manifest
-from backup.model import Emit, Problem, Progressed, decode_name
+from backup.model import Emit, Problem, Progressed, WithExitCodes, decode_name
 from backup.sinks import Sink
 from backup.stop import Stop
 from backup.streams import spread
 from backup.verbs.extraction import extract
-from backup.verbs.selection import NEEDS_A_LOOK, Chosen, open_shelves, select
+from backup.verbs.selection import Chosen, open_shelves, select
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,16 +50,11 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreResult:
+class RestoreResult(WithExitCodes):
     """What came of a restore."""
 
     restored: tuple[Restored, ...]
     problems: tuple[Problem, ...]
-
-    @property
-    def exit_codes(self) -> tuple[int, ...]:
-        """The exit code of every problem."""
-        return tuple(p.exit_code for p in self.problems)
 
 
 def restore(

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 from backup.catalog import Backup, Shelf
 from backup.errors import (
+    NEEDS_A_LOOK,
     ManifestError,
     ObjectMissingError,
     SelectorError,
@@ -30,7 +31,6 @@ from backup.model import Emit, Problem
 from backup.sinks import Sink
 
 LATEST = "latest"
-NEEDS_A_LOOK = 3
 
 
 @dataclass(frozen=True, slots=True)
