@@ -488,7 +488,7 @@ def _as_answer(found: Manifest) -> JournalAnswer:
 def _resume(run: _Run) -> Result:
     from backup.cluster.api import connect
     from backup.cluster.lease import Lease, Owner
-    from backup.cluster.quiesce import resume
+    from backup.cluster.rescue import resume
 
     api = connect(stop=run.stop)
     name = os.environ.get("POD_NAME", "")

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from backup.answer import Answer, JournalAnswer
 from backup.cluster.orchestrator import ClusterResult
-from backup.cluster.quiesce import ResumeResult
+from backup.cluster.rescue import ResumeResult
 from backup.errors import BackupError, SettingsError
 from backup.manifest import Manifest
 from backup.model import Event, Problem, Progressed, Warned

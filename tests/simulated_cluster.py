@@ -156,6 +156,11 @@ class World:
         spec["persistentVolumeClaimRetentionPolicy"] = {"whenScaled": when_scaled}
         self.put("statefulsets", {"metadata": {"name": BILLING}, "spec": spec})
 
+    def make_billing_anew(self, replicas: int) -> None:
+        """Delete billing and make it again, as an upgrade of immutable fields does."""
+        self.remove("statefulsets", BILLING)
+        self.add_billing(replicas)
+
     def add_claim(
         self, name: str, *, modes: Sequence[str] = ("ReadWriteOnce",), phase: str = "Bound"
     ) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from backup.cluster.api import Object
-from backup.cluster.quiesce import StatefulSet
+from backup.cluster.billing import StatefulSet
 from backup.errors import ConfigError
 from backup.model import Journal
 

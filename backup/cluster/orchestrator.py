@@ -22,6 +22,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from backup.cluster.api import Api, Object
+from backup.cluster.billing import StatefulSet, read_billing
 from backup.cluster.colocated import Colocated
 from backup.cluster.crew import (
     NEEDS_A_LOOK,
@@ -32,19 +33,12 @@ from backup.cluster.crew import (
     Task,
     WorkerOutcome,
 )
+from backup.cluster.jobs import remove_running, remove_workers
 from backup.cluster.layout import Strategy, Volume, choose, read_volumes, require_readable
 from backup.cluster.lease import Held, Lease, Owner
-from backup.cluster.quiesce import (
-    OF,
-    ResumeResult,
-    StatefulSet,
-    read_billing,
-    recover,
-    remove_workers,
-    resume,
-)
+from backup.cluster.rescue import ResumeResult, recover, resume
 from backup.cluster.scaledown import CLEANUP_SECONDS, ScaleDown
-from backup.cluster.workers import read_template, remove_running, require_rwx
+from backup.cluster.workers import read_template, require_rwx
 from backup.errors import BackupError
 from backup.model import Clock, Emit, Holdings, Journal, Problem, RunStarted, Warned
 from backup.stop import Stop
@@ -318,7 +312,7 @@ class Orchestrator:
                 )
             )
             lease.take()
-        remove_workers(self._api, f"{OF}={self._options.statefulset}", but=self._options.run_id)
+        remove_workers(self._api, self._options.statefulset, but=self._options.run_id)
 
     def _abort(self) -> None:
         """Remove what still runs; a failure here hides no other."""

@@ -25,6 +25,13 @@ from datetime import timedelta
 from typing import Final
 
 from backup.cluster.api import Object
+from backup.cluster.billing import (
+    Back,
+    StatefulSet,
+    bring_back,
+    require_harmless,
+    scale_down,
+)
 from backup.cluster.crew import (
     NEEDS_A_LOOK,
     NOT_READ,
@@ -34,16 +41,9 @@ from backup.cluster.crew import (
     Task,
     half_known,
 )
+from backup.cluster.jobs import REMOVAL_SECONDS
 from backup.cluster.lease import MEASURED, Measured, Record
 from backup.cluster.pods import is_leaving, is_ready
-from backup.cluster.quiesce import (
-    LET_GO_SECONDS,
-    Back,
-    StatefulSet,
-    bring_back,
-    require_harmless,
-    scale_down,
-)
 from backup.cluster.workers import Order, Pod, events_about, worker_name
 from backup.errors import (
     BackupError,
@@ -359,7 +359,7 @@ class ScaleDown:
         return state
 
     def _is_for_another(self) -> bool:
-        api = self._crew.api.under(Stop(seconds=LET_GO_SECONDS))
+        api = self._crew.api.under(Stop(seconds=REMOVAL_SECONDS))
         with suppress(BackupError):
             return self._crew.lease.under(api).is_for_another()
         return False  # as far as is known; and two that bring billing back do no harm
@@ -369,7 +369,7 @@ class ScaleDown:
 
         In a time of its own: what it costs, the scaling that follows must not lack.
         """
-        api = self._crew.api.under(Stop(seconds=LET_GO_SECONDS))
+        api = self._crew.api.under(Stop(seconds=REMOVAL_SECONDS))
         for task in (t for t in tasks if t.pod is None or not t.pod.has_ended):
             with suppress(BackupError):  # billing comes first
                 api.delete("jobs", task.job)

@@ -27,11 +27,11 @@ from typing import Any, Final
 from backup import answer
 from backup.answer import Answer
 from backup.cluster.api import Api, Object
+from backup.cluster.billing import StatefulSet
+from backup.cluster.jobs import ROLE_LABEL, RUN_LABEL, STATEFULSET_LABEL
 from backup.cluster.layout import Volume
-from backup.cluster.quiesce import OF, RUN, StatefulSet
 from backup.errors import ConfigError
 
-ROLE: Final = "deepgram-journal-backup/role"
 GATE: Final = "deepgram-journal-backup/billing-is-down"
 """The scheduling gate that holds a pod back until billing is down."""
 MAX_NAME: Final = 63
@@ -132,7 +132,11 @@ def worker_name(template: Template, role: str, subject: str, attempt: int = 1) -
 
 def make_job(template: Template, order: Order) -> Object:
     """Make the Job of a worker."""
-    ours = {RUN: template.run_id, OF: template.statefulset, ROLE: "worker"}
+    ours = {
+        RUN_LABEL: template.run_id,
+        STATEFULSET_LABEL: template.statefulset,
+        ROLE_LABEL: "worker",
+    }
     pod = copy.deepcopy(template.job["spec"]["template"])
     metadata = pod.get("metadata") or {}
     labels = {k: v for k, v in (metadata.get("labels") or {}).items() if k not in _JOB_LABELS}
@@ -412,14 +416,6 @@ def _last_seen(event: Object) -> str:
     series = event.get("series") or {}
     seen = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
     return str(seen or "")[:19]
-
-
-def remove_running(api: Api, run_id: str) -> None:
-    """Delete the workers of a run that have not ended."""
-    for job in api.list("jobs", labels=f"{RUN}={run_id}"):
-        status = job.get("status") or {}
-        if not status.get("succeeded") and not status.get("failed"):
-            api.delete("jobs", job["metadata"]["name"])
 
 
 def require_rwx(claims: Iterable[Object], template: Template) -> None:

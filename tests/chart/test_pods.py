@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backup import cli
-from backup.cluster.quiesce import LET_GO_SECONDS
+from backup.cluster.jobs import REMOVAL_SECONDS
 from backup.cluster.scaledown import CLEANUP_SECONDS
 from backup.config import Settings
 from tests.chart import helm, shapes
@@ -213,7 +213,7 @@ def test_who_is_told_to_stop_has_time_to_bring_billing_back(shape: str) -> None:
 
     for name in (NAME, f"{NAME}-guard", f"{NAME}-resume"):
         grace = pods[name]["spec"]["terminationGracePeriodSeconds"]
-        assert grace > LET_GO_SECONDS + CLEANUP_SECONDS
+        assert grace > REMOVAL_SECONDS + CLEANUP_SECONDS
 
 
 @each_shape

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backup.cluster.quiesce import LET_GO_SECONDS
+from backup.cluster.jobs import REMOVAL_SECONDS
 from backup.cluster.scaledown import CLEANUP_SECONDS
 from tests.chart import helm, shapes
 from tests.chart.helm import HelmError
@@ -346,7 +346,7 @@ def test_it_is_said(values: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize("shape", shapes.MAY_SCALE)
 def test_a_grace_that_does_not_bring_billing_back_is_refused(shape: str) -> None:
     """With what the code may take, to the second, and some to spare."""
-    needed = int(LET_GO_SECONDS + CLEANUP_SECONDS)
+    needed = int(REMOVAL_SECONDS + CLEANUP_SECONDS)
     (said,) = refused(shapes.ALL[shape] | {"terminationGracePeriodSeconds": needed})
     grace = re.search(r"may take (\d+) s .* set it to (\d+) at least", said)
     assert grace is not None, said

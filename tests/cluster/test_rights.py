@@ -13,8 +13,8 @@ from dataclasses import replace
 import pytest
 
 from backup.cluster.api import RULES, Rule
+from backup.cluster.jobs import STATEFULSET_LABEL
 from backup.cluster.lease import RECORD, lease_name
-from backup.cluster.quiesce import OF
 from tests.cluster.controlplane import until
 from tests.cluster.site import BILLING, Site
 
@@ -39,7 +39,7 @@ def leave_a_worker(here: Site) -> None:
     here.create(
         "jobs",
         "left",
-        metadata={"labels": {OF: BILLING}},
+        metadata={"labels": {STATEFULSET_LABEL: BILLING}},
         spec={"suspend": True, "template": {"spec": pod}},
     )
 

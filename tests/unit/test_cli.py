@@ -20,8 +20,8 @@ import structlog
 import backup
 from backup import answer, cli, config, report
 from backup.answer import Answer, JournalAnswer
+from backup.cluster.jobs import RUN_LABEL
 from backup.cluster.lease import Lease, Owner, Record
-from backup.cluster.quiesce import RUN as RUN_LABEL
 from backup.errors import ClusterError, ConfigError, DeadlineError, SinkDeniedError
 from backup.model import Problem, Warned
 from backup.sinks import Sink, open_sink

@@ -15,10 +15,10 @@ from backup import answer
 from backup.answer import Answer, JournalAnswer
 from backup.cluster import crew as module
 from backup.cluster.api import Object
+from backup.cluster.billing import read_billing
 from backup.cluster.crew import PUT, Crew, Findings, Task, WorkerOutcome
 from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease, Owner, lease_name
-from backup.cluster.quiesce import read_billing
 from backup.cluster.workers import GATE, Order, Pod, read_template
 from backup.errors import ClusterConflictError, ClusterDeniedError, LeaseLostError
 from backup.model import Problem, Step, Warned

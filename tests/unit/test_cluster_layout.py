@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from backup.cluster.billing import read_billing
 from backup.cluster.layout import Strategy, Volume, choose, read_volumes, require_readable
-from backup.cluster.quiesce import read_billing
 from backup.errors import ConfigError
 from tests.simulated_cluster import BILLING, SimulatedCluster, World
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from backup.cluster.jobs import RUN_LABEL, STATEFULSET_LABEL
 from backup.cluster.lease import RECORD, lease_name
-from backup.cluster.quiesce import OF, RUN
 from backup.errors import (
     BillingDownError,
     ClusterError,
@@ -336,7 +336,7 @@ def test_workers_of_other_runs_are_removed(cluster: SimulatedCluster, world: Wor
     """They hold volumes; those of another billing stay."""
     world.add_billing(1)
     for name, of in (("old", BILLING), ("other", "vosk")):
-        labels = {RUN: "dead", OF: of}
+        labels = {RUN_LABEL: "dead", STATEFULSET_LABEL: of}
         world.put("jobs", {"metadata": {"name": name, "labels": labels}, "status": {"failed": 1}})
 
     perform(cluster)

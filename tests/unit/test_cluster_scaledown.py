@@ -14,7 +14,7 @@ import pytest
 
 from backup.cluster import crew, scaledown
 from backup.cluster.lease import RECORD, Lease, Measured, Owner, lease_name
-from backup.cluster.quiesce import resume
+from backup.cluster.rescue import resume
 from backup.cluster.workers import GATE
 from backup.errors import (
     BackupError,

@@ -12,13 +12,13 @@ import pytest
 from backup import answer
 from backup.answer import Answer
 from backup.cluster.api import Object
+from backup.cluster.billing import StatefulSet
+from backup.cluster.jobs import ROLE_LABEL, RUN_LABEL, STATEFULSET_LABEL
 from backup.cluster.layout import Volume
-from backup.cluster.quiesce import OF, RUN, StatefulSet
 from backup.cluster.workers import (
     GATE,
     MAX_NAME,
     MOUNT,
-    ROLE,
     Order,
     Pod,
     Template,
@@ -26,7 +26,6 @@ from backup.cluster.workers import (
     make_job,
     read_template,
     remove_gate,
-    remove_running,
     require_rwx,
     worker_name,
 )
@@ -202,7 +201,12 @@ def test_worker_is_the_same_without_what_is_the_orchestrators_alone() -> None:
     """Labels that would have it counted twice, its place, and its token for the API."""
     made = make_job(template(), order(seconds=99))
 
-    labels = {"app": "journal-backup", RUN: RUN_ID, OF: BILLING, ROLE: "worker"}
+    labels = {
+        "app": "journal-backup",
+        RUN_LABEL: RUN_ID,
+        STATEFULSET_LABEL: BILLING,
+        ROLE_LABEL: "worker",
+    }
     assert made["metadata"]["labels"] == labels
     assert made["spec"]["template"]["metadata"]["labels"] == labels
     assert made["spec"]["template"]["metadata"]["annotations"] == {
@@ -273,7 +277,11 @@ def test_bare_template_is_enough() -> None:
 
     made = make_job(template(bare), order())
 
-    assert made["metadata"]["labels"] == {RUN: RUN_ID, OF: BILLING, ROLE: "worker"}
+    assert made["metadata"]["labels"] == {
+        RUN_LABEL: RUN_ID,
+        STATEFULSET_LABEL: BILLING,
+        ROLE_LABEL: "worker",
+    }
     assert spec_of(made)["containers"][0]["env"] == [{"name": "BACKUP_SOURCE", "value": MOUNT}]
     assert "affinity" not in spec_of(made)
     assert "tolerations" not in spec_of(made)
@@ -579,20 +587,6 @@ def test_events_from_before_a_pod_was_scheduled_are_over(
     world.add_event("q", "FailedScheduling", "no node", eventTime=bound)
 
     assert events_about(cluster, "p", "q") == "FailedMount: timed out; FailedScheduling: no node"
-
-
-def test_what_has_ended_can_be_looked_at(world: World, cluster: SimulatedCluster) -> None:
-    """Of a run's workers, those that have not ended are removed."""
-    states = {"new": {}, "on": {"active": 1}, "done": {"succeeded": 1}, "bad": {"failed": 1}}
-    world.paused.add("jobs")
-    for name, status in states.items():
-        metadata = {"name": name, "labels": {RUN: RUN_ID}}
-        world.put("jobs", {"metadata": metadata, "status": status})
-    world.put("jobs", {"metadata": {"name": "other", "labels": {RUN: "other"}}})
-
-    remove_running(cluster, RUN_ID)
-
-    assert world.names("jobs") == ["bad", "done", "other"]
 
 
 # -- sinks on claims

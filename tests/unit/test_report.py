@@ -16,7 +16,7 @@ from backup import report
 from backup.answer import Answer, JournalAnswer
 from backup.cluster.crew import WorkerOutcome
 from backup.cluster.orchestrator import ClusterResult
-from backup.cluster.quiesce import Resumed, ResumeResult
+from backup.cluster.rescue import Resumed, ResumeResult
 from backup.errors import BackupError, ConfigError, SettingsError, SinkFullError
 from backup.manifest import Manifest
 from backup.model import Problem, Progressed, RunStarted, Warned

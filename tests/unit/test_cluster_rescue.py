@@ -1,4 +1,4 @@
-"""Billing's replicas: scaled down, scaled back, and put right after a run that is gone."""
+"""Billing comes back after a run that is gone, whoever finds what that has left."""
 
 from __future__ import annotations
 
@@ -7,27 +7,17 @@ from datetime import timedelta
 
 import pytest
 
-from backup.cluster.lease import Lease, Owner, Record, lease_name
-from backup.cluster.quiesce import (
-    OF,
-    RUN,
-    bring_back,
-    read_billing,
-    remove_workers,
-    require_harmless,
-    resume,
-    scale_down,
-)
+from backup.cluster.jobs import RUN_LABEL, STATEFULSET_LABEL
+from backup.cluster.lease import RECORD, Lease, Owner, Record, lease_name
+from backup.cluster.rescue import resume
 from backup.errors import (
     BackupError,
     BillingDownError,
     ClusterDeniedError,
     ClusterError,
-    ClusterMissingError,
     ClusterUnavailableError,
     DeadlineError,
     LeaseHeldError,
-    RefusedError,
 )
 from backup.model import Problem, Warned
 from tests.billing import NOON, Clock, Events
@@ -59,228 +49,6 @@ def clock() -> Clock:
     return Clock()
 
 
-def record_of(world: World, replicas: int = 3) -> Record:
-    """Say how billing was."""
-    uid = world.get("statefulsets", BILLING)["metadata"]["uid"]
-    return Record(uid=uid, replicas=replicas, deadline=NOON + timedelta(minutes=7))
-
-
-def touch(world: World) -> None:
-    """Have the controller write something of its own, and so another version."""
-    world.edit("statefulsets", BILLING, lambda body: body["status"].update(observed="x"))
-
-
-def make_anew(world: World, replicas: int = 2) -> None:
-    """Delete billing and make it again, as an upgrade of immutable fields does."""
-    world.remove("statefulsets", BILLING)
-    world.add_billing(replicas)
-
-
-def nothing() -> None:
-    """Do nothing."""
-
-
-# -- reading it
-
-
-def test_billing_is_read(cluster: SimulatedCluster, world: World) -> None:
-    """Its uid tells it from one that is made anew."""
-    billing = read_billing(cluster, BILLING)
-
-    uid = world.get("statefulsets", BILLING)["metadata"]["uid"]
-    assert (billing.name, billing.uid, billing.replicas) == (BILLING, uid, 3)
-
-
-def test_missing_billing_names_the_setting(cluster: SimulatedCluster) -> None:
-    """The name is wrong, or the namespace."""
-    with pytest.raises(ClusterMissingError, match="no StatefulSet vosk in namespace voice") as c:
-        read_billing(cluster, "vosk")
-
-    assert "BACKUP_STATEFULSET" in c.value.hints[0]
-
-
-@pytest.mark.parametrize("policy", [None, {}, {"whenScaled": "Retain", "whenDeleted": "Delete"}])
-def test_scaling_that_keeps_claims_is_harmless(
-    cluster: SimulatedCluster, world: World, policy: dict[str, str] | None
-) -> None:
-    """Kubernetes keeps them unless it is told not to."""
-    name = "persistentVolumeClaimRetentionPolicy"
-    world.edit("statefulsets", BILLING, lambda body: body["spec"].update({name: policy}))
-
-    require_harmless(cluster, read_billing(cluster, BILLING))
-
-
-def test_scaling_that_deletes_journals_is_refused(cluster: SimulatedCluster, world: World) -> None:
-    """The claims would go with the pods."""
-    name = "persistentVolumeClaimRetentionPolicy"
-    policy = {name: {"whenScaled": "Delete"}}
-    world.edit("statefulsets", BILLING, lambda body: body["spec"].update(policy))
-
-    with pytest.raises(RefusedError, match="would delete its journals"):
-        require_harmless(cluster, read_billing(cluster, BILLING))
-
-
-def test_billing_whose_replicas_we_may_not_read_is_not_scaled(cluster: SimulatedCluster) -> None:
-    """It could not be brought back."""
-    cluster.fail("get statefulsets/scale", ClusterDeniedError("the cluster refuses: no"))
-
-    with pytest.raises(ClusterDeniedError):
-        require_harmless(cluster, read_billing(cluster, BILLING))
-
-
-# -- down
-
-
-def test_billing_is_scaled_by_its_scale_and_nothing_else(
-    cluster: SimulatedCluster, world: World
-) -> None:
-    """The right to change the rest of it is not asked for."""
-    scale_down(cluster, read_billing(cluster, BILLING), asking=nothing)
-
-    assert (world.replicas, world.pods_of(BILLING)) == (0, [])
-    assert cluster.writes == [f"{SCALE} {BILLING} to 0"]
-
-
-def test_conflict_is_read_again(cluster: SimulatedCluster, world: World) -> None:
-    """The controller writes its status whenever it likes."""
-    cluster.on(SCALE, lambda: touch(world), times=3)
-
-    scale_down(cluster, read_billing(cluster, BILLING), asking=nothing)
-
-    assert world.replicas == 0
-
-
-def test_conflicts_without_end_are_an_error(cluster: SimulatedCluster, world: World) -> None:
-    """Somebody fights over it."""
-    billing = read_billing(cluster, BILLING)
-    cluster.on(SCALE, lambda: touch(world), times=None)
-
-    with pytest.raises(ClusterError, match="was changed by others 20 times"):
-        scale_down(cluster, billing, asking=nothing)
-
-    assert world.replicas == 3
-
-
-def test_lost_reply_of_scaling_down_is_success(cluster: SimulatedCluster, world: World) -> None:
-    """It is found at 0."""
-    cluster.lose_reply(SCALE)
-
-    scale_down(cluster, read_billing(cluster, BILLING), asking=nothing)
-
-    assert world.replicas == 0
-
-
-def test_billing_that_was_scaled_meanwhile_is_left_alone(
-    cluster: SimulatedCluster, world: World
-) -> None:
-    """The record would bring back a number that nobody wants any more."""
-    billing = read_billing(cluster, BILLING)
-    world.scale(5)
-
-    with pytest.raises(RefusedError, match="was scaled from 3 to 5 meanwhile"):
-        scale_down(cluster, billing, asking=nothing)
-
-    assert world.replicas == 5
-
-
-def test_billing_that_was_made_anew_meanwhile_is_left_alone(
-    cluster: SimulatedCluster, world: World
-) -> None:
-    """It is another one, and somebody is at work on it."""
-    billing = read_billing(cluster, BILLING)
-    make_anew(world)
-
-    with pytest.raises(RefusedError, match="was made anew meanwhile"):
-        scale_down(cluster, billing, asking=nothing)
-
-    assert world.replicas == 2
-
-
-# -- and back
-
-
-def test_billing_comes_back_from_0(cluster: SimulatedCluster, world: World) -> None:
-    """To what the record says."""
-    record = record_of(world)
-    world.scale(0)
-
-    assert bring_back(cluster, BILLING, record) == "restored"
-    assert (world.replicas, len(world.pods_of(BILLING))) == (3, 3)
-
-
-def test_conflict_does_not_keep_billing_down(cluster: SimulatedCluster, world: World) -> None:
-    """It is tried until it is up."""
-    record = record_of(world)
-    world.scale(0)
-    cluster.on(SCALE, lambda: touch(world), times=5)
-
-    assert bring_back(cluster, BILLING, record) == "restored"
-    assert world.replicas == 3
-
-
-def test_lost_reply_of_scaling_back_is_success(cluster: SimulatedCluster, world: World) -> None:
-    """It was us."""
-    record = record_of(world)
-    world.scale(0)
-    cluster.lose_reply(SCALE)
-
-    assert bring_back(cluster, BILLING, record) == "restored"
-    assert world.replicas == 3
-
-
-def test_billing_that_is_up_is_left_alone(cluster: SimulatedCluster, world: World) -> None:
-    """Whoever has scaled it knew the number."""
-    record = record_of(world)
-    world.scale(1)
-
-    assert bring_back(cluster, BILLING, record) == "was up"
-    assert (world.replicas, cluster.writes) == (1, [])
-
-
-def test_billing_that_is_gone_is_not_made(cluster: SimulatedCluster, world: World) -> None:
-    """The release was removed."""
-    record = record_of(world)
-    world.remove("statefulsets", BILLING)
-
-    assert bring_back(cluster, BILLING, record) == "gone"
-    assert cluster.writes == []
-
-
-def test_other_billing_of_that_name_is_left_alone(cluster: SimulatedCluster, world: World) -> None:
-    """Even at 0: perhaps it is meant to be there."""
-    record = record_of(world)
-    make_anew(world, 0)
-
-    assert bring_back(cluster, BILLING, record) == "made anew"
-    assert (world.replicas, cluster.writes) == (0, [])
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ClusterUnavailableError("the API server does not answer", "is it up?"),
-        ClusterDeniedError("the cluster refuses: no", "grant it"),
-    ],
-)
-def test_failure_says_how_to_bring_billing_back(
-    cluster: SimulatedCluster, world: World, error: ClusterError
-) -> None:
-    """Exit 8, and the one line to paste comes first."""
-    record = record_of(world)
-    world.scale(0)
-    cluster.fail(SCALE, error)
-
-    with pytest.raises(BillingDownError) as caught:
-        bring_back(cluster, BILLING, record)
-
-    assert caught.value.exit_code == 8
-    assert error.message in caught.value.message
-    assert caught.value.hints == (LINE, *error.hints)
-
-
-# -- what a run that is gone has left
-
-
 def lease_of(run: str, cluster: SimulatedCluster, clock: Clock) -> Lease:
     """Give the Lease in the hands of somebody without a pod."""
     return Lease(cluster, BILLING, run_id=run, owner=Owner(pod="", uid=""), clock=clock)
@@ -290,21 +58,22 @@ def leave_down(world: World, clock: Clock, run: str = "dead") -> None:
     """Scale billing down as a run does that then is heard of no more."""
     cluster = SimulatedCluster(world)
     lease = lease_of(run, cluster, clock)
+    uid = world.get("statefulsets", BILLING)["metadata"]["uid"]
     lease.take()
-    lease.note(record_of(world))
+    lease.note(Record(uid=uid, replicas=3, deadline=NOON + timedelta(minutes=7)))
     world.scale(0)
 
 
 def add_worker(world: World, name: str, run: str) -> None:
     """Make a worker that runs."""
-    labels = {RUN: run, OF: BILLING}
+    labels = {RUN_LABEL: run, STATEFULSET_LABEL: BILLING}
     world.put("jobs", {"metadata": {"name": name, "labels": labels}, "status": {"active": 0}})
 
 
 def is_recorded(world: World) -> bool:
     """Whether somebody has to bring billing back."""
     notes = world.get("leases", lease_name(BILLING))["metadata"]["annotations"]
-    return "deepgram-journal-backup/record" in notes
+    return RECORD in notes
 
 
 @pytest.mark.parametrize("is_made", [False, True])
@@ -396,7 +165,7 @@ def test_record_of_another_billing_is_dropped_with_a_warning(
     if state == "gone":
         world.remove("statefulsets", BILLING)
     else:
-        make_anew(world, 0)
+        world.make_billing_anew(0)
     clock.advance(minutes=2)
     events = Events()
 
@@ -514,8 +283,7 @@ def test_rescue_that_fails_says_how_to_bring_billing_back(
     with pytest.raises(BillingDownError, match=error.message) as caught:
         resume(cluster, BILLING, lease_of("me", cluster, clock), take_over=False, emit=Events())
 
-    line = f"kubectl -n voice scale statefulset {BILLING} --replicas=3"
-    assert (caught.value.hints[0], caught.value.exit_code) == (line, 8)
+    assert (caught.value.hints[0], caught.value.exit_code) == (LINE, 8)
 
 
 def test_push_that_fails_is_no_billing_that_is_down(
@@ -599,12 +367,3 @@ def test_rescuer_that_dies_is_rescued(world: World, clock: Clock, write: int, ki
     resume(cluster, BILLING, lease_of("second", cluster, clock), take_over=False, emit=Events())
 
     assert (world.replicas, is_recorded(world), world.names("jobs")) == (3, False, [])
-
-
-def test_workers_of_other_runs_are_told_apart(cluster: SimulatedCluster, world: World) -> None:
-    """Those of the run that asks stay."""
-    add_worker(world, "w-1", "old")
-    add_worker(world, "w-2", "mine")
-
-    assert remove_workers(cluster, f"{OF}={BILLING}", but="mine") == ["w-1"]
-    assert world.names("jobs") == ["w-2"]

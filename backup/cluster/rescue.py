@@ -1,0 +1,168 @@
+"""What a run that is gone has left is put right: its workers go, and billing comes back.
+
+Every run begins with it, the guard repeats it, and the hooks of the chart insist on it. Rules:
+
+- The record in the Lease says what to do, and only a record does. A run that is under way is left
+  alone, unless it is to be taken over: the release, and with it the right to scale, is about to go.
+- Workers are removed first, as billing may need the volumes that they have; where that fails,
+  billing is brought back all the same.
+- The record is removed last. Who dies before that is rescued by the next one, who finds billing up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from backup.cluster.api import Api
+from backup.cluster.billing import Back, bring_back, still_down
+from backup.cluster.jobs import REMOVAL_SECONDS, remove_workers
+from backup.cluster.lease import Held, Lease, Record
+from backup.errors import BackupError, BillingDownError, LeaseHeldError, LeaseLostError
+from backup.model import Emit, Problem, Warned
+from backup.stop import Stop
+
+_TRIES = 20
+_NOT_SCALED: Final = {
+    "gone": "is gone since it was scaled down",
+    "made anew": "was made anew since it was scaled down",
+}
+
+Resumed = Literal["nothing to do", "under way", "pushed aside", Back]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeResult:
+    """What ``resume-billing`` found and did."""
+
+    statefulset: str
+    state: Resumed
+    replicas: int | None = None
+    """What the record says; None where there was none."""
+    holder: str | None = None
+    """The run that left it, that is under way, or that was about to scale it down."""
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Warned, ...] = ()
+
+    @property
+    def exit_codes(self) -> tuple[int, ...]:
+        """The exit code of every problem."""
+        return tuple(p.exit_code for p in self.problems)
+
+
+def resume(
+    api: Api, statefulset: str, lease: Lease, *, take_over: bool, emit: Emit
+) -> ResumeResult:
+    """Bring billing back if a run that is gone has left it down.
+
+    Args:
+        api: the cluster.
+        statefulset: billing's.
+        lease: in our hands.
+        take_over: bring it back whoever is under way: the release is about to be removed.
+        emit: told of what is odd.
+
+    Raises:
+        BillingDownError: it may still be down.
+        LeaseHeldError: it was to be taken over, and is written by others again and again.
+        ClusterError: the cluster did not say.
+    """
+    for _ in range(_TRIES):
+        held = lease.read()
+        if held is None or not (held.record or (take_over and _may_scale(held))):
+            return ResumeResult(statefulset=statefulset, state="nothing to do")
+        if not take_over and not lease.is_stale(held):
+            return _under_way(statefulset, held)
+        try:
+            return _take_over(api, statefulset, lease, held, emit=emit)
+        except LeaseHeldError:  # by the run itself, which renewed it, or by another rescuer
+            if not take_over:
+                return _under_way(statefulset, held)
+    message = f"the lease {lease.name} was written by others {_TRIES} times"
+    raise LeaseHeldError(message, "try again")
+
+
+def _may_scale(held: Held) -> bool:
+    """Whether a run is under way that may yet scale billing down."""
+    return bool(held.holder) and held.owner is not None and held.owner.may_scale
+
+
+def _under_way(statefulset: str, held: Held) -> ResumeResult:
+    return ResumeResult(
+        statefulset=statefulset,
+        state="under way",
+        replicas=held.record.replicas if held.record else None,
+        holder=held.holder,
+    )
+
+
+def _take_over(api: Api, statefulset: str, lease: Lease, held: Held, *, emit: Emit) -> ResumeResult:
+    try:
+        lease.seize(held)
+        if held.record is not None:
+            return recover(api, statefulset, lease, held.record, of=held.holder, emit=emit)
+        lease.release()
+    except (BillingDownError, LeaseHeldError):
+        raise
+    except BackupError as error:
+        if held.record is None:
+            raise
+        raise still_down(api, statefulset, held.record, "may be down", error) from error
+    return ResumeResult(statefulset=statefulset, state="pushed aside", holder=held.holder)
+
+
+def recover(
+    api: Api, statefulset: str, lease: Lease, record: Record, *, of: str, emit: Emit
+) -> ResumeResult:
+    """Do what a record says, and remove it; the Lease is ours, and is free afterwards.
+
+    Args:
+        api: the cluster.
+        statefulset: billing's.
+        lease: in our hands.
+        record: what it says.
+        of: the run that left it.
+        emit: told of what is odd.
+
+    Raises:
+        BillingDownError: it may still be down.
+    """
+    left = _remove_workers(api, statefulset)
+    state = bring_back(api, statefulset, record)
+    problems = (*left, *_free(lease))
+    warnings: tuple[Warned, ...] = ()
+    if state in _NOT_SCALED:
+        warnings = (Warned(message=f"{statefulset} {_NOT_SCALED[state]}: nothing was scaled"),)
+    for warning in warnings:
+        emit(warning)
+    for problem in problems:
+        emit(problem)
+    return ResumeResult(
+        statefulset=statefulset,
+        state=state,
+        replicas=record.replicas,
+        holder=of,
+        problems=problems,
+        warnings=warnings,
+    )
+
+
+def _remove_workers(api: Api, statefulset: str) -> tuple[Problem, ...]:
+    """Remove workers, in a time of its own; give what failed, which keeps nobody from going on."""
+    try:
+        remove_workers(api.under(Stop(seconds=REMOVAL_SECONDS)), statefulset)
+    except BackupError as error:
+        return (Problem.of(error),)
+    return ()
+
+
+def _free(lease: Lease) -> tuple[Problem, ...]:
+    """Remove the record and let others have the Lease; give what failed."""
+    try:
+        lease.note(None)
+        lease.release()
+    except LeaseLostError:  # another rescuer's: it finds billing up, and lets go of it
+        pass
+    except BackupError as error:  # the next rescuer finds it up
+        return (Problem.of(error),)
+    return ()
