@@ -150,6 +150,11 @@ class File(_Model):
     segments: Annotated[tuple[Segment, ...], Field(min_length=1)]
     """In order, from the file's first byte to its last. None is empty, unless the file is."""
 
+    @property
+    def is_journal(self) -> bool:
+        """Whether this file holds the records."""
+        return decode_name(self.path) == JOURNAL_FILE
+
     @model_validator(mode="after")
     def _is_covered(self) -> File:
         reached = 0
@@ -208,7 +213,7 @@ class Manifest(_Model):
         if self.previous is not None and self.previous.id >= self.id:
             message = f"its predecessor {self.previous.id} is not older than {self.id}"
             raise ValueError(message)
-        if self.file(JOURNAL_FILE) is None:
+        if not any(file.is_journal for file in self.files):
             message = f"it has no file {JOURNAL_FILE.decode()!r}"
             raise ValueError(message)
         self._check_files(self._checked_keys())
@@ -255,9 +260,10 @@ class Manifest(_Model):
         """The complete records in all its files."""
         return sum(f.records for f in self.files)
 
-    def file(self, path: bytes) -> File | None:
-        """Find the file of that name."""
-        return next((f for f in self.files if decode_name(f.path) == path), None)
+    @property
+    def main(self) -> File:
+        """The file that holds the records: no valid manifest is without."""
+        return next(file for file in self.files if file.is_journal)
 
     def to_bytes(self) -> bytes:
         """Write it as it is stored: indented JSON, UTF-8, one newline at the end."""

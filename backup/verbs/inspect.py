@@ -36,14 +36,12 @@ from backup.errors import (
 )
 from backup.manifest import Archive, Manifest
 from backup.model import (
-    JOURNAL_FILE,
     Continuity,
     Digest,
     Emit,
     Problem,
     Progressed,
     WithExitCodes,
-    decode_name,
     id_time,
 )
 from backup.records import Checker, Count
@@ -457,9 +455,8 @@ class _Verifier:
         records: int | None = None
         with self._noting(chosen, findings):
             for piece in extract(chosen.shelf.catalog, manifest, stop=self.stop):
-                holds_records = decode_name(piece.file.path) == JOURNAL_FILE
                 for chunk in prefetch(piece.content, stop=self.stop):  # hashing and parsing at once
-                    if holds_records:
+                    if piece.file.is_journal:
                         checker.update(chunk)
                     done += len(chunk)
                     self._progress(chosen.backup, done, manifest.size_bytes)
@@ -472,7 +469,7 @@ class _Verifier:
                 f"{count.bad} of {count.records} records are not JSON objects,"
                 f" the first at byte {count.first_bad_offset}"
             )
-        recorded = sum(f.records for f in manifest.files if decode_name(f.path) == JOURNAL_FILE)
+        recorded = manifest.main.records
         if recorded != count.records:
             findings.append(f"the manifest counts {recorded} records, not {count.records}")
         return count.records

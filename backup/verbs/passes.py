@@ -124,11 +124,6 @@ class History:
     sha256: str
 
     @property
-    def file(self) -> File | None:
-        """The journal as it was then; no valid manifest is without."""
-        return self.manifest.file(JOURNAL_FILE)
-
-    @property
     def link(self) -> Previous:
         """What the next manifest says of this one."""
         return Previous(id=self.manifest.id, manifest_sha256=self.sha256)
@@ -296,8 +291,8 @@ class JournalBackup:
             self._copies[url] = Copy(sink=url, problems=tuple(problems))
 
     def _marks(self, urls: Sequence[str]) -> list[int]:
-        files = [h.file for url in urls if (h := self._histories[url]) is not None]
-        return [f.size_bytes for f in files if f is not None]
+        histories = [self._histories[url] for url in urls]
+        return [h.manifest.main.size_bytes for h in histories if h is not None]
 
     # -- passes
 
@@ -456,7 +451,8 @@ class JournalBackup:
 
     def _manifest(self, url: str, stored: Stored, reading: _Pass) -> Manifest:
         history = self._histories[url]
-        continuity = compare(history.file if history else None, reading.readings[JOURNAL_FILE])
+        previous = history.manifest.main if history else None
+        continuity = compare(previous, reading.readings[JOURNAL_FILE])
         return Manifest(
             id=self._id,
             journal=self._name,

@@ -80,14 +80,23 @@ def test_a_manifest_is_json_for_people_too() -> None:
 
 
 def test_a_manifest_adds_up_its_parts() -> None:
-    """Sizes and records of all files and archives; a file is found by its bytes."""
+    """Sizes and records of all files and archives."""
     content = manifests.shared()
     content["files"].append(manifests.file("odd%20name", manifests.segment(THIRD, 0, 8)))
     manifest = parse(stored(content))
 
     assert (manifest.size_bytes, manifest.archive_bytes, manifest.records) == (1509, 1200, 6)
-    assert manifest.file(b"odd name") == manifest.files[1]
-    assert manifest.file(b"odd%20name") is None
+
+
+def test_the_file_with_the_records_is_found_by_the_bytes_of_its_name() -> None:
+    """Wherever it stands in the list, and however it is written."""
+    content = manifests.shared()
+    content["files"][0]["path"] = "%6Aournal"
+    content["files"].insert(0, manifests.file("other", manifests.segment(THIRD, 0, 8)))
+    manifest = parse(stored(content))
+
+    assert [file.is_journal for file in manifest.files] == [False, True]
+    assert manifest.main == manifest.files[1]
 
 
 def test_an_empty_journal_has_one_empty_segment() -> None:
