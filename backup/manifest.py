@@ -89,7 +89,7 @@ class Source(_Model):
     """Where and how the journal was read."""
 
     strategy: str
-    """``direct`` where this process read the volume itself."""
+    """How it was reached: ``direct``, ``colocated``, ``scale-down``, or a way of a later version."""
     consistency: Consistency
     """``live``: billing may have been appending; ``quiesced``: it was stopped."""
     node: str | None = None
@@ -102,8 +102,9 @@ class Previous(_Model):
     """The backup that this one follows: a link of the hash chain."""
 
     id: Id
+    """Its id."""
     manifest_sha256: Sha256
-    """SHA-256 of the predecessor's manifest, as stored."""
+    """SHA-256 of its manifest as it is stored, hexadecimal."""
 
 
 class Archive(_Model):
@@ -112,9 +113,11 @@ class Archive(_Model):
     key: str
     """Its key, relative to the sink's prefix."""
     size_bytes: Count
+    """Its size as it is stored, in bytes."""
     sha256: Sha256
+    """SHA-256 of its bytes as they are stored, hexadecimal."""
     readback: Readback
-    """How it was checked after the upload: every byte, or its size alone."""
+    """How it was checked after the upload: ``full``, every byte; or ``size``, its size alone."""
 
 
 class Segment(_Model):
@@ -134,21 +137,25 @@ class File(_Model):
     """One file of the journal's directory, as it was read."""
 
     path: Name
-    """Relative to the journal's directory, percent-encoded."""
+    """Its name, relative to the journal's directory, percent-encoded."""
     size_bytes: Count
+    """What was read of it, in bytes."""
     sha256: Sha256
+    """SHA-256 of these bytes, hexadecimal."""
     records: Count
     """Complete lines in it."""
     omitted_tail_bytes: Count
     """Bytes after the last complete record, which billing was still writing."""
     mode: Annotated[int, Field(ge=0, le=0o7777)]
-    """Permission bits."""
+    """Its permission bits: 384 is 0600."""
     uid: Owner
+    """The user whose it was."""
     gid: Owner
+    """The group whose it was."""
     mtime: AwareDatetime
     """Time of the last change when it was read, UTC."""
     segments: Annotated[tuple[Segment, ...], Field(min_length=1)]
-    """In order, from the file's first byte to its last. None is empty, unless the file is."""
+    """Its bytes, in order and without a gap. No segment is empty, unless the file is."""
 
     @property
     def is_journal(self) -> bool:
@@ -178,29 +185,33 @@ class Manifest(_Model):
     format: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}$")] = FORMAT
     """Version of this format, ``major.minor``."""
     id: Id
+    """Names this backup: the time in UTC and six hexadecimal digits."""
     journal: str
-    """``journal-<statefulset>-<ordinal>``."""
+    """Whose backup it is: ``journal-<statefulset>-<ordinal>``."""
     created_at: AwareDatetime
-    """When the journal's size was fixed for reading, UTC."""
+    """When it was fixed how much of the journal would be read, UTC."""
     tool: str
     """Name and version of the program that wrote it."""
     run_id: str
     """The run that made it; a run may make backups of many journals."""
     site: str | None = None
-    """The label of the site, BACKUP_SITE."""
+    """The label of the site, ``BACKUP_SITE``; null if it has none."""
     suspect: bool
-    """True where something about the journal could not be read as it should be."""
+    """``true`` where something of the journal could not be read as it should be."""
     suspicion: str | None = None
-    """What that was."""
+    """What that was; null where nothing was."""
     alarms: tuple[Id, ...]
-    """The backups whose alarms nobody has acknowledged; this one's own id if it raised one."""
+    """Ids of backups whose alarms nobody had acknowledged by then; its own if it raised one."""
     source: Source
+    """Where and how the journal was read."""
     previous: Previous | None
-    """None for the first backup of a journal on this sink."""
+    """The backup before it; null for the first one of a journal on this sink."""
     continuity: Continuity
-    """How the journal compares with the predecessor's."""
+    """How the journal compares with what it was at the previous backup."""
     archives: tuple[Archive, ...]
+    """All archives that its files are in, its predecessors' too."""
     files: tuple[File, ...]
+    """All files of the journal's directory that were read; one of them is ``journal``."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Manifest:
@@ -330,17 +341,22 @@ class Mark(_Model):
     """A fact about a backup that was learned later: an object of its own, beside the manifest."""
 
     format: str = FORMAT
+    """Version of this format, ``major.minor``."""
     kind: MarkKind
+    """What was learned."""
     journal: str
+    """The journal whose backup it is about."""
     id: Id
+    """The backup that it is about."""
     created_at: AwareDatetime
     """When it was learned, UTC."""
     by: str | None = None
-    """Who said so."""
+    """Who said so; null if nobody was named."""
     note: str | None = None
-    """What they said."""
+    """What they said; null if nothing."""
     manifest_sha256: Sha256 | None = None
-    """``pruned``: the SHA-256 of the manifest that was there, so that the chain still closes."""
+    """``pruned``: the SHA-256 of the manifest that was there, so that the chain still closes;
+    null for other kinds."""
 
     def to_bytes(self) -> bytes:
         """Write it as it is stored."""
