@@ -37,6 +37,8 @@ MEASURES: Final = 3
 _TRIES = 20
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 _ENDED = {"Succeeded", "Failed"}
+_NONSENSE = (KeyError, OverflowError, TypeError, ValueError)
+"""What reading a note raises that somebody has edited."""
 _HOW_LOST: Final = (
     "by resume-billing --take-over, which helm upgrade and helm uninstall run: back up again",
     "or this run did not renew it in time: look at its node, and at the way to the API server",
@@ -204,7 +206,7 @@ class Lease:
         return held
 
     def is_for_another(self) -> bool:
-        """Whether another run holds it, and with it the record: what that says is its to do."""
+        """Whether another run holds it with a record in it, so that scaling back is its task."""
         held = self.read()
         return held is not None and held.holder not in {"", self._run_id} and bool(held.record)
 
@@ -216,48 +218,65 @@ class Lease:
         """
         self._write(lambda held: self._signed(held.body, held.record))
 
-    def note(self, record: Record | None, *, measured: Measured | None = None) -> None:
-        """Write the record, or remove it; it is there, or gone, when this returns.
-
-        Args:
-            record: what has to be put back.
-            measured: how long the copies took, to be remembered.
+    def write_record(self, record: Record) -> None:
+        """Say what has to be put back; it is there when this returns.
 
         Raises:
             LeaseLostError: the Lease is not ours any more.
         """
-        self._write(lambda held: self._signed(held.body, record, measured=measured))
+        self._write(lambda held: self._signed(held.body, record))
+
+    def clear_record(self) -> None:
+        """Say that nothing has to be put back any more; where nothing had to, change nothing.
+
+        Raises:
+            LeaseLostError: the Lease is not ours any more.
+        """
+        self._write(lambda held: self._signed(held.body, None) if held.record else None)
+
+    def remember(self, measured: Measured) -> None:
+        """Keep a measure, beside the last few, for the runs to come.
+
+        Raises:
+            LeaseLostError: the Lease is not ours any more.
+        """
+        self._write(lambda held: self._signed(_with_measure(held.body, measured), held.record))
 
     def release(self) -> None:
-        """Let others have it; with a record it stays as it is, for whoever brings billing back."""
-        self._write(lambda held: None if held.record else _let_go(self._signed(held.body, None)))
+        """Let others have it; with a record it stays as it is, for whoever brings billing back.
+
+        Raises:
+            LeaseLostError: the Lease is not ours any more.
+        """
+        self._write(
+            lambda held: None if held.record else _without_holder(self._signed(held.body, None))
+        )
 
     def _write(self, change: Callable[[Held], Object | None]) -> None:
-        """Change it, as long as it is ours, and there is something to change.
+        """Change it, as long as it is ours; where the change is None, leave it.
 
-        A conflict is a try of ours whose reply was lost, or what somebody else has written on it;
-        the latter is read, and kept.
+        What others write on it meanwhile is read, and kept.
         """
         held = self.require()
         for _ in range(_TRIES):
-            if (body := change(held)) is None:
+            body = change(held)
+            if body is None or self._has_replaced(body):
                 return
-            try:
-                self._api.replace("leases", self.name, body)
-            except ClusterConflictError:
-                now = self.read()
-                if now is not None and _says(now.body) == _says(body):
-                    return
-                held = self.require()
-                continue
-            return
+            held = self.require()
         message = f"the lease {self.name} was changed by others {_TRIES} times"
         raise LeaseLostError(message, *_HOW_LOST)
 
-    def _signed(
-        self, body: Object, record: Record | None, *, measured: Measured | None = None
-    ) -> Object:
-        """Give a Lease of ours, renewed now, with that record."""
+    def _has_replaced(self, body: Object) -> bool:
+        """Write it; False at a conflict, unless with a try of ours whose reply was lost."""
+        try:
+            self._api.replace("leases", self.name, body)
+        except ClusterConflictError:
+            now = self.read()
+            return now is not None and _what_it_says(now.body) == _what_it_says(body)
+        return True
+
+    def _signed(self, body: Object, record: Record | None) -> Object:
+        """Give a Lease of ours, renewed now, with that record and no other."""
         now = self._clock().strftime(_TIME)
         metadata = body["metadata"]
         notes = {**(metadata.get("annotations") or {}), OWNER: json.dumps(asdict(self._owner))}
@@ -265,9 +284,6 @@ class Lease:
         if record is not None:
             deadline = record.deadline.strftime(_TIME)
             notes[RECORD] = json.dumps({**asdict(record), "deadline": deadline})
-        if measured is not None:
-            kept = [measured, *_measured(notes)][:MEASURES]
-            notes[MEASURED] = json.dumps([asdict(one) for one in kept])
         before = body.get("spec") or {}
         is_ours = before.get("holderIdentity") == self._run_id
         spec = {
@@ -279,11 +295,20 @@ class Lease:
         return {**body, "metadata": {**metadata, "annotations": notes}, "spec": spec}
 
 
-def _let_go(body: Object) -> Object:
+def _without_holder(body: Object) -> Object:
     return {**body, "spec": {**body["spec"], "holderIdentity": ""}}
 
 
-def _says(body: Object) -> tuple[Object, Object]:
+def _with_measure(body: Object, measured: Measured) -> Object:
+    metadata = body["metadata"]
+    notes = metadata.get("annotations") or {}
+    kept = [measured, *_measured(notes)][:MEASURES]
+    notes = {**notes, MEASURED: json.dumps([asdict(one) for one in kept])}
+    return {**body, "metadata": {**metadata, "annotations": notes}}
+
+
+def _what_it_says(body: Object) -> tuple[Object, Object]:
+    """Give what is compared to recognise a Lease that we have written."""
     return body["spec"], body["metadata"].get("annotations") or {}
 
 
@@ -303,7 +328,7 @@ def _held(body: Object) -> Held:
         owner = _owner(json.loads(notes[OWNER])) if OWNER in notes else None
         measured = _measured(notes)
         renewed_at = _time(spec["renewTime"]) if spec.get("renewTime") else None
-    except (ValueError, KeyError, TypeError) as error:
+    except _NONSENSE as error:
         name = body["metadata"]["name"]
         message = f"what the lease {name} says cannot be read: {error}"
         raise RefusedError(
@@ -325,7 +350,7 @@ def _measured(notes: dict[str, str]) -> tuple[Measured, ...]:
             Measured(size_bytes=int(one["size_bytes"]), seconds=float(one["seconds"]))
             for one in json.loads(notes.get(MEASURED, "[]"))
         )
-    except (ValueError, KeyError, TypeError):
+    except _NONSENSE:
         return ()
 
 
@@ -338,4 +363,8 @@ def _record(found: Object) -> Record:
 
 
 def _time(text: str) -> datetime:
-    return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+    when = datetime.fromisoformat(text)
+    if when.tzinfo is None:
+        message = f"{text} has no time zone"
+        raise ValueError(message)
+    return when.astimezone(UTC)

@@ -159,7 +159,7 @@ def _remove_workers(api: Api, statefulset: str) -> tuple[Problem, ...]:
 def _free(lease: Lease) -> tuple[Problem, ...]:
     """Remove the record and let others have the Lease; give what failed."""
     try:
-        lease.note(None)
+        lease.clear_record()
         lease.release()
     except LeaseLostError:  # another rescuer's: it finds billing up, and lets go of it
         pass

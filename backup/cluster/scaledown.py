@@ -249,7 +249,7 @@ class ScaleDown:
             deadline=self._clock() + self._downtime.budget + _LEEWAY,
         )
         failure: ClusterError | DowntimeError | None = None
-        self._crew.lease.note(record)
+        self._crew.lease.write_record(record)
         try:
             self._scale_to_zero()
             self._crew.lease.require()
@@ -353,7 +353,7 @@ class ScaleDown:
             self._findings.warn("whether billing was scaled down is not known: the guard will see")
             return state
         with suppress(BackupError):  # it is back: whoever finds the record finds that out
-            self._crew.lease.under(api).note(None)
+            self._crew.lease.under(api).clear_record()
         if state in _HOW and not (state == "was up" and failure):  # which says so already
             self._findings.warn(f"{self._billing.name} {_HOW[state]} meanwhile: left as it is")
         return state
@@ -435,7 +435,8 @@ class ScaleDown:
         size = sum(outcome.size_bytes for outcome in self._findings.outcomes)
         measured = Measured(size_bytes=size, seconds=round(self._seconds_for_copies, 3))
         try:
-            self._crew.lease.note(None, measured=measured)
+            self._crew.lease.clear_record()  # if that has failed when billing came back
+            self._crew.lease.remember(measured)
         except ClusterError as error:
             self._findings.warn(f"how long this took could not be noted: {error.message}")
 

@@ -602,7 +602,7 @@ def left_down(cluster: SimulatedCluster, *, pod: str, replicas: int = 0) -> None
     )
     lease.take()
     until = datetime.now(UTC) + timedelta(minutes=5)
-    lease.note(Record(uid=billing, replicas=replicas, deadline=until))
+    lease.write_record(Record(uid=billing, replicas=replicas, deadline=until))
     cluster.world.scale(0)
 
 

@@ -196,7 +196,7 @@ def test_old_heartbeat_is_stale(lease: Lease, other: Lease, clock: Clock, world:
 def test_record_past_its_deadline_is_stale(lease: Lease, other: Lease, clock: Clock) -> None:
     """Billing comes first: a run that is alive and late is pushed aside."""
     lease.take()
-    lease.note(Record(uid="uid-7", replicas=3, deadline=clock() + timedelta(seconds=5)))
+    lease.write_record(Record(uid="uid-7", replicas=3, deadline=clock() + timedelta(seconds=5)))
     clock.advance(seconds=5)
     with pytest.raises(LeaseHeldError):
         other.take()
@@ -286,6 +286,9 @@ def test_lease_that_says_nothing_of_its_holders_life_is_stale(
         (RECORD, "[1]"),
         (RECORD, '{"uid": "u", "replicas": "many", "deadline": "2026-11-23T12:00:00.000000Z"}'),
         (RECORD, '{"uid": "u", "replicas": 3, "deadline": "tomorrow"}'),
+        (RECORD, '{"uid": "u", "replicas": 3, "deadline": "2026-11-23T12:00:00"}'),
+        (RECORD, '{"uid": "u", "replicas": 3, "deadline": "0001-01-01T00:00:00+14:00"}'),
+        (RECORD, '{"uid": "u", "replicas": Infinity, "deadline": "2026-11-23T12:00:00Z"}'),
         (OWNER, '{"pod": "p"}'),
     ],
 )
@@ -299,6 +302,18 @@ def test_edited_nonsense_is_refused(lease: Lease, world: World, note: str, value
 
     assert caught.value.message.startswith(f"what the lease {NAME} says cannot be read")
     assert f"kubectl delete lease {NAME}" in caught.value.hints[0]
+
+
+@pytest.mark.parametrize("until", ["2026-11-23T12:07:00Z", "2026-11-23T14:07:00.000+02:00"])
+def test_time_is_read_in_every_form_that_has_a_zone(lease: Lease, world: World, until: str) -> None:
+    """Somebody writes by hand what the tool has written."""
+    lease.take()
+    record = json.dumps({"uid": "uid-7", "replicas": 3, "deadline": until})
+    world.edit(
+        "leases", NAME, lambda body: body["metadata"]["annotations"].update({RECORD: record})
+    )
+
+    assert lease.require().record == RECORDED
 
 
 def test_bare_lease_is_free(lease: Lease, world: World) -> None:
@@ -318,7 +333,8 @@ def test_record_survives_heartbeats_and_a_takeover(
 ) -> None:
     """Until somebody has done what it says."""
     lease.take()
-    lease.note(RECORDED, measured=Measured(size_bytes=5, seconds=2.5))
+    lease.write_record(RECORDED)
+    lease.remember(Measured(size_bytes=5, seconds=2.5))
     lease.renew()
     clock.advance(minutes=8)
 
@@ -335,7 +351,7 @@ def test_record_survives_heartbeats_and_a_takeover(
 def test_measure_survives_the_end_of_a_run(lease: Lease) -> None:
     """The next one is judged by it."""
     lease.take()
-    lease.note(None, measured=Measured(size_bytes=5, seconds=2.5))
+    lease.remember(Measured(size_bytes=5, seconds=2.5))
     lease.release()
 
     held = lease.read()
@@ -349,7 +365,7 @@ def test_last_few_measures_are_kept(lease: Lease) -> None:
     """Newest first: one night that was slow is not the rule."""
     lease.take()
     for seconds in (1.0, 2.0, 3.0, 4.0):
-        lease.note(None, measured=Measured(size_bytes=5, seconds=seconds))
+        lease.remember(Measured(size_bytes=5, seconds=seconds))
 
     held = lease.read()
 
@@ -357,10 +373,25 @@ def test_last_few_measures_are_kept(lease: Lease) -> None:
     assert [one.seconds for one in held.measured] == [4.0, 3.0, 2.0]
 
 
+def test_record_is_cleared_once(lease: Lease, cluster: SimulatedCluster) -> None:
+    """Where there is none, nothing is written; measures stay."""
+    measured = Measured(size_bytes=5, seconds=2.5)
+    lease.take()
+    lease.write_record(RECORDED)
+    lease.remember(measured)
+    lease.clear_record()
+    written = len(cluster.writes)
+
+    lease.clear_record()
+
+    held = lease.require()
+    assert (held.record, held.measured, len(cluster.writes)) == (None, (measured,), written)
+
+
 def test_lease_with_a_record_is_not_let_go(lease: Lease, world: World) -> None:
     """A run that could not bring billing back leaves word of it, whatever ends it."""
     lease.take()
-    lease.note(RECORDED)
+    lease.write_record(RECORDED)
 
     lease.release()
 
@@ -374,7 +405,7 @@ def test_notes_of_others_stay(lease: Lease, world: World) -> None:
     lease.take()
     world.edit("leases", NAME, lambda body: body["metadata"]["annotations"].update(team="voice"))
 
-    lease.note(RECORDED)
+    lease.write_record(RECORDED)
 
     notes = world.get("leases", NAME)["metadata"]["annotations"]
     assert notes["team"] == "voice"
@@ -409,14 +440,14 @@ def test_lease_that_nobody_holds_is_lost_too(
         lease.require()
 
 
-def test_lost_reply_of_a_note_is_success(
+def test_lost_reply_of_a_write_is_success(
     lease: Lease, cluster: SimulatedCluster, world: World
 ) -> None:
     """It is read again, and says what it should."""
     lease.take()
     cluster.lose_reply("replace leases")
 
-    lease.note(RECORDED)
+    lease.write_record(RECORDED)
 
     assert RECORD in world.get("leases", NAME)["metadata"]["annotations"]
 
@@ -445,7 +476,7 @@ def test_what_others_write_on_it_is_kept_and_is_no_loss(
 ) -> None:
     """Somebody labels it, or forgets the measures, between our reading and our writing."""
     lease.take()
-    lease.note(RECORDED)
+    lease.write_record(RECORDED)
 
     def meddle() -> None:
         world.edit("leases", NAME, lambda body: body["metadata"].update(labels={"team": "voice"}))
@@ -472,13 +503,15 @@ def test_lease_that_others_write_on_and_on_is_lost(
         lease.renew()
 
 
-@pytest.mark.parametrize("note", ["[{}]", "nonsense", "3", '[{"size_bytes": "many"}]'])
+@pytest.mark.parametrize(
+    "note", ["[{}]", "nonsense", "3", '[{"size_bytes": "many"}]', '[{"size_bytes": Infinity}]']
+)
 def test_measures_that_make_no_sense_keep_nobody_from_a_rescue(
     lease: Lease, world: World, note: str
 ) -> None:
     """They are statistics."""
     lease.take()
-    lease.note(RECORDED)
+    lease.write_record(RECORDED)
     world.edit(
         "leases", NAME, lambda body: body["metadata"]["annotations"].update({MEASURED: note})
     )

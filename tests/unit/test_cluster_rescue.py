@@ -60,7 +60,7 @@ def leave_down(world: World, clock: Clock, run: str = "dead") -> None:
     lease = lease_of(run, cluster, clock)
     uid = world.get("statefulsets", BILLING)["metadata"]["uid"]
     lease.take()
-    lease.note(Record(uid=uid, replicas=3, deadline=NOON + timedelta(minutes=7)))
+    lease.write_record(Record(uid=uid, replicas=3, deadline=NOON + timedelta(minutes=7)))
     world.scale(0)
 
 

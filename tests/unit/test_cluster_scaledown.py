@@ -275,7 +275,7 @@ def measure(world: World, size_bytes: int, seconds: float) -> None:
         SimulatedCluster(world), BILLING, run_id="old", owner=Owner(pod="", uid=""), clock=Clock()
     )
     lease.take()
-    lease.note(None, measured=Measured(size_bytes=size_bytes, seconds=seconds))
+    lease.remember(Measured(size_bytes=size_bytes, seconds=seconds))
     lease.release()
 
 
