@@ -89,7 +89,7 @@ class Source(_Model):
     """Where and how the journal was read."""
 
     strategy: str
-    """How it was reached: ``direct``, ``colocated``, ``scale-down``, or a way of a later version."""
+    """How it was reached: ``direct``, ``colocated``, ``scale-down``, or as a later version does."""
     consistency: Consistency
     """``live``: billing may have been appending; ``quiesced``: it was stopped."""
     node: str | None = None
@@ -203,7 +203,7 @@ class Manifest(_Model):
     alarms: tuple[Id, ...]
     """Ids of backups whose alarms nobody had acknowledged by then; its own if it raised one."""
     source: Source
-    """Where and how the journal was read."""
+    """Who read the journal, and how."""
     previous: Previous | None
     """The backup before it; null for the first one of a journal on this sink."""
     continuity: Continuity
