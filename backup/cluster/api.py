@@ -239,12 +239,12 @@ class KubernetesApi(Api):
         """See :class:`Api`."""
         selectors = {"labelSelector": labels, "fieldSelector": fields}
         query = {name: value for name, value in selectors.items() if value}
-        items: Objects = self._require("GET", kind, query=query)["items"]
+        items: Objects = self._ask_about_all("GET", kind, query=query)["items"]
         return items
 
     def create(self, kind: Kind, body: Object) -> Object:
         """See :class:`Api`."""
-        return self._require("POST", kind, body)
+        return self._ask_about_all("POST", kind, body)
 
     def replace(self, kind: Kind, name: str, body: Object, *, sub: str = "") -> Object:
         """See :class:`Api`."""
@@ -271,7 +271,7 @@ class KubernetesApi(Api):
     def changes(self, kind: Kind) -> Iterator[Change]:
         """See :class:`Api`."""
         while True:
-            listed = self._require("GET", kind)
+            listed = self._ask_about_all("GET", kind)
             version = listed["metadata"]["resourceVersion"]
             yield Change(tuple(listed["items"]), "all")
             while version:
@@ -293,7 +293,7 @@ class KubernetesApi(Api):
             response = self._send("GET", self._path(kind), query, seconds=WATCH_SECONDS + 30)
             if response.status != 200:  # noqa: PLR2004 - OK
                 content = response.read()
-                if response.status in _DENIED and not self._is_rash(response.status):
+                if response.status in _DENIED and not self._may_not_know_roles_yet(response.status):
                     _judged(response.status, content, "a watch")
                 yield "ERROR", {}
                 return
@@ -322,7 +322,7 @@ class KubernetesApi(Api):
 
         return HTTPError, ApiException
 
-    def _require(
+    def _ask_about_all(
         self,
         method: str,
         kind: Kind,
@@ -330,7 +330,7 @@ class KubernetesApi(Api):
         *,
         query: Mapping[str, str] | None = None,
     ) -> Object:
-        """Ask about all objects of a kind, where "not found" is no answer: the namespace is not."""
+        """Ask about a whole kind, where 404 can only mean that the namespace is missing."""
         status, found = self._ask(method, self._path(kind), body, query=query)
         if status == _NOT_FOUND:
             message = f"there are no {kind} to ask for: is there a namespace {self.namespace}?"
@@ -391,13 +391,13 @@ class KubernetesApi(Api):
             self.calls.away_at = time.monotonic()
             message = f"the API server does not answer: {_cause(error)}"
             raise ClusterUnavailableError(message, _AWAY) from error
-        if status in _BUSY or self._is_rash(status):
+        if status in _BUSY or self._may_not_know_roles_yet(status):
             message = f"the API server is busy: {status} {_said(content)}"
             raise ClusterUnavailableError(message, _AWAY)
         return _judged(status, content, f"{method} {path}")
 
-    def _is_rash(self, status: int) -> bool:
-        """Whether a server that was away refuses before it has learned who may do what."""
+    def _may_not_know_roles_yet(self, status: int) -> bool:
+        """Whether a refusal is that of an API server that was away until a moment ago."""
         return status in _DENIED and time.monotonic() - self.calls.away_at < LEARN_SECONDS
 
     def _send(

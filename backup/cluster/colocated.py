@@ -68,20 +68,22 @@ class Colocated:
         """Whether billing's pod is where it will stay, as far as anybody knows."""
         if time.monotonic() < task.not_before:
             return False
-        return self._host_of(task) is not None or (task.volume.is_idle and not self._guests(task))
+        if self._billing_pod(task) is not None:
+            return True
+        return task.volume.is_idle and not self._billing_pods(task)
 
-    def _guests(self, task: Task) -> list[Object]:
+    def _billing_pods(self, task: Task) -> list[Object]:
         """Give the pods of billing that have a volume, or want it."""
         return [pod for name in task.volume.pods if (pod := self._crew.pods.get(name))]
 
-    def _host_of(self, task: Task) -> Object | None:
-        """Find the pod of billing to be beside."""
-        placed = (p for p in self._guests(task) if p["spec"].get("nodeName") and not is_leaving(p))
-        return next(placed, None)
+    def _billing_pod(self, task: Task) -> Object | None:
+        """Give the pod of billing to be beside: one that is on a node, and stays there."""
+        pods = self._billing_pods(task)
+        return next((p for p in pods if p["spec"].get("nodeName") and not is_leaving(p)), None)
 
     def _begin(self, task: Task) -> None:
-        host = self._host_of(task)
-        task.host = identity(host) if host else None
+        pod = self._billing_pod(task)
+        task.billing_pod = identity(pod) if pod else None
         task.pod = None
         task.made_at = time.monotonic()
         self._running.append(task)
@@ -90,8 +92,8 @@ class Colocated:
                 name=worker_name(self._crew.template, "worker", task.volume.claim, task.attempt),
                 arguments=self._crew.arguments(task.volume),
                 volume=task.volume,
-                beside=(host["metadata"]["name"],) if host else (),
-                hosts=(host,) if host else (),
+                beside=(pod["metadata"]["name"],) if pod else (),
+                billing_pods=(pod,) if pod else (),
                 seconds=self._crew.seconds_left(),
             )
         )
@@ -114,21 +116,18 @@ class Colocated:
             self._crew.remove(task)
             self._try_again(task, "its worker's pod was deleted")
         elif self._crew.is_late(task):
-            why = self._crew.why_waiting(task)
-            self._crew.remove(task)
-            self._crew.give_up(task, why)
+            self._crew.dismiss(task, self._crew.why_waiting(task))
         elif why_not := self._crew.refusal(task):
-            self._crew.remove(task)
-            self._crew.give_up(task, f"the cluster refused its worker's pod: {why_not}")
+            self._crew.dismiss(task, f"the cluster refused its worker's pod: {why_not}")
         else:
             return False
         return True
 
     def _is_in_the_way(self, task: Task) -> bool:
-        if task.host is None:  # billing had no such pod: has it been scaled up?
-            return bool(self._guests(task))
-        now = self._host_of(task)
-        return now is None or identity(now) != task.host
+        if task.billing_pod is None:  # there was none: has billing been scaled up?
+            return bool(self._billing_pods(task))
+        now = self._billing_pod(task)
+        return now is None or identity(now) != task.billing_pod
 
     def _try_again(self, task: Task, why: str) -> None:
         if task.attempt >= ATTEMPTS:

@@ -78,7 +78,7 @@ class Task:
     attempt: int = 1
     job: str = ""
     made_at: float = 0.0
-    host: tuple[str, str | None] | None = None
+    billing_pod: tuple[str, str | None] | None = None
     """Uid and node of the billing pod that it is beside."""
     pod: Pod | None = None
     not_before: float = 0.0
@@ -291,6 +291,11 @@ class Crew:
             self.findings.lose(
                 journal, why, claim=task.volume.claim, state="failed", worker=task.job or None
             )
+
+    def dismiss(self, task: Task, why: str) -> None:
+        """Delete a worker that is not waited for any longer, and give its journals up."""
+        self.remove(task)
+        self.give_up(task, why)
 
     def settle(self, task: Task, pod: Pod, *, is_draft: bool = False) -> None:
         """Take in what a worker that has ended says, or else has done."""

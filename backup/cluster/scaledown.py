@@ -208,12 +208,12 @@ class ScaleDown:
     # -- before billing goes
 
     def _make_gated(self, tasks: Sequence[Task]) -> None:
-        hosts = tuple(self._pods_of_billing)
+        pods = tuple(self._pods_of_billing)
         for task in tasks:
             nodes = {
-                str(host["spec"]["nodeName"])
-                for host in hosts
-                if host["metadata"]["name"] in task.volume.pods and host["spec"].get("nodeName")
+                str(pod["spec"]["nodeName"])
+                for pod in pods
+                if pod["metadata"]["name"] in task.volume.pods and pod["spec"].get("nodeName")
             }
             task.made_at = time.monotonic()
             task.job = self._crew.create(
@@ -222,7 +222,7 @@ class ScaleDown:
                     arguments=self._crew.arguments(task.volume, "--draft"),
                     volume=task.volume,
                     near=tuple(sorted(nodes)),
-                    hosts=hosts,
+                    billing_pods=pods,
                     is_gated=True,
                     seconds=self._crew.seconds_left(),
                 )
@@ -309,9 +309,7 @@ class ScaleDown:
         elif not is_there:
             self._crew.give_up(task, "its worker's pod was deleted")
         elif self._crew.is_late(task):
-            why = self._crew.why_waiting(task)
-            self._crew.remove(task)
-            self._crew.give_up(task, why)
+            self._crew.dismiss(task, self._crew.why_waiting(task))
         else:
             return False
         return True
@@ -340,7 +338,7 @@ class ScaleDown:
         """
         if isinstance(failure, LeaseLostError) and self._is_for_another():
             return None
-        self._let_go(tasks)
+        self._remove_workers(tasks)
         api = self._crew.api.under(
             Grace(self._crew.stop, seconds=RETURN_SECONDS, grace_seconds=CLEANUP_SECONDS),
             patience=RETURN_SECONDS,
@@ -364,7 +362,7 @@ class ScaleDown:
             return self._crew.lease.under(api).is_for_another()
         return False  # as far as is known; and two that bring billing back do no harm
 
-    def _let_go(self, tasks: Sequence[Task]) -> None:
+    def _remove_workers(self, tasks: Sequence[Task]) -> None:
         """Have workers release the volumes that they still have, without waiting for them.
 
         In a time of its own: what it costs, the scaling that follows must not lack.

@@ -30,6 +30,7 @@ from backup.cluster.api import Api, Object
 from backup.cluster.billing import StatefulSet
 from backup.cluster.jobs import ROLE_LABEL, RUN_LABEL, STATEFULSET_LABEL
 from backup.cluster.layout import Volume
+from backup.cluster.pods import is_leaving, owner
 from backup.errors import ConfigError
 
 GATE: Final = "deepgram-journal-backup/billing-is-down"
@@ -49,9 +50,11 @@ _JOB_LABELS: Final = (
     "batch.kubernetes.io/controller-uid",
     "batch.kubernetes.io/job-name",
 )
-_NOT_OURS: Final = ("nodeSelector", "nodeName", "affinity", "topologySpreadConstraints")
-_POD_NAME: Final = "statefulset.kubernetes.io/pod-name"
-_HOST: Final = "kubernetes.io/hostname"
+_NOT_TAKEN_OVER: Final = ("nodeSelector", "nodeName", "affinity", "topologySpreadConstraints")
+_SOURCE: Final = "journal-source"
+"""The name of a worker's volume with journals."""
+_POD_NAME_LABEL: Final = "statefulset.kubernetes.io/pod-name"
+_NODE_LABEL: Final = "kubernetes.io/hostname"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,7 @@ class Template:
     """The orchestrator's own, as the cluster has resolved it."""
     run_id: str
     statefulset: str
-    host: Object
+    billing_template: Object
     """What billing's pods are made from: for workers where none of them is there."""
 
 
@@ -80,9 +83,9 @@ class Order:
     """Pods of billing, one of which has to be on its node."""
     near: tuple[str, ...] = ()
     """Nodes that it should be on: the volume may still be attached there."""
-    hosts: tuple[Object, ...] = ()
-    """Billing's pods, whose tolerations and SELinux options it needs; else those of its template,
-    where there is a volume."""
+    billing_pods: tuple[Object, ...] = ()
+    """Whose tolerations, SELinux options and priority it needs; where there are none, those of
+    billing's template, if it reads a volume."""
     is_gated: bool = False
     seconds: int = 3600
     """How long it may take."""
@@ -104,8 +107,7 @@ def read_template(api: Api, pod_name: str, *, run_id: str, billing: StatefulSet)
     if pod is None:
         message = f"workers are made from this run's own Job, and there is no pod {pod_name!r}"
         raise ConfigError(message, "set POD_NAME by the downward API: metadata.name")
-    owners = pod["metadata"].get("ownerReferences") or []
-    name = next((o["name"] for o in owners if o["kind"] == "Job"), None)
+    name = owner(pod, "Job")
     job = api.get("jobs", name) if name else None
     if job is None:
         message = f"workers are made from this run's own Job, and pod {pod_name} belongs to none"
@@ -115,7 +117,7 @@ def read_template(api: Api, pod_name: str, *, run_id: str, billing: StatefulSet)
         priority=pod["spec"].get("priority") or 0,
         run_id=run_id,
         statefulset=billing.name,
-        host=billing.body["spec"]["template"],
+        billing_template=billing.body["spec"]["template"],
     )
 
 
@@ -132,87 +134,85 @@ def worker_name(template: Template, role: str, subject: str, attempt: int = 1) -
 
 def make_job(template: Template, order: Order) -> Object:
     """Make the Job of a worker."""
-    ours = {
-        RUN_LABEL: template.run_id,
-        STATEFULSET_LABEL: template.statefulset,
-        ROLE_LABEL: "worker",
-    }
     pod = copy.deepcopy(template.job["spec"]["template"])
     metadata = pod.get("metadata") or {}
-    labels = {k: v for k, v in (metadata.get("labels") or {}).items() if k not in _JOB_LABELS}
-    owner = template.job["metadata"]
+    labels = _labels(template, metadata.get("labels") or {})
+    ours = template.job["metadata"]
+    reference = {"apiVersion": "batch/v1", "kind": "Job", "name": ours["name"], "uid": ours["uid"]}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {
-            "name": order.name,
-            "labels": {**labels, **ours},
-            "ownerReferences": [
-                {
-                    "apiVersion": "batch/v1",
-                    "kind": "Job",
-                    "name": owner["name"],
-                    "uid": owner["uid"],
-                }
-            ],
-        },
+        "metadata": {"name": order.name, "labels": labels, "ownerReferences": [reference]},
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": order.seconds,
             "ttlSecondsAfterFinished": KEEP_SECONDS,
             "template": {
-                "metadata": {
-                    "labels": {**labels, **ours},
-                    "annotations": metadata.get("annotations") or {},
-                },
+                "metadata": {"labels": labels, "annotations": metadata.get("annotations") or {}},
                 "spec": _pod_spec(template, order, pod["spec"]),
             },
         },
     }
 
 
-def _pod_spec(template: Template, order: Order, spec: Object) -> Object:
-    made = {name: value for name, value in spec.items() if name not in _NOT_OURS}
-    made |= {
+def _labels(template: Template, ours: Mapping[str, str]) -> dict[str, str]:
+    return {
+        **{name: value for name, value in ours.items() if name not in _JOB_LABELS},
+        RUN_LABEL: template.run_id,
+        STATEFULSET_LABEL: template.statefulset,
+        ROLE_LABEL: "worker",
+    }
+
+
+def _pod_spec(template: Template, order: Order, ours: Object) -> Object:
+    spec = {name: value for name, value in ours.items() if name not in _NOT_TAKEN_OVER}
+    spec |= {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": GATED_GRACE_SECONDS if order.is_gated else GRACE_SECONDS,
         "enableServiceLinks": False,
     }
-    container = made["containers"][0]
-    container["args"] = [*order.arguments]
-    mounts = container.get("volumeMounts") or []
-    journals = {m["name"] for m in mounts if f"{m['mountPath']}/".startswith(f"{MOUNT}/")}
-    volumes = [v for v in _without_tokens(spec.get("volumes") or []) if v["name"] not in journals]
-    mounts = [m for m in mounts if m["name"] in {v["name"] for v in volumes}]
+    container = {**spec["containers"][0], "args": [*order.arguments]}
+    volumes, mounts = _without_journals(
+        _without_tokens(spec.get("volumes") or []), container.get("volumeMounts") or []
+    )
     if order.volume is not None:
         volumes.append(_source(order.volume))
-        mounts.append(
-            {
-                "name": "journal-source",
-                "mountPath": f"{MOUNT}/{order.volume.at}".rstrip("/"),
-                "readOnly": True,
-            }
-        )
-        container["env"] = [
-            *(e for e in container.get("env") or [] if e["name"] != "BACKUP_SOURCE"),
-            {"name": "BACKUP_SOURCE", "value": MOUNT},
-        ]
-    container["volumeMounts"] = mounts
-    made |= {"containers": [container], "volumes": volumes}
-    hosts = order.hosts or ((template.host,) if order.volume else ())
-    _place(made, order, hosts)
-    _rank(made, template, hosts)
+        mounts.append(_mount(order.volume))
+        container["env"] = _env(container.get("env") or [])
+    spec |= {"containers": [{**container, "volumeMounts": mounts}], "volumes": volumes}
+    _place(spec, order)
+    billing = order.billing_pods or ((template.billing_template,) if order.volume else ())
+    _match_billing(spec, billing, priority=template.priority)
     if order.is_gated:
-        made["schedulingGates"] = [{"name": GATE}]
-    return made
+        spec["schedulingGates"] = [{"name": GATE}]
+    return spec
+
+
+def _without_journals(
+    volumes: Sequence[Object], mounts: Sequence[Object]
+) -> tuple[list[Object], list[Object]]:
+    """Leave out the journals that our own pod mounts, and mounts of what is not there any more."""
+    journals = {m["name"] for m in mounts if f"{m['mountPath']}/".startswith(f"{MOUNT}/")}
+    kept = {v["name"]: v for v in volumes if v["name"] not in journals}
+    return [*kept.values()], [m for m in mounts if m["name"] in kept]
 
 
 def _source(volume: Volume) -> Object:
     return {
-        "name": "journal-source",
+        "name": _SOURCE,
         "persistentVolumeClaim": {"claimName": volume.claim, "readOnly": True},
     }
+
+
+def _mount(volume: Volume) -> Object:
+    path = f"{MOUNT}/{volume.at}".rstrip("/")
+    return {"name": _SOURCE, "mountPath": path, "readOnly": True}
+
+
+def _env(ours: Iterable[Object]) -> list[Object]:
+    others = [entry for entry in ours if entry["name"] != "BACKUP_SOURCE"]
+    return [*others, {"name": "BACKUP_SOURCE", "value": MOUNT}]
 
 
 def _without_tokens(volumes: Iterable[Object]) -> list[Object]:
@@ -229,49 +229,57 @@ def _is_token(source: Object) -> bool:
     return token is not None and not token.get("audience")
 
 
-def _place(spec: Object, order: Order, hosts: Iterable[Object]) -> None:
+def _place(spec: Object, order: Order) -> None:
+    """Say on which node it has to be, and on which ones it should be."""
     affinity: Object = {}
     if order.beside:
         term = {
-            "topologyKey": _HOST,
-            "labelSelector": {
-                "matchExpressions": [
-                    {"key": _POD_NAME, "operator": "In", "values": [*order.beside]}
-                ]
-            },
+            "topologyKey": _NODE_LABEL,
+            "labelSelector": {"matchExpressions": [_is_one_of(_POD_NAME_LABEL, order.beside)]},
         }
         affinity["podAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
     if order.near:
-        place = {"key": _HOST, "operator": "In", "values": [*order.near]}
-        wish = {"weight": 100, "preference": {"matchExpressions": [place]}}
+        place = {"matchExpressions": [_is_one_of(_NODE_LABEL, order.near)]}
+        wish = {"weight": 100, "preference": place}
         affinity["nodeAffinity"] = {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}
     if affinity:
         spec["affinity"] = affinity
+
+
+def _is_one_of(label: str, values: Iterable[str]) -> Object:
+    return {"key": label, "operator": "In", "values": [*values]}
+
+
+def _match_billing(spec: Object, billing: Sequence[Object], *, priority: int) -> None:
+    """Go wherever billing may be, read what it reads, and never rank above it.
+
+    Args:
+        spec: the worker's, which is changed.
+        billing: pods of billing, or what they are made from.
+        priority: the worker's own.
+    """
     tolerated = list(spec.get("tolerations") or [])
-    for host in hosts:
-        tolerated += [t for t in host["spec"].get("tolerations") or [] if t not in tolerated]
+    for pod in billing:
+        tolerated += [t for t in pod["spec"].get("tolerations") or [] if t not in tolerated]
+        if linux := _selinux(pod):
+            spec["securityContext"] = {**spec.get("securityContext", {}), "seLinuxOptions": linux}
     if tolerated:
         spec["tolerations"] = tolerated
+    lowest = min(billing, key=_priority, default=None)
+    if lowest is not None and _priority(lowest) < priority:
+        spec.pop("priority", None)
+        spec.pop("priorityClassName", None)
+        if name := lowest["spec"].get("priorityClassName"):
+            spec["priorityClassName"] = name
 
 
-def _rank(spec: Object, template: Template, hosts: Sequence[Object]) -> None:
-    """Take over billing's SELinux options, and its priority where ours is higher."""
-    for host in hosts:
-        if linux := _selinux(host):
-            spec["securityContext"] = {**spec.get("securityContext", {}), "seLinuxOptions": linux}
-    priorities = [(host["spec"].get("priority") or 0, host) for host in hosts]
-    if priorities:
-        lowest, host = min(priorities, key=lambda pair: pair[0])
-        if lowest < template.priority:
-            spec.pop("priority", None)
-            spec.pop("priorityClassName", None)
-            if name := host["spec"].get("priorityClassName"):
-                spec["priorityClassName"] = name
+def _priority(pod: Object) -> int:
+    return pod["spec"].get("priority") or 0
 
 
-def _selinux(host: Object) -> Object | None:
+def _selinux(pod: Object) -> Object | None:
     """Give the label that billing's volume is accessible by: its container's, else its pod's."""
-    for place in (*host["spec"].get("containers", ()), host["spec"]):
+    for place in (*pod["spec"].get("containers", ()), pod["spec"]):
         if found := (place.get("securityContext") or {}).get("seLinuxOptions"):
             return dict(found)
     return None
@@ -333,8 +341,7 @@ class Pod:
 
         (A kubelet that evicts a pod for what it uses deletes nothing.)
         """
-        is_leaving = "deletionTimestamp" in self.body["metadata"]
-        return self.has_ended and is_leaving and not self.has_succeeded
+        return self.has_ended and is_leaving(self.body) and not self.has_succeeded
 
     @property
     def _phase(self) -> str | None:

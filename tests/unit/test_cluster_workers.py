@@ -131,7 +131,11 @@ def template(
     """Give what workers are made from."""
     job = {"metadata": {"name": name, "uid": "uid-j"}, "spec": {"template": pod or TEMPLATE}}
     return Template(
-        job=job, priority=priority, run_id=RUN_ID, statefulset=BILLING, host={"spec": spec or {}}
+        job=job,
+        priority=priority,
+        run_id=RUN_ID,
+        statefulset=BILLING,
+        billing_template={"spec": spec or {}},
     )
 
 
@@ -147,7 +151,7 @@ def spec_of(made: Object) -> Object:
     return spec
 
 
-def host(**spec: Any) -> Object:
+def billing_pod(**spec: Any) -> Object:
     """Give a pod of billing's."""
     return {"metadata": {"name": f"{BILLING}-0"}, "spec": spec}
 
@@ -164,7 +168,7 @@ def test_template_is_the_job_of_our_own_pod(world: World, cluster: SimulatedClus
 
     assert found.job == world.get("jobs", "journal-backup-1")
     assert (found.priority, found.run_id, found.statefulset) == (7, RUN_ID, BILLING)
-    assert found.host == {"spec": {"tolerations": [{"key": "gpu"}]}}
+    assert found.billing_template == {"spec": {"tolerations": [{"key": "gpu"}]}}
 
 
 @pytest.mark.parametrize("name", ["", "journal-backup-9-x"])
@@ -265,7 +269,7 @@ def test_worker_without_a_volume_mounts_no_journal() -> None:
 
 def test_template_is_not_changed() -> None:
     """Many workers are made of it."""
-    once = make_job(template(), order(hosts=(host(tolerations=[{"key": "gpu"}]),)))
+    once = make_job(template(), order(billing_pods=(billing_pod(tolerations=[{"key": "gpu"}]),)))
 
     assert spec_of(make_job(template(), order())) != spec_of(once)
     assert TEMPLATE["spec"]["containers"][0]["args"] == ["backup"]
@@ -314,9 +318,9 @@ def test_worker_likes_to_be_where_billing_was() -> None:
 def test_worker_tolerates_what_billing_does() -> None:
     """Else it is not let onto billing's node; each toleration is there once."""
     gpu, backup = {"key": "gpu"}, {"key": "backup"}
-    hosts = (host(tolerations=[gpu]), host(tolerations=[gpu, backup]), host())
+    pods = (billing_pod(tolerations=[gpu]), billing_pod(tolerations=[gpu, backup]), billing_pod())
 
-    spec = spec_of(make_job(template(), order(hosts=hosts)))
+    spec = spec_of(make_job(template(), order(billing_pods=pods)))
 
     assert spec["tolerations"] == [backup, gpu]
 
@@ -342,14 +346,15 @@ def test_worker_has_billings_selinux_options() -> None:
     bare: Object = {
         "spec": {"containers": [{"name": "b"}], "securityContext": {"runAsUser": 65532}}
     }
-    hosts = (host(securityContext={"seLinuxOptions": linux}), host(securityContext={}))
+    context = {"seLinuxOptions": linux}
+    pods = (billing_pod(securityContext=context), billing_pod(securityContext={}))
 
-    spec = spec_of(make_job(template(bare), order(hosts=hosts)))
+    spec = spec_of(make_job(template(bare), order(billing_pods=pods)))
 
     assert spec["securityContext"] == {"runAsUser": 65532, "seLinuxOptions": linux}
     container = {"name": "billing", "securityContext": {"seLinuxOptions": {"level": "s0:c3"}}}
-    host_with_both = host(securityContext={"seLinuxOptions": linux}, containers=[container])
-    spec = spec_of(make_job(template(bare), order(hosts=(host_with_both,))))
+    pod_with_both = billing_pod(securityContext={"seLinuxOptions": linux}, containers=[container])
+    spec = spec_of(make_job(template(bare), order(billing_pods=(pod_with_both,))))
     assert spec["securityContext"]["seLinuxOptions"] == {"level": "s0:c3"}
 
 
@@ -369,9 +374,9 @@ def test_worker_never_pushes_billing_off_its_node(
     ours: int, billings: list[Object], expected: str | None
 ) -> None:
     """The scheduler would evict billing to make room for its backup."""
-    hosts = tuple(host(**spec) for spec in billings)
+    pods = tuple(billing_pod(**spec) for spec in billings)
 
-    spec = spec_of(make_job(template(priority=ours), order(hosts=hosts)))
+    spec = spec_of(make_job(template(priority=ours), order(billing_pods=pods)))
 
     assert spec.get("priorityClassName") == expected
     assert ("priority" in spec) == (expected == "high")
