@@ -358,10 +358,11 @@ def _listeners(logger: Emit, *, has_bar: bool, keep: bool) -> Iterator[Emit]:
         return
     from backup import report
     from backup.model import Problem, Warned
+    from backup.progress import ProgressBar
 
     kept: list[Problem | Warned] = []
     try:
-        with report.ProgressBar() as bar:
+        with ProgressBar() as bar:
 
             def every(event: Event) -> None:
                 bar(event)

@@ -6,12 +6,7 @@ Rules:
 - JSON is one object: ``verb``, ``exit_code``, and the result or the ``error``. Its keys are a
   contract. Text is for people: a table, then what went wrong with its hints, then one line that
   says it all.
-- An id or a name in a table is never cut and never folded: people copy them. Where a table is too
-  wide for the terminal, the journal's name gets a line of its own; columns without content are
-  left out. (That is why the tables are made here: rich folds cells, and takes 1.7 s for the 5,000
-  rows that a list may have.) Off the terminal a table is as wide as it is.
-- Nothing that a file is named can do anything to a terminal, or break JSON: control characters
-  and bytes that are no text are shown as escapes.
+- Whatever comes from outside is shown so that it can do no harm; see :mod:`backup.page`.
 - This module makes text; only :mod:`backup.cli` prints it.
 """
 
@@ -19,30 +14,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import re
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any
 
 from backup.answer import Answer, JournalAnswer
 from backup.cluster.orchestrator import ClusterResult
 from backup.cluster.rescue import ResumeResult
 from backup.errors import BackupError, SettingsError
 from backup.manifest import Manifest
-from backup.model import Event, Problem, Progressed, Warned
+from backup.model import Problem, Warned
+from backup.page import GAP, Cell, Page, printable, without_surrogates
 from backup.verbs.backup import BackupResult, JournalOutcome
 from backup.verbs.commit import CommitResult
 from backup.verbs.inspect import Details, ListResult, ShowResult, VerifyResult
 from backup.verbs.ledger import LedgerResult
 from backup.verbs.restore import RestoreResult
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 OK = 0
 EXIT_CODES: dict[int, str] = {
@@ -143,7 +133,7 @@ def error_json(verb: str | None, error: BackupError) -> str:
 def _plain(item: Any) -> Any:
     """Turn what results are made of into what JSON knows."""
     if isinstance(item, str):
-        return _without_surrogates(item)
+        return without_surrogates(item)
     if isinstance(item, float):
         return round(item, 3)
     if isinstance(item, datetime):
@@ -173,128 +163,12 @@ def _error(error: BackupError) -> dict[str, Any]:
     return content
 
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
-
-def _without_surrogates(text: str) -> str:
-    """Show bytes that are no text, which Python keeps as surrogates, as escapes."""
-    return _SURROGATE.sub(lambda m: f"\\x{ord(m[0]) & 0xFF:02x}", text)
-
-
-def _printable(text: str) -> str:
-    return _UNPRINTABLE.sub(lambda m: f"\\x{ord(m[0]):02x}", _without_surrogates(text))
-
-
 # -- text
-
-_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
-_GAP = "  "
-
-
-class _Cell(NamedTuple):
-    text: str
-    style: str = ""
-
-
-class _Page:
-    """Lines of text for a terminal of some width, or, without a width, for anything else."""
-
-    def __init__(self, width: int | None) -> None:
-        self.width = width
-        self._lines: list[str] = []
-        dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-        self._is_coloured = width is not None and not dumb
-
-    def __str__(self) -> str:
-        return "\n".join(self._lines)
-
-    def line(self, text: str, style: str = "") -> None:
-        """Add a line as it is."""
-        self._lines.append(self._paint(_printable(text), style))
-
-    def say(self, text: str, label: str = "", style: str = "") -> None:
-        """Add a text, after a label if it has one; on a terminal it is wrapped at blanks."""
-        room = (self.width or 0) - len(label)
-        lines = [_printable(text)]
-        if self.width is not None:
-            lines = textwrap.wrap(
-                lines[0], max(room, 20), break_long_words=False, break_on_hyphens=False
-            )
-        head = self._paint(label, style)
-        for line in lines:
-            self._lines.append(f"{head}{line}".rstrip())
-            head = " " * len(label)
-
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str | _Cell]]) -> None:
-        """Add a table; the first column may become lines of its own, see the module."""
-        if not rows:
-            return
-        cells = [[_cell(value) for value in row] for row in rows]
-        used = [i for i in range(len(columns)) if any(row[i].text for row in cells)]
-        head = [_Cell(columns[i], "bold") for i in used]
-        body = [[row[i] for i in used] for row in cells]
-        widths = [max(len(row[i].text) for row in [head, *body]) for i in range(len(used))]
-        numbers = [cell.text in _NUMBERS for cell in head]
-        if self.width is None or _row_width(widths) <= self.width:
-            for row in [head, *body]:
-                self._row(row, widths, numbers)
-            return
-        widths[0] = 0
-        self._narrow_row([_Cell(""), *head[1:]], widths, numbers, self.width, is_head=True)
-        for title, group in groupby(body, key=lambda row: row[0]):
-            self.line(title.text, "bold")
-            for row in group:
-                self._narrow_row([_Cell(""), *row[1:]], widths, numbers, self.width)
-
-    def _narrow_row(
-        self,
-        row: Sequence[_Cell],
-        widths: Sequence[int],
-        numbers: Sequence[bool],
-        room: int,
-        *,
-        is_head: bool = False,
-    ) -> None:
-        """Add a row whose last cell, where there is no room for it, gets a line of its own."""
-        *_, last = row
-        if _row_width([*widths[:-1], len(last.text)]) <= room:
-            self._row(row, widths, numbers)
-            return
-        self._row(row[:-1], widths[:-1], numbers[:-1])
-        if not is_head:
-            self.say(last.text, 2 * _GAP)
-
-    def _row(self, row: Sequence[_Cell], widths: Sequence[int], numbers: Sequence[bool]) -> None:
-        parts = [
-            f"{' ' * (width - len(cell.text)) if number else ''}{self._paint(*cell)}"
-            f"{'' if number else ' ' * (width - len(cell.text))}"
-            for cell, width, number in zip(row, widths, numbers, strict=True)
-        ]
-        self._lines.append(_GAP.join(parts).rstrip())
-
-    def _paint(self, text: str, style: str = "") -> str:
-        if not (style and text and self._is_coloured):
-            return text
-        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
-
-
-_NUMBERS = {"SIZE", "ARCHIVE", "RECORDS", "BYTES"}
-"""Columns that are aligned to the right."""
-
-
-def _row_width(widths: Sequence[int]) -> int:
-    return sum(widths) + len(_GAP) * (len(widths) - 1)
-
-
-def _cell(value: str | _Cell) -> _Cell:
-    text, style = value if isinstance(value, _Cell) else (value, "")
-    return _Cell(_printable(text), style)
 
 
 def error_text(error: BackupError, width: int | None) -> str:
     """Write an error and what to do about it, for a terminal of that width or for none."""
-    page = _Page(width)
+    page = Page(width)
     if isinstance(error, SettingsError):
         for message, hint in error.problems:
             _say_problem(page, message, (hint,))
@@ -305,7 +179,7 @@ def error_text(error: BackupError, width: int | None) -> str:
 
 def events_text(events: Sequence[Problem | Warned], width: int | None) -> str:
     """Write what a run had to say before it was given up."""
-    page = _Page(width)
+    page = Page(width)
     _say_warnings(page, [e for e in events if isinstance(e, Warned)])
     _say_problems(page, [e for e in events if isinstance(e, Problem)])
     return str(page)
@@ -313,7 +187,7 @@ def events_text(events: Sequence[Problem | Warned], width: int | None) -> str:
 
 def result_text(result: Result, exit_code: int, width: int | None) -> str:
     """Write a verb's result, for a terminal of that width or for none."""
-    page = _Page(width)
+    page = Page(width)
     _WRITERS[type(result)](result, page)
     _say_problems(page, result.problems)
     if exit_code:
@@ -324,7 +198,7 @@ def result_text(result: Result, exit_code: int, width: int | None) -> str:
 def config_text(rows: Iterable[Mapping[str, Any]], width: int | None) -> str:
     """Write the settings, each with its value, where that came from, and its meaning."""
     rows = list(rows)
-    page = _Page(width)
+    page = Page(width)
     name_width = max(len(row["name"]) for row in rows)
     for row in rows:
         value = row["value"]
@@ -334,7 +208,7 @@ def config_text(rows: Iterable[Mapping[str, Any]], width: int | None) -> str:
         page.say(f"{first}{origin}", f"{row['name']:<{name_width}}  ", "bold")
         for other in more:
             page.line(f"{'':<{name_width}}  {other}")
-        page.say(str(row["description"]), _GAP)
+        page.say(str(row["description"]), GAP)
     return str(page)
 
 
@@ -345,14 +219,14 @@ def _setting(value: object) -> str:
 
 
 def _say_problem(
-    page: _Page, message: str, hints: Sequence[str], *, label: str = "error: ", style: str = "red"
+    page: Page, message: str, hints: Sequence[str], *, label: str = "error: ", style: str = "red"
 ) -> None:
     page.say(message, label, style)
     for hint in hints:
         page.say(hint, "  hint: ", "cyan")
 
 
-def _say_problems(page: _Page, problems: Sequence[Problem]) -> None:
+def _say_problems(page: Page, problems: Sequence[Problem]) -> None:
     """Say problems, and hints that several in a row share only once."""
     for hints, group in groupby(problems, key=lambda problem: problem.hints):
         *others, last = group
@@ -361,7 +235,7 @@ def _say_problems(page: _Page, problems: Sequence[Problem]) -> None:
         _say_problem(page, _about(last), hints)
 
 
-def _say_warnings(page: _Page, warnings: Sequence[Warned]) -> None:
+def _say_warnings(page: Page, warnings: Sequence[Warned]) -> None:
     for warning in warnings:
         _say_problem(page, _about(warning), (), label="warning: ", style="yellow")
 
@@ -396,7 +270,7 @@ class _Legend:
             return ""
         return " ".join(str(self._sinks.index(sink) + 1) for sink in sinks)
 
-    def say(self, page: _Page) -> None:
+    def say(self, page: Page) -> None:
         for number, sink in enumerate(self._sinks, start=1):
             page.line(f"sink {number}: {sink}" if len(self._sinks) > 1 else f"sink: {sink}")
 
@@ -405,7 +279,7 @@ _STATE_STYLES = {"backed up": "green", "empty": "yellow", "partial": "yellow"}
 _ALARMING = {"rewritten", "shrunk"}
 
 
-def _write_backup(result: BackupResult, page: _Page) -> None:
+def _write_backup(result: BackupResult, page: Page) -> None:
     columns = ("JOURNAL", "STATE", "SIZE", "RECORDS", "ID", "CONTINUITY", "SINKS")
     page.table(columns, [_outcome_cells(o) for o in result.journals])
     _say_warnings(page, result.warnings)
@@ -418,8 +292,8 @@ def _write_backup(result: BackupResult, page: _Page) -> None:
     )
 
 
-def _outcome_cells(outcome: JournalOutcome) -> list[str | _Cell]:
-    state = _Cell(outcome.state, _STATE_STYLES.get(outcome.state, "red"))
+def _outcome_cells(outcome: JournalOutcome) -> list[str | Cell]:
+    state = Cell(outcome.state, _STATE_STYLES.get(outcome.state, "red"))
     if not outcome.copies:
         return [outcome.journal, state, "", "", "", "", ""]
     good = [c for c in outcome.copies if c.is_held]
@@ -430,17 +304,17 @@ def _outcome_cells(outcome: JournalOutcome) -> list[str | _Cell]:
         size_text(outcome.size_bytes),
         f"{outcome.records:,}",
         next((c.id for c in good if c.id), ""),
-        _Cell(", ".join(sorted(continuity)), "red" if continuity & _ALARMING else ""),
+        Cell(", ".join(sorted(continuity)), "red" if continuity & _ALARMING else ""),
         f"{len(good)} of {len(outcome.copies)}",
     ]
 
 
-def _write_cluster(result: ClusterResult, page: _Page) -> None:
+def _write_cluster(result: ClusterResult, page: Page) -> None:
     columns = ("JOURNAL", "STATE", "SIZE", "RECORDS", "ID", "NODE", "WORKER")
-    rows: list[list[str | _Cell]] = [
+    rows: list[list[str | Cell]] = [
         [
             row.journal,
-            _Cell(row.state, _STATE_STYLES.get(row.state, "red")),
+            Cell(row.state, _STATE_STYLES.get(row.state, "red")),
             size_text(row.size_bytes) if row.id else "",
             f"{row.records:,}" if row.id else "",
             row.id or "",
@@ -465,7 +339,7 @@ def _billing(result: ClusterResult) -> str:
     return "billing ran on" if result.strategy == "colocated" else "billing was left as it is"
 
 
-def _write_commit(result: CommitResult, page: _Page) -> None:
+def _write_commit(result: CommitResult, page: Page) -> None:
     rows = [(row.journal, row.id, row.sink) for row in result.committed]
     page.table(("JOURNAL", "ID", "SINK"), rows)
     page.say(f"{_count(len(result.committed), 'backup')} of run {result.run_id} committed")
@@ -482,7 +356,7 @@ _RESUMED = {
 }
 
 
-def _write_resume(result: ResumeResult, page: _Page) -> None:
+def _write_resume(result: ResumeResult, page: Page) -> None:
     _say_warnings(page, result.warnings)
     said = _RESUMED[result.state]
     page.say(said.format(name=result.statefulset, holder=result.holder, replicas=result.replicas))
@@ -496,7 +370,7 @@ def answer(result: Result, exit_code: int) -> Answer:
         exit_code=exit_code,
         journals=tuple(map(_journal_answer, journals)),
         problems=tuple(map(_printable_problem, sorted(result.problems, key=_severity))),
-        warnings=tuple(replace(w, message=_printable(w.message)) for w in warnings),
+        warnings=tuple(replace(w, message=printable(w.message)) for w in warnings),
     )
 
 
@@ -511,8 +385,8 @@ def _severity(problem: Problem) -> float:
 
 
 def _printable_problem(problem: Problem) -> Problem:
-    hints = tuple(map(_printable, problem.hints))
-    return replace(problem, message=_printable(problem.message), hints=hints)
+    hints = tuple(map(printable, problem.hints))
+    return replace(problem, message=printable(problem.message), hints=hints)
 
 
 def _journal_answer(outcome: JournalOutcome) -> JournalAnswer:
@@ -525,7 +399,7 @@ def _journal_answer(outcome: JournalOutcome) -> JournalAnswer:
     )
 
 
-def _write_list(result: ListResult, page: _Page) -> None:
+def _write_list(result: ListResult, page: Page) -> None:
     legend = _Legend(sink for row in result.backups for sink in row.sinks)
     is_long = any(row.details for row in result.backups)
     rows = []
@@ -551,7 +425,7 @@ def _detail_cells(details: Details | None) -> tuple[str, str, str, str]:
     return (size, records, details.continuity, ", ".join(notes))
 
 
-def _write_show(result: ShowResult, page: _Page) -> None:
+def _write_show(result: ShowResult, page: Page) -> None:
     manifest = result.manifest
     after = f", after {manifest.previous.id}" if manifest.previous else ""
     facts = [
@@ -587,9 +461,9 @@ def _write_show(result: ShowResult, page: _Page) -> None:
             page.say(value, f"{name:<11}", "bold")
 
 
-def _write_verify(result: VerifyResult, page: _Page) -> None:
+def _write_verify(result: VerifyResult, page: Page) -> None:
     legend = _Legend(row.sink for row in result.backups)
-    rows: list[list[str | _Cell]] = []
+    rows: list[list[str | Cell]] = []
     for row in sorted(result.backups, key=lambda row: (row.journal, row.id, row.sink)):
         notes = ["suspect"] if row.suspect else []
         notes += [f"alarm {alarm}" for alarm in row.alarms]
@@ -597,14 +471,14 @@ def _write_verify(result: VerifyResult, page: _Page) -> None:
         style = "red" if row.findings else "yellow" if notes else "green"
         records = "" if row.records is None else f"{row.records:,}"
         cells = [row.journal, row.id, size_text(row.archive_bytes), records]
-        rows.append([*cells, legend.cell([row.sink]), _Cell(verdict, style)])
+        rows.append([*cells, legend.cell([row.sink]), Cell(verdict, style)])
     page.table(("JOURNAL", "ID", "ARCHIVE", "RECORDS", "SINK", "RESULT"), rows)
     legend.say(page)
     bad = sum(bool(row.findings) for row in result.backups)
     page.line(f"{_count(len(result.backups), 'backup')} verified, {bad} damaged")
 
 
-def _write_restore(result: RestoreResult, page: _Page) -> None:
+def _write_restore(result: RestoreResult, page: Page) -> None:
     rows = [
         (row.journal, row.id, f"{row.size_bytes:,}", f"{row.records:,}") for row in result.restored
     ]
@@ -614,13 +488,13 @@ def _write_restore(result: RestoreResult, page: _Page) -> None:
     page.say(f"{_count(len(result.restored), 'journal')} restored{where}")
 
 
-def _write_ledger(result: LedgerResult, page: _Page) -> None:
+def _write_ledger(result: LedgerResult, page: Page) -> None:
     for mark in result.marks:
         already = "" if mark.is_new else "already "
         page.say(f"{mark.journal} {mark.id} is {already}{mark.kind} on {mark.sink}")
 
 
-_WRITERS: dict[type[Any], Callable[[Any, _Page], None]] = {
+_WRITERS: dict[type[Any], Callable[[Any, Page], None]] = {
     BackupResult: _write_backup,
     ListResult: _write_list,
     ShowResult: _write_show,
@@ -631,56 +505,3 @@ _WRITERS: dict[type[Any], Callable[[Any, _Page], None]] = {
     ClusterResult: _write_cluster,
     ResumeResult: _write_resume,
 }
-
-
-class ProgressBar:
-    """A listener that shows progress on a terminal, and nothing when it is done."""
-
-    def __init__(self) -> None:
-        """Draw on stderr, from the first progress on."""
-        self._progress = _bar()
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        """Wait for something to draw."""
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Wipe it off."""
-        self._progress.stop()
-
-    def __call__(self, event: Event) -> None:
-        """Take an event; only progress is drawn."""
-        if not isinstance(event, Progressed):
-            return
-        self._progress.start()
-        task = self._tasks.get(event.subject)
-        if task is None:
-            task = self._progress.add_task(event.subject, total=event.total_bytes)
-            self._tasks[event.subject] = task
-        self._progress.update(task, completed=event.done_bytes)
-        if event.done_bytes >= event.total_bytes:  # verifying thousands must not keep them all
-            self._progress.remove_task(self._tasks.pop(event.subject))
-
-
-def _bar() -> Progress:
-    from rich.console import Console  # noqa: PLC0415 - 60 ms that only a terminal has to pay
-    from rich.progress import (  # noqa: PLC0415 - as above
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        TaskProgressColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True, soft_wrap=True),  # lines of the log are not folded
-        transient=True,
-        expand=True,
-    )

@@ -19,7 +19,7 @@ from backup.cluster.orchestrator import ClusterResult
 from backup.cluster.rescue import Resumed, ResumeResult
 from backup.errors import BackupError, ConfigError, SettingsError, SinkFullError
 from backup.manifest import Manifest
-from backup.model import Problem, Progressed, RunStarted, Warned
+from backup.model import Problem, Warned
 from backup.report import (
     EXIT_CODES,
     config_text,
@@ -881,7 +881,7 @@ def test_settings_are_shown_with_value_origin_and_meaning() -> None:
     ]
 
 
-# -- figures and progress
+# -- figures
 
 
 def test_the_canonical_line_counts_what_a_run_did() -> None:
@@ -909,19 +909,6 @@ def test_the_canonical_line_counts_what_a_run_did() -> None:
     }
     assert figures(COMMITTED) == {"problems": 0}
     assert figures(resumed("restored")) == {"problems": 0}
-
-
-def test_a_progress_bar_forgets_what_is_done(capsys: pytest.CaptureFixture[str]) -> None:
-    """Verifying thousands of backups must not draw, nor keep, thousands of bars."""
-    with report.ProgressBar() as bar:
-        bar(RunStarted(verb="verify", run_id="run", sinks=()))
-        assert not bar._progress.live.is_started
-        for done in (1, 2, 3):
-            bar(Progressed(verb="verify", subject=ZERO, done_bytes=done, total_bytes=3))
-        bar(Progressed(verb="verify", subject=ONE, done_bytes=1, total_bytes=3))
-        assert [task.description for task in bar._progress.tasks] == [ONE]
-
-    assert capsys.readouterr().out == ""
 
 
 # -- what a worker says in the end
