@@ -492,9 +492,7 @@ def _resume(run: _Run) -> Result:
     from backup.cluster.rescue import resume
 
     api = connect(stop=run.stop)
-    name = os.environ.get("POD_NAME", "")
-    pod = api.get("pods", name) if name else None
-    owner = Owner(pod=name, uid=pod["metadata"]["uid"]) if pod else Owner(pod="", uid="")
+    owner = Owner.of(api, os.environ.get("POD_NAME", ""))
     statefulset = run.settings.statefulset
     lease = Lease(api, statefulset, run_id=run.run_id, owner=owner, clock=_now)
     return resume(api, statefulset, lease, take_over=run.args.take_over, emit=run.emit)

@@ -21,7 +21,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Self
 
 from backup.cluster.api import Api, Object
 from backup.errors import ClusterConflictError, LeaseHeldError, LeaseLostError, RefusedError
@@ -53,6 +53,12 @@ class Owner:
     uid: str
     may_scale: bool = False
     """Whether the run may scale billing down, if it has not yet."""
+
+    @classmethod
+    def of(cls, api: Api, pod: str) -> Self:
+        """Look a pod up by its name; somebody at a terminal has none."""
+        body = api.get("pods", pod) if pod else None
+        return cls(pod=pod, uid=body["metadata"]["uid"]) if body else cls(pod="", uid="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -92,6 +92,7 @@ class Orchestrator:
 
     strategy: Strategy
     """Chosen by :meth:`plan`, as all that follows."""
+    _owner: Owner
     _billing: StatefulSet
     _volumes: tuple[Volume, ...]
     _claims: Sequence[Object]
@@ -127,7 +128,6 @@ class Orchestrator:
         self._findings = Findings(emit)
         self._held = Holdings()
         self._expected: set[str] = set()
-        self._uid = ""
         self._downtime: float | None = None
         self._started_at, self._begun = clock(), time.monotonic()
 
@@ -139,14 +139,12 @@ class Orchestrator:
             BillingDownError: billing may still be down.
             ClusterError: the cluster does not say.
         """
-        options = self._options
-        me = self._api.get("pods", options.pod) if options.pod else None
-        self._uid = me["metadata"]["uid"] if me else ""
+        self._owner = Owner.of(self._api, self._options.pod)
         self._resume()
         self._held = self._ask_sinks()
         for warning in self._held.warnings:
             self._findings.pass_on(warning)
-        self._expected = {self._journal(n) for n in range(options.expect_replicas)} | {
+        self._expected = {self._journal(n) for n in range(self._options.expect_replicas)} | {
             name for name in self._held.journals if self._is_ours(name)
         }
         self._claims = self._api.list("persistentvolumeclaims")
@@ -169,7 +167,7 @@ class Orchestrator:
             self._api,
             self._options.statefulset,
             run_id=self._options.run_id,
-            owner=Owner(pod=self._options.pod, uid=self._uid, may_scale=may_scale),
+            owner=replace(self._owner, may_scale=may_scale),
             clock=self._clock,
         )
 
