@@ -511,7 +511,7 @@ def _show(run: _Run) -> Result:
 
 
 def _verify(run: _Run) -> Result:
-    from backup.verbs.inspect import verify
+    from backup.verbs.verify import verify
 
     return verify(
         run.sinks,

@@ -30,9 +30,10 @@ from backup.model import Problem, Warned
 from backup.page import GAP, Cell, Page, printable, without_surrogates
 from backup.verbs.backup import BackupResult, JournalOutcome
 from backup.verbs.commit import CommitResult
-from backup.verbs.inspect import Details, ListResult, ShowResult, VerifyResult
+from backup.verbs.inspect import Details, ListResult, ShowResult
 from backup.verbs.ledger import LedgerResult
 from backup.verbs.restore import RestoreResult
+from backup.verbs.verify import VerifyResult
 
 OK = 0
 EXIT_CODES: dict[int, str] = {

@@ -15,10 +15,11 @@ from typing import Any
 
 from backup.archive import Entry, frame, gzip
 from backup.catalog import archive_key, checksum_key, checksums, manifest_key
-from backup.manifest import Archive, File, Manifest, Previous, Segment, Source
+from backup.manifest import Archive, File, Manifest, Mark, MarkKind, Previous, Segment, Source
 from backup.model import encode_name, new_id
 from backup.sinks import Sink
 from tests.billing import NOON
+from tests.simulator import Held, SimulatedSink
 
 JOURNAL = "journal-deepgram-billing-0"
 MTIME = NOON - timedelta(days=30, microseconds=-250_000)
@@ -63,6 +64,16 @@ def segment(key: str, member: bytes, offset: int, length: int) -> Segment:
     return Segment(archive=key, member=encode_name(member), offset=offset, length=length)
 
 
+def mark(kind: MarkKind, backup_id: str, **facts: Any) -> Mark:
+    """Speak of a fact that was learned later."""
+    return Mark(kind=kind, journal=JOURNAL, id=backup_id, created_at=NOON, **facts)
+
+
+def put(sink: SimulatedSink, key: str, data: bytes) -> None:
+    """Place an object, whatever was there."""
+    sink.place.objects[key] = Held(data, NOON)
+
+
 class Chain:
     """The backups of one journal on one sink, a day apart, each after the one before."""
 
@@ -83,7 +94,7 @@ class Chain:
     @property
     def main(self) -> File:
         """The file of records, as the newest speaks of it."""
-        return next(f for f in self.last.files if f.path == "journal")
+        return self.last.main
 
     def id(self, token: str | None = None) -> str:
         """Make the id of the next backup."""

@@ -122,7 +122,7 @@ def _latest_of(shelves: Sequence[Shelf], journal: str) -> Chosen:
     reasons: list[str] = []
     candidates = {b.id for shelf in shelves for b in shelf.listing.backups(journal)}
     for backup_id in sorted(candidates, reverse=True):
-        good, against = _first_good(_copies(shelves, journal, backup_id))
+        good, against = _first_good(copies_of(shelves, journal, backup_id))
         if good is not None:
             return replace(good, newer=tuple(reasons))
         reasons += [f"{backup_id}: {reason}" for reason in against]
@@ -146,7 +146,7 @@ def _by_id(shelves: Sequence[Shelf], selector: str, names: Sequence[str]) -> Cho
     if len(matches) > 1:
         message = f"{len(matches)} backups match {selector!r}"
         raise SelectorError(message, *(f"{name} {i}" for name, i in matches[:10]))
-    return _best(_copies(shelves, *matches[0]))
+    return _best(copies_of(shelves, *matches[0]))
 
 
 def _best(copies: Sequence[Chosen]) -> Chosen:
@@ -158,7 +158,8 @@ def _best(copies: Sequence[Chosen]) -> Chosen:
     return next(filter(_is_readable, copies), copies[0])
 
 
-def _copies(shelves: Iterable[Shelf], journal: str, backup_id: str) -> list[Chosen]:
+def copies_of(shelves: Iterable[Shelf], journal: str, backup_id: str) -> list[Chosen]:
+    """Find a backup on every sink that has it."""
     found = ((shelf, shelf.listing.find(journal, backup_id)) for shelf in shelves)
     return [Chosen(shelf, backup) for shelf, backup in found if backup and backup.has_manifest]
 

@@ -27,7 +27,7 @@ from backup.sinks import Sink, SinkOptions, open_sink
 from backup.stop import Stop
 from backup.verbs.backup import back_up
 from backup.verbs.holdings import SWEEP_GRACE
-from backup.verbs.inspect import verify
+from backup.verbs.verify import verify
 from tests import faultfs
 from tests.billing import Events, options, records, write_journal
 

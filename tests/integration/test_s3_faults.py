@@ -41,7 +41,7 @@ from backup.report import worst
 from backup.sinks import Sink, SinkOptions, open_sink, s3
 from backup.stop import Stop
 from backup.verbs.backup import BackupResult
-from backup.verbs.inspect import verify
+from backup.verbs.verify import verify
 from tests import billing, httpd, servers
 from tests.httpd import is_
 

@@ -14,9 +14,9 @@ from backup.manifest import File, Manifest
 from backup.model import Digest
 from backup.stop import Stop
 from backup.verbs.backup import BackupResult
-from backup.verbs.inspect import verify
 from backup.verbs.ledger import acknowledge
 from backup.verbs.passes import compare
+from backup.verbs.verify import verify
 from tests.billing import (
     NAME,
     NOON,

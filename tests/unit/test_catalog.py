@@ -29,12 +29,12 @@ from backup.errors import (
     SinkUnavailableError,
     UnsupportedFormatError,
 )
-from backup.manifest import MAX_BYTES, Mark, MarkKind
+from backup.manifest import MAX_BYTES, Mark
 from backup.sinks.base import Object
 from backup.stop import Stop
 from backup.streams import Feed, fan_out
 from tests.billing import NOON, records
-from tests.handmade import JOURNAL, Chain, archive, packed, sha256
+from tests.handmade import JOURNAL, Chain, archive, mark, packed, sha256
 from tests.simulator import Held, SimulatedSink
 
 DAY = timedelta(days=1)
@@ -59,11 +59,6 @@ def put(sink: SimulatedSink, key: str, data: bytes = b"x") -> str:
     """Place an object, as old as the sink's clock says."""
     sink.place.objects[key] = Held(data, sink.clock())
     return key
-
-
-def mark(kind: MarkKind, backup_id: str, **facts: Any) -> Mark:
-    """Make a mark."""
-    return Mark(kind=kind, journal=JOURNAL, id=backup_id, created_at=NOON, **facts)
 
 
 def sweep(sink: SimulatedSink, listing: Listing | None = None) -> int:

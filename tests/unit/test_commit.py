@@ -25,7 +25,7 @@ from backup.sinks.base import ATTEMPTS
 from backup.stop import Stop
 from backup.verbs.backup import BackupResult
 from backup.verbs.commit import CommitResult, Committed, commit
-from backup.verbs.inspect import verify
+from backup.verbs.verify import verify
 from tests.billing import (
     NAME,
     NOON,

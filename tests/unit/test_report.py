@@ -34,10 +34,11 @@ from backup.report import (
 )
 from backup.verbs.backup import BackupResult, JournalOutcome
 from backup.verbs.commit import CommitResult, Committed
-from backup.verbs.inspect import Details, ListResult, Row, ShowResult, Verified, VerifyResult
+from backup.verbs.inspect import Details, ListResult, Row, ShowResult
 from backup.verbs.ledger import LedgerResult, Marked
 from backup.verbs.passes import Copy
 from backup.verbs.restore import Restored, RestoreResult
+from backup.verbs.verify import Verified, VerifyResult
 from tests import manifests
 
 ZERO, ONE, TWO = (f"journal-deepgram-billing-{n}" for n in range(3))

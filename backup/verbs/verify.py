@@ -1,0 +1,306 @@
+"""``verify``: is every backup what it claims to be?
+
+Rules:
+
+- Nothing is taken on trust: the manifest is parsed, its link to its predecessor is compared, the
+  checksum file must say the same, every archive is read and hashed; ``deep`` also takes the
+  archives apart, hashes every file, parses every record and counts them.
+- A *finding* is a fact about one backup on one sink. Verifying goes on after it: the reader gets
+  all of them. What could not be read is no finding but a problem, and a backup of which nothing
+  else is known is not among the verified ones.
+- A sink that has stopped answering is not asked once more for each of its backups.
+- Verifying nothing is an error, not a success.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final
+
+from backup.catalog import Backup, Shelf, checksum_key, checksums
+from backup.errors import (
+    BackupError,
+    IntegrityError,
+    ObjectMissingError,
+    SinkError,
+    SinkStalledError,
+    UnsupportedFormatError,
+)
+from backup.manifest import Archive, Manifest
+from backup.model import Digest, Emit, Problem, Progressed, WithExitCodes
+from backup.records import Checker, Count
+from backup.sinks import STALL_SECONDS, Sink
+from backup.stop import Stop
+from backup.streams import call, prefetch
+from backup.verbs.extraction import extract
+from backup.verbs.selection import (
+    Chosen,
+    copies_of,
+    known_journals,
+    no_backups,
+    open_shelves,
+    select,
+)
+
+_DAMAGE: Final = (IntegrityError, ObjectMissingError)
+"""What is wrong with a backup; looked for before what is wrong with its sink."""
+_UNREADABLE: Final = (SinkError, UnsupportedFormatError)
+"""What keeps us from knowing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What came of verifying one backup on one sink."""
+
+    journal: str
+    id: str
+    sink: str
+    findings: tuple[str, ...]
+    archive_bytes: int = 0
+    records: int | None = None
+    """Records parsed; None where it was not deep."""
+    suspect: bool = False
+    alarms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyResult(WithExitCodes):
+    """What came of verifying."""
+
+    backups: tuple[Verified, ...]
+    problems: tuple[Problem, ...]
+
+
+def verify(
+    sinks: Sequence[Sink],
+    selector: str | None,
+    *,
+    journal: str | None,
+    deep: bool,
+    emit: Emit,
+    stop: Stop,
+) -> VerifyResult:
+    """Verify backups on every sink that holds them.
+
+    Args:
+        sinks: all of them are verified.
+        selector: see :mod:`backup.verbs.selection`; None for every backup.
+        journal: restrict it to this journal.
+        deep: take the archives apart and parse every record.
+        emit: told of progress and findings.
+        stop: asked while waiting.
+
+    Raises:
+        SelectorError: the selector matches none or several.
+        SinkError: no sink answers.
+    """
+    shelves, problems = open_shelves(sinks, emit=emit)
+    chosen, without = _to_verify(shelves, selector, journal)
+    for problem in without:
+        emit(problem)
+    verifier = _Verifier(deep=deep, emit=emit, stop=stop, problems=problems + without)
+    results = [call(partial(verifier.verify, choice), stop=stop) for choice in chosen]
+    return VerifyResult(
+        backups=tuple(r for r in results if r is not None), problems=tuple(verifier.problems)
+    )
+
+
+def _to_verify(
+    shelves: Sequence[Shelf], selector: str | None, journal: str | None
+) -> tuple[list[Chosen], list[Problem]]:
+    if selector is None:
+        names = known_journals(shelves, journal)
+        if not names:
+            raise no_backups()
+        return [
+            Chosen(shelf, backup)
+            for shelf in shelves
+            for name in names
+            for backup in shelf.listing.backups(name)
+        ], []
+    chosen, without = select(shelves, selector, journal=journal)
+    everywhere = [
+        copy
+        for choice in chosen
+        for copy in copies_of(shelves, choice.backup.journal, choice.backup.id)
+    ]
+    return everywhere, without
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unpacked:
+    """What came of taking the archives of a backup apart."""
+
+    records: int | None = None
+    """The records in it; None where the end was not reached."""
+    is_damaged: bool = False
+    """Whether that was for damage, and not for a sink that cannot be read."""
+
+
+@dataclass(slots=True)
+class _Verifier:
+    """Verifies one backup after the other; an archive that several share is hashed once."""
+
+    deep: bool
+    emit: Emit
+    stop: Stop
+    problems: list[Problem]
+    _hashed: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
+    """Size and SHA-256 of archives, by sink and key."""
+    _silent: set[str] = field(default_factory=set)
+    """Sinks that have stopped answering."""
+
+    def verify(self, chosen: Chosen) -> Verified | None:
+        """Verify one backup; None if it could not be read, which is a problem then."""
+        self.stop.check()
+        if chosen.shelf.url in self._silent:
+            return None
+        said: list[str] = []
+        noted = len(self.problems)
+        result = self._examine(chosen, said)
+        if len(self.problems) > noted and not said:
+            return None
+        findings = tuple(dict.fromkeys(said))
+        for finding in findings:
+            self._tell(IntegrityError.exit_code, finding, chosen)
+        return replace(result, findings=findings)
+
+    def _examine(self, chosen: Chosen, findings: list[str]) -> Verified:
+        backup, catalog = chosen.backup, chosen.shelf.catalog
+        result = Verified(journal=backup.journal, id=backup.id, sink=chosen.shelf.url, findings=())
+        try:
+            manifest, _ = catalog.manifest(backup.journal, backup.id)
+        except IntegrityError as error:
+            findings.append(error.message)
+            return result
+        except _UNREADABLE as error:
+            self._note(error, chosen)
+            return result
+        with self._noting(chosen, findings):
+            self._compare_link(chosen, manifest, findings)
+        with self._noting(chosen, findings):
+            self._compare_checksums(chosen, manifest, findings)
+        unpacked = self._unpack(chosen, manifest, findings) if self.deep else None
+        # Unpacking compares hashes too, but ends at the first archive that is damaged.
+        if unpacked is None or unpacked.is_damaged:
+            self._hash_archives(chosen, manifest, findings)
+        return replace(
+            result,
+            archive_bytes=manifest.archive_bytes,
+            records=unpacked.records if unpacked else None,
+            suspect=manifest.suspect,
+            alarms=catalog.standing_alarms(manifest, chosen.shelf.listing),
+        )
+
+    @contextmanager
+    def _noting(self, chosen: Chosen, findings: list[str]) -> Iterator[None]:
+        """Take what is damaged or missing as a finding, and what cannot be read as a problem."""
+        try:
+            yield
+        except _DAMAGE as error:
+            findings.append(error.message)
+        except _UNREADABLE as error:
+            self._note(error, chosen)
+
+    def _note(self, error: BackupError, chosen: Chosen) -> None:
+        message = error.message
+        if isinstance(error, SinkStalledError):
+            self._silent.add(chosen.shelf.url)
+            message += "; the backups after it on this sink were not verified"
+        self._tell(error.exit_code, message, chosen, error.hints)
+
+    def _tell(
+        self, exit_code: int, message: str, chosen: Chosen, hints: Sequence[str] = ()
+    ) -> None:
+        problem = Problem(
+            exit_code=exit_code,
+            message=f"{chosen.backup.id}: {message}",
+            hints=tuple(hints),
+            journal=chosen.backup.journal,
+            sink=chosen.shelf.url,
+        )
+        self.problems.append(problem)
+        self.emit(problem)
+
+    def _compare_link(self, chosen: Chosen, manifest: Manifest, findings: list[str]) -> None:
+        previous = manifest.previous
+        if previous is None:
+            return
+        catalog, listing = chosen.shelf.catalog, chosen.shelf.listing
+        before = listing.find(manifest.journal, previous.id)
+        if before is not None and before.has_manifest:
+            found: str | None = catalog.manifest_sha256(manifest.journal, previous.id)
+        elif before is not None and "pruned" in before.marks:
+            found = catalog.pruned_sha256(manifest.journal, previous.id)
+        else:
+            findings.append(f"its predecessor {previous.id} is gone, and nobody pruned it")
+            return
+        if found != previous.manifest_sha256:
+            findings.append(f"its predecessor {previous.id} is not the one it was made after")
+
+    def _compare_checksums(self, chosen: Chosen, manifest: Manifest, findings: list[str]) -> None:
+        key = checksum_key(manifest.journal, manifest.id)
+        if chosen.shelf.catalog.read(key) != checksums(manifest.archives):
+            findings.append(f"{key} is not right")
+
+    def _hash_archives(self, chosen: Chosen, manifest: Manifest, findings: list[str]) -> None:
+        for archive in manifest.archives:
+            with self._noting(chosen, findings):
+                self._compare_hash(chosen, archive, findings)
+
+    def _compare_hash(self, chosen: Chosen, archive: Archive, findings: list[str]) -> None:
+        place = (chosen.shelf.url, archive.key)
+        if place not in self._hashed:
+            self._hashed[place] = self._hash(chosen, archive)
+        size, sha256 = self._hashed[place]
+        if (size, sha256) != (archive.size_bytes, archive.sha256):
+            findings.append(
+                f"{archive.key} holds {size} bytes with SHA-256 {sha256},"
+                f" not {archive.size_bytes} with {archive.sha256}"
+            )
+
+    def _hash(self, chosen: Chosen, archive: Archive) -> tuple[int, str]:
+        digest = Digest()
+        chunks = chosen.shelf.catalog.sink.open(archive.key)
+        for chunk in prefetch(chunks, stop=self.stop, patience=STALL_SECONDS):
+            digest.update(chunk)
+            self._progress(chosen.backup, digest.size_bytes, archive.size_bytes)
+        return digest.size_bytes, digest.sha256
+
+    def _unpack(self, chosen: Chosen, manifest: Manifest, findings: list[str]) -> _Unpacked:
+        """Take the archives apart, comparing every hash, and parse every record."""
+        checker, done = Checker(), 0
+        try:
+            for piece in extract(chosen.shelf.catalog, manifest, stop=self.stop):
+                for chunk in prefetch(piece.content, stop=self.stop):  # hashing and parsing at once
+                    if piece.file.is_journal:
+                        checker.update(chunk)
+                    done += len(chunk)
+                    self._progress(chosen.backup, done, manifest.size_bytes)
+        except _DAMAGE as error:
+            findings.append(error.message)
+            return _Unpacked(is_damaged=True)
+        except _UNREADABLE as error:
+            self._note(error, chosen)
+            return _Unpacked()
+        count = checker.finish()
+        findings += _wrong_records(count, manifest)
+        return _Unpacked(records=count.records)
+
+    def _progress(self, backup: Backup, done: int, total: int) -> None:
+        subject = f"{backup.journal} {backup.id}"
+        self.emit(Progressed(verb="verify", subject=subject, done_bytes=done, total_bytes=total))
+
+
+def _wrong_records(count: Count, manifest: Manifest) -> Iterator[str]:
+    if count.bad:
+        yield (
+            f"{count.bad} of {count.records} records are not JSON objects,"
+            f" the first at byte {count.first_bad_offset}"
+        )
+    recorded = manifest.main.records
+    if recorded != count.records:
+        yield f"the manifest counts {recorded} records, not {count.records}"
