@@ -21,7 +21,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from backup.answer import Answer, JournalAnswer
 from backup.cluster.api import Api, Object
-from backup.cluster.layout import Strategy, Volume
+from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease
 from backup.cluster.pods import Pods
 from backup.cluster.workers import (
@@ -32,18 +32,16 @@ from backup.cluster.workers import (
     make_job,
     remove_gate,
 )
-from backup.errors import BackupError, ClusterConflictError
-from backup.model import Emit, Problem, Step, Warned
+from backup.errors import NEEDS_A_LOOK, BackupError, ClusterConflictError, JournalError
+from backup.model import Emit, Problem, State, Step, Strategy, Warned
 from backup.stop import SLICE_SECONDS, Stop
 
 WAIT_SECONDS: Final = 300.0
 """How long a worker may take to begin, and billing to be there for it."""
 LOOK_SECONDS: Final = 5.0
 """After which a Job without a pod is asked for why."""
-NEEDS_A_LOOK: Final = 3
-NOT_READ: Final = 4
 PUT: Final = "put"
-"""What a worker that lost its words has done, until it is known better."""
+"""State of a journal whose worker left no answer: something may be stored; the commit will show."""
 
 Find = Callable[[str], Mapping[str, JournalAnswer]]
 """Gives the backups that a run has committed, by journal."""
@@ -55,8 +53,9 @@ class WorkerOutcome:
 
     journal: str
     claim: str | None
-    state: str
-    """As in a direct run; or ``missing``, or ``failed`` where its worker said nothing."""
+    state: State
+    """As its worker has it; ``missing`` where there was no volume, ``failed`` where nothing of it
+    is known to be stored."""
     node: str | None = None
     worker: str | None = None
     """The Job that read it."""
@@ -115,13 +114,13 @@ class Findings:
             self.emit(warning)
 
     def lose(
-        self, journal: str, why: str, *, claim: str | None, state: str, worker: str | None = None
+        self, journal: str, why: str, *, claim: str | None, state: State, worker: str | None = None
     ) -> None:
         """Note that a journal was not read."""
         self.outcomes.append(
             WorkerOutcome(journal=journal, claim=claim, state=state, worker=worker)
         )
-        self.fail(Problem(exit_code=NOT_READ, message=why, journal=journal))
+        self.fail(Problem(exit_code=JournalError.exit_code, message=why, journal=journal))
 
 
 def half_known(journal: str, why: str) -> Problem:
@@ -168,7 +167,7 @@ class Crew:
         self.find = find
         self.stop = stop
         self.silent: dict[str, str] = {}
-        """Journals that may have been put, and how a worker ended that has not said so."""
+        """Journals whose worker ended without an answer, and how it ended."""
         self.pods = Pods(api, stop=stop)
         self._deadline = time.monotonic() + deadline.total_seconds()
         self._beaten_at = time.monotonic()

@@ -16,17 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from backup.cluster.api import Object
 from backup.cluster.billing import StatefulSet
 from backup.errors import ConfigError
-from backup.model import Journal
+from backup.model import Journal, Strategy
 
 VOLUME: Final = "journal"
 """The name of billing's volume, and of its claim template."""
-
-Strategy = Literal["direct", "colocated", "scale-down"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,6 @@ from backup.cluster.api import Api, Object
 from backup.cluster.billing import StatefulSet, read_billing
 from backup.cluster.colocated import Colocated
 from backup.cluster.crew import (
-    NEEDS_A_LOOK,
-    NOT_READ,
     Crew,
     Find,
     Findings,
@@ -34,13 +32,24 @@ from backup.cluster.crew import (
     WorkerOutcome,
 )
 from backup.cluster.jobs import remove_running, remove_workers
-from backup.cluster.layout import Strategy, Volume, choose, read_volumes, require_readable
+from backup.cluster.layout import Volume, choose, read_volumes, require_readable
 from backup.cluster.lease import Held, Lease, Owner
 from backup.cluster.rescue import ResumeResult, recover, resume
 from backup.cluster.scaledown import CLEANUP_SECONDS, ScaleDown
 from backup.cluster.workers import read_template, require_rwx
-from backup.errors import BackupError
-from backup.model import Clock, Emit, Holdings, Journal, Problem, RunStarted, Warned
+from backup.errors import NEEDS_A_LOOK, BackupError, JournalError
+from backup.model import (
+    Clock,
+    Emit,
+    Holdings,
+    Journal,
+    Problem,
+    RunStarted,
+    Strategy,
+    StrategySetting,
+    Warned,
+    WithExitCodes,
+)
 from backup.stop import Stop
 
 _DEFAULT_DOWNTIME: Final = timedelta(minutes=5)
@@ -52,8 +61,7 @@ class Options:
 
     run_id: str
     statefulset: str
-    strategy: str
-    """``auto``, ``colocated`` or ``scale-down``."""
+    strategy: StrategySetting
     pod: str
     """Ours."""
     expect_replicas: int = 0
@@ -66,11 +74,11 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterResult:
+class ClusterResult(WithExitCodes):
     """What came of a run."""
 
     run_id: str
-    strategy: str
+    strategy: Strategy
     started_at: datetime
     duration_seconds: float
     downtime_seconds: float | None
@@ -80,11 +88,6 @@ class ClusterResult:
     journals: tuple[WorkerOutcome, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[Warned, ...]
-
-    @property
-    def exit_codes(self) -> tuple[int, ...]:
-        """The exit code of every problem."""
-        return tuple(p.exit_code for p in self.problems)
 
 
 class Orchestrator:
@@ -201,13 +204,13 @@ class Orchestrator:
         return journal is not None and journal.statefulset == self._options.statefulset
 
     def _choose(self) -> Strategy:
-        if self._options.strategy == "auto":
-            return choose(
-                self._volumes,
-                has_source=self._options.has_source,
-                may_scale=self._options.max_downtime is not None,
-            )
-        return "scale-down" if self._options.strategy == "scale-down" else "colocated"
+        if self._options.strategy != "auto":
+            return self._options.strategy
+        return choose(
+            self._volumes,
+            has_source=self._options.has_source,
+            may_scale=self._options.max_downtime is not None,
+        )
 
     def perform(self) -> ClusterResult:
         """Do what :meth:`plan` has planned.
@@ -333,4 +336,4 @@ class Orchestrator:
             self._findings.lose(name, f"expected, but {why}", claim=claim, state="missing")
         if not bound and not self._findings.outcomes:
             message = f"no journal of {self._billing.name} is on any volume claim"
-            self._findings.fail(Problem(exit_code=NOT_READ, message=message))
+            self._findings.fail(Problem(exit_code=JournalError.exit_code, message=message))

@@ -19,7 +19,7 @@ from backup.cluster.billing import Back, bring_back, still_down
 from backup.cluster.jobs import REMOVAL_SECONDS, remove_workers
 from backup.cluster.lease import Held, Lease, Record
 from backup.errors import BackupError, BillingDownError, LeaseHeldError, LeaseLostError
-from backup.model import Emit, Problem, Warned
+from backup.model import Emit, Problem, Warned, WithExitCodes
 from backup.stop import Stop
 
 _TRIES = 20
@@ -32,7 +32,7 @@ Resumed = Literal["nothing to do", "under way", "pushed aside", Back]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResumeResult:
+class ResumeResult(WithExitCodes):
     """What ``resume-billing`` found and did."""
 
     statefulset: str
@@ -43,11 +43,6 @@ class ResumeResult:
     """The run that left it, that is under way, or that was about to scale it down."""
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Warned, ...] = ()
-
-    @property
-    def exit_codes(self) -> tuple[int, ...]:
-        """The exit code of every problem."""
-        return tuple(p.exit_code for p in self.problems)
 
 
 def resume(

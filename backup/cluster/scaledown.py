@@ -33,8 +33,6 @@ from backup.cluster.billing import (
     scale_down,
 )
 from backup.cluster.crew import (
-    NEEDS_A_LOOK,
-    NOT_READ,
     PUT,
     WAIT_SECONDS,
     Crew,
@@ -46,12 +44,15 @@ from backup.cluster.lease import MEASURED, Measured, Record
 from backup.cluster.pods import is_leaving, is_ready
 from backup.cluster.workers import Order, Pod, events_about, worker_name
 from backup.errors import (
+    NEEDS_A_LOOK,
     BackupError,
     ClusterError,
     ClusterUnavailableError,
     DowntimeError,
+    JournalError,
     LeaseLostError,
     RefusedError,
+    SinkError,
     StopError,
 )
 from backup.model import Clock, Problem
@@ -63,7 +64,6 @@ CLEANUP_SECONDS: Final = 60.0
 """How long it is tried once the run was told to end."""
 READY_SECONDS: Final = 600.0
 """How long billing is waited for, to say how long it was away."""
-NOT_STORED: Final = 5
 _LEEWAY: Final = timedelta(minutes=2)
 _HOW: Final = {
     "gone": "was deleted",
@@ -461,9 +461,11 @@ class ScaleDown:
     def _uncommitted(self, journal: str, why: str) -> Problem:
         """Say why a journal is on no sink: it was not put at all, if its worker has not said so."""
         if silence := self._crew.silent.get(journal):
-            return Problem(exit_code=NOT_READ, message=f"its worker {silence}", journal=journal)
+            return Problem(
+                exit_code=JournalError.exit_code, message=f"its worker {silence}", journal=journal
+            )
         return Problem(
-            exit_code=NOT_STORED,
+            exit_code=SinkError.exit_code,
             message=f"was put, and is not committed{why}",
             hints=(f"journal-backup commit --run {self._crew.template.run_id}",),
             journal=journal,

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from backup.cluster.billing import read_billing
-from backup.cluster.layout import Strategy, Volume, choose, read_volumes, require_readable
+from backup.cluster.layout import Volume, choose, read_volumes, require_readable
 from backup.errors import ConfigError
+from backup.model import Strategy
 from tests.simulated_cluster import BILLING, SimulatedCluster, World
 
 
