@@ -3,4 +3,19 @@
 It talks to the rest of this package only through Jobs: a worker is a pod of the same image that
 runs a hidden verb. So it knows no journal's bytes and no sink; what it has to ask about backups is
 handed in by :mod:`backup.cli`.
+
+In the order in which they are best read, and in which alone they import each other:
+
+- :mod:`~backup.cluster.api`: what is asked of Kubernetes, how, and with which rights
+- :mod:`~backup.cluster.jobs`: by which labels the Jobs of runs are known, and how they are removed
+- :mod:`~backup.cluster.lease`: the lock between runs, and the record by which billing comes back
+- :mod:`~backup.cluster.billing`: the StatefulSet, scaled down and back
+- :mod:`~backup.cluster.rescue`: what a run that is gone has left is put right
+- :mod:`~backup.cluster.layout`: on which volumes journals are, and by which strategy they are read
+- :mod:`~backup.cluster.pods`: what becomes of all pods, by one watch
+- :mod:`~backup.cluster.workers`: one worker, from the making of its Job to what its pod says
+- :mod:`~backup.cluster.crew`: the workers of a run: making them, waiting, taking in what they say
+- :mod:`~backup.cluster.colocated`: a run's copies beside billing, while it runs
+- :mod:`~backup.cluster.scaledown`: a run's copies while billing is down
+- :mod:`~backup.cluster.orchestrator`: a run, from its plan to its result
 """
