@@ -6,6 +6,7 @@ handed in by :mod:`backup.cli`.
 
 In the order in which they are best read, and in which alone they import each other:
 
+- :mod:`~backup.cluster.replies`: what an API server replies, as an object or an error
 - :mod:`~backup.cluster.api`: what is asked of Kubernetes, how, and with which rights
 - :mod:`~backup.cluster.jobs`: by which labels the Jobs of runs are known, and how they are removed
 - :mod:`~backup.cluster.lease`: the lock between runs, and the record by which billing comes back

@@ -3,9 +3,9 @@
 Rules:
 
 - Objects are what the API sends: dictionaries. Nothing here knows what they mean.
-- Errors are mapped once, here. 404, 409, 401 and 403 are answers. 429, 500, 503, 504 and lost
-  connections are asked again, until the patience is over: an API server that is upgraded is away
-  for half a minute.
+- Errors are mapped once, here and in :mod:`backup.cluster.replies`. 404, 409, 401 and 403 are
+  answers. After 429, 500, 503, 504 and lost connections it is asked again, until the patience is
+  over: an API server that is upgraded is away for half a minute.
 - So a write may be made twice, and the second time meet itself as a conflict. Whoever writes has
   to be fine with that: names are unique to a run, and what was lost is read again.
 - Writes of what others write too carry the ``resourceVersion`` that was read: compare and swap.
@@ -37,10 +37,18 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from backup.cluster.replies import (
+    BUSY,
+    DENIED,
+    NOT_FOUND,
+    OK,
+    cause_of,
+    lines,
+    message_of,
+    read_reply,
+)
 from backup.errors import (
     ClusterConflictError,
-    ClusterDeniedError,
-    ClusterError,
     ClusterMissingError,
     ClusterUnavailableError,
     ConfigError,
@@ -58,13 +66,14 @@ Kind = Literal["statefulsets", "pods", "persistentvolumeclaims", "jobs", "leases
 PATIENCE_SECONDS: Final = 90.0
 """How long an API server that is away is waited for."""
 ANSWER_SECONDS: Final = 20.0
-LEARN_SECONDS: Final = 15.0
-"""How long an API server that was away is not believed when it refuses: it listens before it has
-read the roles (seen at 1.34: "cannot list pods" for a moment after a restart)."""
+"""How long one request may take to be answered."""
+ROLES_SECONDS: Final = 15.0
+"""For this long after an outage 401 and 403 are retried: an API server listens before it has loaded
+its roles (seen at 1.34)."""
 PAUSE_SECONDS: Final = 1.0
-"""After a watch has ended: what ends each at once is not to be stormed."""
+"""Before a watch is opened again, so that a server that ends each at once is not flooded."""
 WATCH_SECONDS: Final = 300
-"""After which the server ends a watch, and it is taken up where it ended."""
+"""After this long the server ends a watch, and it is taken up where it ended."""
 
 _GROUPS: Mapping[str, str] = {
     "statefulsets": "apps",
@@ -74,10 +83,8 @@ _GROUPS: Mapping[str, str] = {
     "leases": "coordination.k8s.io",
     "events": "",
 }
+_PIECE_BYTES = 1 << 16
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_BUSY = {429, 500, 503, 504}
-_NOT_FOUND, _CONFLICT = 404, 409
-_DENIED = {401, 403}
 
 
 # -- rights
@@ -91,7 +98,7 @@ class Rule:
     resource: str
     verbs: tuple[str, ...]
     named: bool = False
-    """Whether it can be bound to the one object that it is about."""
+    """Whether it can be granted on the one object that it is about, by its name."""
 
 
 _RESUME = (
@@ -130,7 +137,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a watch tells: an object as it is now, or gone; or, first, all that there are."""
+    """What a watch reports: an object as it is now, or gone; or, first, all that there are."""
 
     objects: tuple[Object, ...]
     kind: Literal["all", "there", "gone"]
@@ -177,11 +184,13 @@ class Api(ABC):
 
     @abstractmethod
     def patch(self, kind: Kind, name: str, body: Objects) -> None:
-        """Change an object by JSON patch; one that is gone stays so."""
+        """Change an object by JSON patch; one that does not exist is ignored."""
 
     @abstractmethod
     def delete(self, kind: Kind, name: str, *, uid: str | None = None) -> None:
-        """Delete an object and, in the background, what it owns; one that is gone is fine.
+        """Delete an object and, in the background, what it owns.
+
+        One that does not exist is ignored.
 
         Args:
             kind: its kind.
@@ -191,11 +200,16 @@ class Api(ABC):
 
     @abstractmethod
     def changes(self, kind: Kind) -> Iterator[Change]:
-        """Tell what is there, and then what changes, for ever."""
+        """Report all objects of a kind, and then what changes, for ever."""
 
     @abstractmethod
     def under(self, stop: Stop, *, patience: float | None = None) -> Self:
-        """Give the same API, which waits only as long as another stop allows, and so patiently."""
+        """Return this API with another stop.
+
+        Args:
+            stop: asked wherever there is something to wait for.
+            patience: seconds for retries; None: as before.
+        """
 
 
 # -- the real one
@@ -233,7 +247,7 @@ class KubernetesApi(Api):
     def get(self, kind: Kind, name: str, *, sub: str = "") -> Object | None:
         """See :class:`Api`."""
         status, body = self._ask("GET", self._path(kind, name, sub))
-        return None if status == _NOT_FOUND else body
+        return None if status == NOT_FOUND else body
 
     def list(self, kind: Kind, *, labels: str = "", fields: str = "") -> Objects:
         """See :class:`Api`."""
@@ -249,7 +263,7 @@ class KubernetesApi(Api):
     def replace(self, kind: Kind, name: str, body: Object, *, sub: str = "") -> Object:
         """See :class:`Api`."""
         status, stored = self._ask("PUT", self._path(kind, name, sub), body)
-        if status == _NOT_FOUND:
+        if status == NOT_FOUND:
             message = f"{kind} {name} is gone"
             raise ClusterConflictError(message)
         return stored
@@ -282,7 +296,7 @@ class KubernetesApi(Api):
                 self._stop.sleep(PAUSE_SECONDS)
 
     def _watch(self, kind: Kind, version: str) -> Iterator[tuple[str, Object]]:
-        """Read one watch to its end; an end that is none is told as an error, which lists anew."""
+        """Read one watch to its end. A broken watch yields ``ERROR``, and the caller lists anew."""
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -291,15 +305,15 @@ class KubernetesApi(Api):
         }
         try:
             response = self._send("GET", self._path(kind), query, seconds=WATCH_SECONDS + 30)
-            if response.status != 200:  # noqa: PLR2004 - OK
-                content = response.read()
-                if response.status in _DENIED and not self._may_not_know_roles_yet(response.status):
-                    _judged(response.status, content, "a watch")
-                yield "ERROR", {}
+            if response.status == OK:
+                for line in lines(response.stream(_PIECE_BYTES)):
+                    event = json.loads(line)
+                    yield event["type"], event["object"]
                 return
-            for line in _lines(response):
-                event = json.loads(line)
-                yield event["type"], event["object"]
+            content = response.read()
+            if response.status in DENIED and not self._may_not_know_roles_yet(response.status):
+                read_reply(response.status, content, "a watch")
+            yield "ERROR", {}
         except self._lost:
             self.calls.away_at = time.monotonic()
             yield "ERROR", {}
@@ -332,7 +346,7 @@ class KubernetesApi(Api):
     ) -> Object:
         """Ask about a whole kind, where 404 can only mean that the namespace is missing."""
         status, found = self._ask(method, self._path(kind), body, query=query)
-        if status == _NOT_FOUND:
+        if status == NOT_FOUND:
             message = f"there are no {kind} to ask for: is there a namespace {self.namespace}?"
             raise ClusterMissingError(message)
         return found
@@ -389,16 +403,16 @@ class KubernetesApi(Api):
             status, content = call(request, stop=self._stop)
         except self._lost as error:
             self.calls.away_at = time.monotonic()
-            message = f"the API server does not answer: {_cause(error)}"
+            message = f"the API server does not answer: {cause_of(error)}"
             raise ClusterUnavailableError(message, _AWAY) from error
-        if status in _BUSY or self._may_not_know_roles_yet(status):
-            message = f"the API server is busy: {status} {_said(content)}"
+        if status in BUSY or self._may_not_know_roles_yet(status):
+            message = f"the API server is busy: {status} {message_of(content)}"
             raise ClusterUnavailableError(message, _AWAY)
-        return _judged(status, content, f"{method} {path}")
+        return read_reply(status, content, f"{method} {path}")
 
     def _may_not_know_roles_yet(self, status: int) -> bool:
         """Whether a refusal is that of an API server that was away until a moment ago."""
-        return status in _DENIED and time.monotonic() - self.calls.away_at < LEARN_SECONDS
+        return status in DENIED and time.monotonic() - self.calls.away_at < ROLES_SECONDS
 
     def _send(
         self,
@@ -432,61 +446,11 @@ _KINDS_OF_CHANGE: Mapping[str, Literal["there", "gone"]] = {
 
 
 def _version_after(kind_of_change: str, changed: Object) -> str:
-    """Say from where to watch on; from nowhere after an error, and then all is listed anew."""
+    """Say from which version to watch on; from none after an error, and then all is listed anew."""
     if kind_of_change == "ERROR":
         return ""
     version: str = changed["metadata"]["resourceVersion"]
     return version
-
-
-def _lines(response: Any) -> Iterator[bytes]:  # noqa: ANN401 - as the client
-    """Cut a stream into lines; the last may be torn."""
-    held = b""
-    for piece in response.stream(1 << 16):
-        *lines, held = (held + piece).split(b"\n")
-        yield from (line for line in lines if line)
-
-
-def _judged(status: int, content: bytes, what: str) -> tuple[int, Object]:
-    if status < 400:  # noqa: PLR2004 - from here on it is an error
-        return status, _object(content)
-    if status == _NOT_FOUND:
-        return status, {}
-    said = _said(content)
-    if status == _CONFLICT:
-        raise ClusterConflictError(said)
-    if status in _DENIED:
-        message = f"the cluster refuses: {said}"
-        raise ClusterDeniedError(
-            message, "grant it: docs/security.md lists what each strategy needs"
-        )
-    message = f"the cluster refuses {what}: {status} {said}"
-    raise ClusterError(message)
-
-
-def _object(content: bytes) -> Object:
-    try:
-        found: Object = json.loads(content)
-    except ValueError as error:
-        message = f"what answers is no API server: {_said(content)}"
-        raise ClusterError(message, "is there a proxy between? set NO_PROXY") from error
-    return found
-
-
-def _said(content: bytes) -> str:
-    """Give the message of a Status object, or what there is instead."""
-    try:
-        message: str = json.loads(content)["message"]
-    except (ValueError, KeyError, TypeError):
-        return content[:200].decode(errors="replace").strip()
-    return message
-
-
-def _cause(error: Exception) -> str:
-    reason = getattr(error, "reason", None) or error
-    if isinstance(reason, str):  # an ApiException's, which begins with the name of its cause
-        return reason.replace("\n", ": ")
-    return f"{type(reason).__name__}: {reason}"
 
 
 # -- where we are
@@ -522,7 +486,7 @@ def connect(*, stop: Stop) -> KubernetesApi:
             "in a pod: automountServiceAccountToken: true",
             f"elsewhere: KUBECONFIG, which is {os.environ.get('KUBECONFIG') or 'not set'}",
         ) from error
-    settings.retries = False  # they are made here, and told
+    settings.retries = False  # they are made here
     settings.keep_alive = True  # a watch whose server has vanished is to end within a minute
     return KubernetesApi(
         client.ApiClient(settings), os.environ.get("POD_NAMESPACE") or namespace, stop=stop

@@ -394,7 +394,7 @@ def test_a_refusal_long_after_the_server_was_away_is_believed(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It knows by then."""
-    monkeypatch.setattr(api, "LEARN_SECONDS", 0.0)
+    monkeypatch.setattr(api, "ROLES_SECONDS", 0.0)
     door.on(httpd.is_(), hang_up, times=1)
     door.on(httpd.is_(), refuses(403, "forbidden"))
 
