@@ -8,7 +8,8 @@ Rules:
   wrong arguments and bugs too. Logs, progress and errors for people go to stderr.
 - The exit code is always one of the table in :mod:`backup.report`. A reader that has gone away
   (``| head``) changes nothing about it; a report that cannot be written is a failure.
-- No verb prints help and fails: a CronJob that lost its arguments must not look like a success.
+- Without a verb the command prints its help and exits with 2: a CronJob that lost its arguments
+  must not look like a success.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -41,12 +42,11 @@ if TYPE_CHECKING:
 
 _TERMINATION_LOG = "/dev/termination-log"
 """Where the kubelet looks for a message (Pod.spec.containers.terminationMessagePath)."""
-_BOUNDED = {"backup", "worker", "commit"}
-"""Verbs that BACKUP_DEADLINE is about."""
 _UNEXPECTED = 1
 _USAGE_ERROR = 2
 _NEW_OBJECTS = 20_000
-"""Between two looks for garbage: every 700, as Python has it, is a tenth of the start."""
+"""New objects between two garbage collections. Python's default (700; 2,000 from 3.13) is too often
+for a short run: it cost a tenth of the start-up."""
 
 _USAGE = "journal-backup VERB [OPTIONS]"
 _DESCRIPTION = """\
@@ -85,23 +85,57 @@ class _Run:
     stop: Stop
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Verb:
-    """A verb: what it is called, what ``--help`` says of it, what it takes and does."""
+    """What ``--help`` says of a verb, and what it takes."""
 
-    name: str
     summary: str
-    perform: Callable[[_Run], Result] | None = None
-    """None for those that need no sink."""
-    options: str = ""
-    """Words out of ``sink journal selector selector? long deep target note id which``."""
     more: str = ""
-    examples: tuple[str, ...] = ()
+    examples: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    """Keys of :data:`_OPTIONS`; every verb takes ``json`` besides."""
     is_hidden: bool = False
-    """Whether people need not know it: this program runs it in Jobs."""
+    """Whether people need not know it: this program runs it in Jobs, and reads its answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plain(_Verb):
+    """A verb that needs no run: it asks no sink and logs nothing."""
+
+    answer: Callable[[argparse.Namespace], int]
+    """Prints the result; gives the exit code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Working(_Verb):
+    """A verb that is performed in a run, with an id, a log and a result."""
+
+    perform: Callable[[_Run], Result]
+    has_deadline: bool = False
+    """Whether BACKUP_DEADLINE is about it."""
     needs_sinks: bool = True
     settings: tuple[str, ...] = ()
     """All that it reads, where it has to do its work whatever the others say."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """How a run speaks to whoever looks on."""
+
+    style: str
+    """Of the log on stderr: ``console`` for people, ``json`` for machines."""
+    has_bar: bool
+    """Whether stderr is a terminal that a progress bar can be drawn on."""
+    has_report: bool
+    """Whether the report, which tells problems too, is printed in the same window."""
+
+
+@dataclass(slots=True)
+class _Ending:
+    """What the last line of a run's log says."""
+
+    exit_code: int = _UNEXPECTED
+    figures: Mapping[str, int] = field(default_factory=dict)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,9 +159,8 @@ def _dispatch(given: Sequence[str]) -> int:
         return _USAGE_ERROR
     _require_verb(given)
     args = _parser().parse_args(given)
-    if args.verb == "version":
-        return _version(args)
-    return _config(args) if args.verb == "config" else _perform(args)
+    verb = _VERBS[args.verb]
+    return verb.answer(args) if isinstance(verb, _Plain) else _perform(verb, args)
 
 
 # -- arguments
@@ -140,9 +173,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    shown = [verb for verb in _VERBS if not verb.is_hidden]
-    width = max(len(verb.name) for verb in shown)
-    lines = [f"  {verb.name:<{width}}  {verb.summary}" for verb in shown]
+    width = max(map(len, _shown_verbs()))
+    lines = [f"  {name:<{width}}  {_VERBS[name].summary}" for name in _shown_verbs()]
     parser = _Parser(
         prog="journal-backup",
         usage=_USAGE,
@@ -155,23 +187,27 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(
         dest="verb", required=True, metavar="VERB", help=argparse.SUPPRESS, prog=parser.prog
     )
-    for verb in _VERBS:
-        _add(verbs, verb)
+    for name, verb in _VERBS.items():
+        _add(verbs, name, verb)
     return parser
 
 
-def _add(verbs: Any, verb: _Verb) -> None:
+def _shown_verbs() -> list[str]:
+    return [name for name, verb in _VERBS.items() if not verb.is_hidden]
+
+
+def _add(verbs: Any, name: str, verb: _Verb) -> None:
     parts = [f"{verb.summary[0].upper()}{verb.summary[1:]}.", *([verb.more] if verb.more else [])]
     parser: argparse.ArgumentParser = verbs.add_parser(
-        verb.name,
+        name,
         description="\n\n".join(parts),
         epilog="\n  ".join(["examples:", *verb.examples]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    for word in [*verb.options.split(), "json"]:
-        name, options = _OPTIONS[word]
-        parser.add_argument(name, **options)
+    for key in (*verb.options, "json"):
+        flag, how = _OPTIONS[key]
+        parser.add_argument(flag, **how)
 
 
 _SELECTOR = {
@@ -234,7 +270,7 @@ def _require_verb(given: Sequence[str]) -> None:
     word = given[0]
     if word.startswith("-") or _verb_in(given):
         return
-    names = [verb.name for verb in _VERBS if not verb.is_hidden]
+    names = _shown_verbs()
     import difflib
 
     near = difflib.get_close_matches(word, names, n=1)
@@ -244,10 +280,10 @@ def _require_verb(given: Sequence[str]) -> None:
 
 
 def _verb_in(given: Sequence[str]) -> str | None:
-    return next((verb.name for verb in _VERBS if verb.name == given[0]), None)
+    return given[0] if given[0] in _VERBS else None
 
 
-# -- verbs that need no sink
+# -- verbs that need no run
 
 
 def _version(args: argparse.Namespace) -> int:
@@ -272,50 +308,91 @@ def _config(args: argparse.Namespace) -> int:
     return 0
 
 
-# -- verbs on sinks
+# -- runs
 
 
-def _perform(args: argparse.Namespace) -> int:
+def _perform(verb: _Working, args: argparse.Namespace) -> int:
     from backup import config, log, report
-    from backup.model import RunFinished
-    from backup.stop import Stop
 
-    verb = next(v for v in _VERBS if v.name == args.verb)
     settings = config.load(sinks=getattr(args, "sink", ()), only=verb.settings)
     if verb.needs_sinks:
         config.require_sinks(settings)
-    begun = datetime.now(UTC)
-    run_id = getattr(args, "run", None) or _new_run_id(begun)
-    style = settings.log_format or ("console" if sys.stderr.isatty() else "json")
-    has_bar = style == "console" and sys.stderr.isatty()  # which would fold lines of JSON
-    has_report = has_bar and not args.json and sys.stdout.isatty()
-    logger = log.set_up(level=settings.log_level, style=style, run_id=run_id, has_report=has_report)
-    stop = Stop(seconds=settings.deadline.total_seconds() if args.verb in _BOUNDED else None)
-    code, figures = _UNEXPECTED, {}
-    try:
-        with _listeners(logger, has_bar=has_bar, keep=has_report) as emit:
-            result = _run_verb(args, settings, run_id, emit, stop)
-        code, figures = report.worst(result.exit_codes), report.figures(result)
-    except BackupError as error:
-        code = error.exit_code
-        if verb.is_hidden:
-            _answer(report.answer_of_error(error))
-        raise
-    finally:
-        seconds = round((datetime.now(UTC) - begun).total_seconds(), 3)
-        logger(
-            RunFinished(verb=args.verb, exit_code=code, duration_seconds=seconds, figures=figures)
-        )
+    run_id = getattr(args, "run", None) or _new_run_id()
+    window = _window(settings, args)
+    logger = log.set_up(
+        level=settings.log_level, style=window.style, run_id=run_id, has_report=window.has_report
+    )
+    with _last_line(args.verb, logger) as ending:
+        try:
+            result = _run(verb, args, settings, run_id=run_id, logger=logger, window=window)
+        except BackupError as error:
+            ending.exit_code = error.exit_code
+            if verb.is_hidden:
+                _leave(report.answer_of_error(error))
+            raise
+        ending.exit_code, ending.figures = report.worst(result.exit_codes), report.figures(result)
     if verb.is_hidden:
-        _answer(report.answer(result, code))
+        _leave(report.answer(result, ending.exit_code))
     if args.json:
-        _print(report.to_json(args.verb, code, result))
+        _print(report.to_json(args.verb, ending.exit_code, result))
     else:
-        _print(report.result_text(result, code, _width(sys.stdout)))
-    return code
+        _print(report.result_text(result, ending.exit_code, _width(sys.stdout)))
+    return ending.exit_code
 
 
-def _answer(answer: Answer) -> None:
+def _new_run_id() -> str:
+    import secrets
+
+    from backup.model import stamp
+
+    return f"{stamp(_now())}-{secrets.token_hex(4)}"
+
+
+def _window(settings: Settings, args: argparse.Namespace) -> _Window:
+    is_terminal = sys.stderr.isatty()
+    style = settings.log_format or ("console" if is_terminal else "json")
+    has_bar = is_terminal and style == "console"  # it would fold lines of JSON
+    return _Window(style, has_bar, has_report=has_bar and not args.json and sys.stdout.isatty())
+
+
+@contextmanager
+def _last_line(verb: str, logger: Emit) -> Iterator[_Ending]:
+    """Log the line that a run ends with, whatever else it ends with."""
+    from backup.model import RunFinished
+
+    begun, ending = _now(), _Ending()
+    try:
+        yield ending
+    finally:
+        logger(
+            RunFinished(
+                verb=verb,
+                exit_code=ending.exit_code,
+                duration_seconds=round((_now() - begun).total_seconds(), 3),
+                figures=ending.figures,
+            )
+        )
+
+
+def _run(
+    verb: _Working,
+    args: argparse.Namespace,
+    settings: Settings,
+    *,
+    run_id: str,
+    logger: Emit,
+    window: _Window,
+) -> Result:
+    from backup.sinks import open_sink
+    from backup.stop import Stop, on_signals
+
+    stop = Stop(seconds=settings.deadline.total_seconds() if verb.has_deadline else None)
+    with _listeners(logger, window) as emit, on_signals(stop):
+        sinks = [open_sink(url, settings.sink_options(), stop=stop) for url in settings.sinks]
+        return verb.perform(_Run(args, settings, sinks, run_id, emit, stop))
+
+
+def _leave(answer: Answer) -> None:
     """Leave an answer for whoever sent this worker; without a kubelet there is nobody."""
     from backup.answer import write
 
@@ -324,36 +401,13 @@ def _answer(answer: Answer) -> None:
         file.write(write(answer))
 
 
-def _run_verb(
-    args: argparse.Namespace, settings: Settings, run_id: str, emit: Emit, stop: Stop
-) -> Result:
-    from backup.sinks import open_sink
-    from backup.stop import on_signals
-
-    perform = next(v.perform for v in _VERBS if v.name == args.verb and v.perform is not None)
-    with on_signals(stop):
-        sinks = [open_sink(url, settings.sink_options(), stop=stop) for url in settings.sinks]
-        return perform(_Run(args, settings, sinks, run_id, emit, stop))
-
-
-def _new_run_id(now: datetime) -> str:
-    import secrets
-
-    from backup.model import stamp
-
-    return f"{stamp(now)}-{secrets.token_hex(4)}"
-
-
 @contextmanager
-def _listeners(logger: Emit, *, has_bar: bool, keep: bool) -> Iterator[Emit]:
-    """Give the log, and a progress bar beside it.
+def _listeners(logger: Emit, window: _Window) -> Iterator[Emit]:
+    """Pair the log with a progress bar, where one can be drawn.
 
-    Args:
-        logger: the log.
-        has_bar: whether stderr is a terminal to draw one on.
-        keep: problems were left to the report; if there will be none, tell them after all.
+    Problems that were left to the report are written after all if there will be no report.
     """
-    if not has_bar:
+    if not window.has_bar:
         yield logger
         return
     from backup import report
@@ -367,7 +421,7 @@ def _listeners(logger: Emit, *, has_bar: bool, keep: bool) -> Iterator[Emit]:
             def every(event: Event) -> None:
                 bar(event)
                 logger(event)
-                if keep and isinstance(event, Problem | Warned):
+                if window.has_report and isinstance(event, Problem | Warned):
                     kept.append(event)
 
             yield every
@@ -375,6 +429,9 @@ def _listeners(logger: Emit, *, has_bar: bool, keep: bool) -> Iterator[Emit]:
         if kept:
             _tell(report.events_text(kept, _width(sys.stderr)))
         raise
+
+
+# -- what each of them performs
 
 
 def _backup(run: _Run) -> Result:
@@ -554,11 +611,9 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-_VERBS = (
-    _Verb(
-        "backup",
-        "back up every journal to every sink",
-        _backup,
+_VERBS: dict[str, _Plain | _Working] = {
+    "backup": _Working(
+        summary="back up every journal to every sink",
         more="""\
 Reads each journal below BACKUP_SOURCE once, stores it on each sink of
 BACKUP_SINKS, reads back what the sink holds, and only then writes the manifest
@@ -567,43 +622,39 @@ that makes it a backup. Billing may go on writing.""",
             "BACKUP_SINKS=file:///mnt/nas journal-backup backup",
             "journal-backup backup --json",
         ),
+        perform=_backup,
+        has_deadline=True,
     ),
-    _Verb(
-        "list",
-        "list the backups",
-        _list,
-        "journal sink long",
+    "list": _Working(
+        summary="list the backups",
         more="By journal, the oldest first.",
         examples=(
             "journal-backup list --long",
             "journal-backup list --journal journal-deepgram-billing-0",
         ),
+        options=("journal", "sink", "long"),
+        perform=_list,
     ),
-    _Verb(
-        "show",
-        "show one backup in full",
-        _show,
-        "selector journal sink",
+    "show": _Working(
+        summary="show one backup in full",
         examples=(
             "journal-backup show 20261123T020000Z-3f9a1c",
             "journal-backup show latest --journal journal-deepgram-billing-0",
         ),
+        options=("selector", "journal", "sink"),
+        perform=_show,
     ),
-    _Verb(
-        "verify",
-        "prove that backups are what they claim",
-        _verify,
-        "selector? journal sink deep",
+    "verify": _Working(
+        summary="prove that backups are what they claim",
         more="""\
 Checks manifests, the chain that they form, and the hash of every archive, on
 every sink.""",
         examples=("journal-backup verify", "journal-backup verify latest --deep"),
+        options=("selector?", "journal", "sink", "deep"),
+        perform=_verify,
     ),
-    _Verb(
-        "restore",
-        "restore one journal, or all",
-        _restore,
-        "selector target journal sink",
+    "restore": _Working(
+        summary="restore one journal, or all",
         more="""\
 Whole and proved, or not at all; nothing is ever overwritten. 'latest' restores
 every journal.""",
@@ -611,63 +662,66 @@ every journal.""",
             "journal-backup restore latest --target /restored",
             "journal-backup restore 20261123T020000Z-3f9a1c --target /restored",
         ),
+        options=("selector", "target", "journal", "sink"),
+        perform=_restore,
     ),
-    _Verb(
-        "acknowledge",
-        "answer the alarm of a backup",
-        _acknowledge,
-        "id sink by note",
+    "acknowledge": _Working(
+        summary="answer the alarm of a backup",
         more="""\
 A journal that shrank or was rewritten raises an alarm, and every run exits with
 6 until somebody says that it was looked into.""",
         examples=('journal-backup acknowledge 20261123T020000Z-3f9a1c --by ada --note "moved"',),
+        options=("id", "sink", "by", "note"),
+        perform=_acknowledge,
     ),
-    _Verb(
-        "retire",
-        "say that a journal is gone for good",
-        _retire,
-        "which sink by note",
+    "retire": _Working(
+        summary="say that a journal is gone for good",
         more="""\
 A journal that was backed up once is expected for ever, until it is retired. Its
 backups stay. Should it come back, it is expected again.""",
         examples=("journal-backup retire journal-deepgram-billing-2 --by ada",),
+        options=("which", "sink", "by", "note"),
+        perform=_retire,
     ),
-    _Verb(
-        "resume-billing",
-        "scale billing back up if a run that is gone has left it down",
-        _resume,
-        "take-over",
+    "resume-billing": _Working(
+        summary="scale billing back up if a run that is gone has left it down",
         more="""\
 Every run does so first. In a cluster a guard does it every two minutes, and the
 chart before it is removed or upgraded. A run that is under way is left alone.""",
         examples=("journal-backup resume-billing",),
+        options=("take-over",),
+        perform=_resume,
         needs_sinks=False,
         settings=("statefulset", "log_level", "log_format"),
     ),
-    _Verb(
-        "worker",
-        "back up the journals that a worker Job mounts",
-        _worker,
-        "run journals strategy draft",
+    "worker": _Working(
+        summary="back up the journals that a worker Job mounts",
         examples=("journal-backup worker --run ID --journal journal-deepgram-billing-0",),
+        options=("run", "journals", "strategy", "draft"),
+        perform=_worker,
+        has_deadline=True,
         is_hidden=True,
     ),
-    _Verb(
-        "commit",
-        "read back what was put while billing was down, and make backups of it",
-        _commit,
-        "run",
+    "commit": _Working(
+        summary="read back what was put while billing was down, and make backups of it",
         examples=("journal-backup commit --run ID",),
+        options=("run",),
+        perform=_commit,
+        has_deadline=True,
         is_hidden=True,
     ),
-    _Verb(
-        "config",
-        "print every setting, and where it came from",
+    "config": _Plain(
+        summary="print every setting, and where it came from",
         more="Problems of the settings are reported all at once.",
         examples=("journal-backup config", "journal-backup config --json"),
+        answer=_config,
     ),
-    _Verb("version", "print the version", examples=("journal-backup version",)),
-)
+    "version": _Plain(
+        summary="print the version",
+        examples=("journal-backup version",),
+        answer=_version,
+    ),
+}
 
 
 # -- printing

@@ -123,9 +123,9 @@ def test_the_readme_shows_every_verb() -> None:
     """Some way to use each one, not only its name."""
     text = (ROOT / "README.md").read_text()
 
-    for verb in cli._VERBS:
-        shown = f"journal-backup {verb.name}" in text
-        assert shown is not verb.is_hidden or verb.name == "version"
+    for name, verb in cli._VERBS.items():
+        shown = f"journal-backup {name}" in text
+        assert shown is not verb.is_hidden or name == "version"
 
 
 def test_exit_codes_agree() -> None:

@@ -239,21 +239,20 @@ def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", cli._VERBS, ids=lambda verb: verb.name)
+@pytest.mark.parametrize("name", cli._VERBS)
 def test_each_verb_has_help_with_examples_that_work(
-    verb: cli._Verb, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It fits a terminal of 80 columns, and what it shows can be typed."""
     monkeypatch.setenv("COLUMNS", "80")
-    text = help_of(verb.name, capsys)
+    text = help_of(name, capsys)
 
     assert max(map(len, text.splitlines())) < 81
-    assert f"usage: journal-backup {verb.name}" in text
-    assert verb.examples
-    for example in verb.examples:
+    assert f"usage: journal-backup {name}" in text
+    for example in cli._VERBS[name].examples:
         _, _, arguments = example.partition("journal-backup ")
         parsed = cli._parser().parse_args(shlex.split(arguments))
-        assert parsed.verb == verb.name
+        assert parsed.verb == name
 
 
 # -- what workers run
@@ -284,13 +283,13 @@ def manifest_of(site: Path, suffix: str) -> Any:
 
 def test_verbs_of_workers_are_hidden(capsys: pytest.CaptureFixture[str]) -> None:
     """Who looks for a verb is not to try them; who mistypes one is not sent there."""
-    hidden = {verb.name for verb in cli._VERBS if verb.is_hidden}
+    hidden = {name for name, verb in cli._VERBS.items() if verb.is_hidden}
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     listed = re.findall(r"^  ([a-z-]+)  ", capsys.readouterr().out, re.MULTILINE)
     assert hidden == {"worker", "commit"}
-    assert [v.name for v in cli._VERBS if v.name not in hidden] == [
-        name for name in listed if name in {v.name for v in cli._VERBS}
+    assert [name for name in cli._VERBS if name not in hidden] == [
+        name for name in listed if name in cli._VERBS
     ]
     assert not hidden & {*listed}
 
