@@ -17,6 +17,8 @@ In the order in which they are best read, and in which alone they import each ot
 - :mod:`~backup.cluster.workers`: one worker, from the making of its Job to what its pod says
 - :mod:`~backup.cluster.crew`: the workers of a run: making them, waiting, taking in what they say
 - :mod:`~backup.cluster.colocated`: a run's copies beside billing, while it runs
+- :mod:`~backup.cluster.downtime`: how long billing would be away, may be, and is
+- :mod:`~backup.cluster.drafts`: what was put while billing was down becomes backups
 - :mod:`~backup.cluster.scaledown`: a run's copies while billing is down
 - :mod:`~backup.cluster.orchestrator`: a run, from its plan to its result
 """

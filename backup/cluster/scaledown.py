@@ -9,9 +9,9 @@ The order, and why:
 - Workers put archives and leave drafts. What is not needed for that waits: reading back is no
   downtime.
 - Workers are gone, billing is scaled back, and ready. Whatever has happened, it is scaled back,
-  under a stop of its own; past the budget workers are told to go, and nobody waits for them.
-- Then a Job without volumes reads back, and commits.
-- The time billing was away is measured from its last ready pod to its being ready again.
+  under a stop of its own; past the budget workers are deleted, and nobody waits for them.
+- Then a Job without volumes reads back, and commits (:mod:`backup.cluster.drafts`). How long all
+  this takes, and may take, is known to :mod:`backup.cluster.downtime`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
@@ -32,94 +31,44 @@ from backup.cluster.billing import (
     require_harmless,
     scale_down,
 )
-from backup.cluster.crew import (
-    PUT,
-    WAIT_SECONDS,
-    Crew,
-    Task,
-    half_known,
-)
+from backup.cluster.crew import Crew, Task
+from backup.cluster.downtime import Downtime
+from backup.cluster.drafts import commit
 from backup.cluster.jobs import REMOVAL_SECONDS
+from backup.cluster.layout import Volume
 from backup.cluster.lease import MEASURED, Measured, Record
 from backup.cluster.pods import is_leaving, is_ready
-from backup.cluster.workers import Order, Pod, events_about, worker_name
+from backup.cluster.workers import Order, worker_name
 from backup.errors import (
     NEEDS_A_LOOK,
     BackupError,
     ClusterError,
     ClusterUnavailableError,
     DowntimeError,
-    JournalError,
     LeaseLostError,
     RefusedError,
-    SinkError,
     StopError,
 )
 from backup.model import Clock, Problem
 from backup.stop import Grace, Stop
 
 RETURN_SECONDS: Final = 600.0
-"""How long billing's return is tried: a guard will try it too."""
+"""How long the run tries to scale billing back; the guard tries it too."""
 CLEANUP_SECONDS: Final = 60.0
-"""How long it is tried once the run was told to end."""
+"""The same, from when the run is told to end."""
 READY_SECONDS: Final = 600.0
 """How long billing is waited for, to say how long it was away."""
 _LEEWAY: Final = timedelta(minutes=2)
-_HOW: Final = {
+"""Between the end of the budget and the moment from which others may bring billing back."""
+_BY_OTHERS: Final = {
     "gone": "was deleted",
     "made anew": "was made anew",
     "was up": "was scaled up by somebody else",
 }
 
 
-@dataclass(slots=True)
-class _Downtime:
-    """How long billing is away, and may be."""
-
-    budget: timedelta
-    scaled_at: float | None = None
-    away_at: float | None = None
-
-    def begin(self) -> None:
-        """Billing is told to go."""
-        self.scaled_at = self.scaled_at or time.monotonic()
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether billing was told to go."""
-        return self.scaled_at is not None
-
-    def note_away(self) -> None:
-        """Billing's last ready pod is no longer ready."""
-        self.away_at = self.away_at or time.monotonic()
-
-    @property
-    def was_away(self) -> bool:
-        """Whether no pod of it was ready, for a while."""
-        return self.away_at is not None
-
-    def seconds(self) -> float:
-        """Since it is away."""
-        return time.monotonic() - (self.away_at or self.scaled_at or time.monotonic())
-
-    def seconds_spent(self) -> float:
-        """Since it was told to go: this is what the budget is for."""
-        return time.monotonic() - (self.scaled_at or time.monotonic())
-
-    def require_time(self, what: str) -> None:
-        """Insist that billing may still be away.
-
-        Raises:
-            DowntimeError: it may not.
-        """
-        seconds = self.budget.total_seconds()
-        if self.seconds_spent() > seconds:
-            message = f"{what} after {seconds:.0f} s: billing comes first"
-            raise DowntimeError(message, "raise BACKUP_MAX_DOWNTIME, or use colocated workers")
-
-
 def _is_back(pod: Object) -> bool:
-    """Whether it is ready, and not on its way out: one that somebody deletes is so for a while."""
+    """Ready and not being deleted: a deleted pod stays ready for a while."""
     return is_ready(pod) and not is_leaving(pod)
 
 
@@ -142,7 +91,7 @@ class ScaleDown:
         self._crew = crew
         self._findings = crew.findings
         self._billing = billing
-        self._downtime = _Downtime(budget)
+        self._downtime = Downtime(budget)
         self._seconds_for_copies: float | None = None
         self._is_in_doubt = False
         self._clock = clock
@@ -169,68 +118,45 @@ class ScaleDown:
             self._open_gates(tasks)
         else:
             self._with_billing_down(tasks)
-        self._commit()
+        commit(self._crew)
         self._note_measure()
 
     @property
     def _pods_of_billing(self) -> list[Object]:
         return self._crew.pods.of_billing(self._billing.name)
 
-    def _require_affordable(self, size_bytes: int) -> None:
-        """Refuse what would take longer than billing may be down, by the best of the last times.
-
-        The best, as a night that was slow once says nothing about the next; and who promises too
-        much is stopped by the clock.
-        """
-        lease = self._crew.lease
-        known = {
-            one.seconds * max(1.0, size_bytes / one.size_bytes): one
-            for one in lease.require().measured
-            if one.size_bytes
-        }
-        needed = min(known, default=0.0)
-        budget = self._downtime.budget.total_seconds()
-        if needed > budget:
-            message = (
-                f"billing would be down for {needed:.0f} s, and may be for {budget:.0f} s: "
-                f"{known[needed].size_bytes:,} bytes took {known[needed].seconds:.0f} s, "
-                f"and the newest backups hold {size_bytes:,}"
-            )
-            forget = (
-                f"kubectl -n {self._crew.api.namespace} annotate lease {lease.name} {MEASURED}-"
-            )
-            raise DowntimeError(
-                message,
-                "raise BACKUP_MAX_DOWNTIME, or use colocated workers",
-                f"to try it all the same: {forget}",
-            )
-
     # -- before billing goes
 
+    def _require_affordable(self, size_bytes: int) -> None:
+        lease, namespace = self._crew.lease, self._crew.api.namespace
+        self._downtime.require_affordable(
+            size_bytes,
+            lease.require().measured,
+            forget=f"kubectl -n {namespace} annotate lease {lease.name} {MEASURED}-",
+        )
+
     def _make_gated(self, tasks: Sequence[Task]) -> None:
-        pods = tuple(self._pods_of_billing)
+        """Make all workers, and see that each has a pod."""
+        pods = self._pods_of_billing
         for task in tasks:
-            nodes = {
-                str(pod["spec"]["nodeName"])
-                for pod in pods
-                if pod["metadata"]["name"] in task.volume.pods and pod["spec"].get("nodeName")
-            }
             task.made_at = time.monotonic()
-            task.job = self._crew.create(
-                Order(
-                    name=worker_name(self._crew.template, "worker", task.volume.claim),
-                    arguments=self._crew.arguments(task.volume, "--draft"),
-                    volume=task.volume,
-                    near=tuple(sorted(nodes)),
-                    billing_pods=pods,
-                    is_gated=True,
-                    seconds=self._crew.seconds_left(),
-                )
-            )
+            task.job = self._crew.create(self._order(task.volume, pods))
         while overdue := [task for task in tasks if not self._crew.look(task)]:
             for task in overdue:
                 self._require_admitted(task)
             self._crew.wait()
+
+    def _order(self, volume: Volume, pods: Sequence[Object]) -> Order:
+        theirs = [pod["spec"] for pod in pods if pod["metadata"]["name"] in volume.pods]
+        return Order(
+            name=worker_name(self._crew.template, "worker", volume.claim),
+            arguments=self._crew.arguments(volume, "--draft"),
+            volume=volume,
+            near=tuple(sorted({spec["nodeName"] for spec in theirs if spec.get("nodeName")})),
+            billing_pods=tuple(pods),
+            is_gated=True,
+            seconds=self._crew.seconds_left(),
+        )
 
     def _require_admitted(self, task: Task) -> None:
         told = self._crew.refusal(task)
@@ -243,11 +169,10 @@ class ScaleDown:
     # -- while billing is down
 
     def _with_billing_down(self, tasks: Sequence[Task]) -> None:
-        record = Record(
-            uid=self._billing.uid,
-            replicas=self._billing.replicas,
-            deadline=self._clock() + self._downtime.budget + _LEEWAY,
-        )
+        """Have billing down, the journals copied, and billing back."""
+        deadline = self._clock() + self._downtime.budget + _LEEWAY
+        billing = self._billing
+        record = Record(uid=billing.uid, replicas=billing.replicas, deadline=deadline)
         failure: ClusterError | DowntimeError | None = None
         self._crew.lease.write_record(record)
         try:
@@ -262,7 +187,7 @@ class ScaleDown:
         if isinstance(failure, LeaseLostError):
             raise failure
         if state == "restored":
-            self._await_ready(self._billing.replicas)
+            self._await_ready(billing.replicas)
         elif state == "was up" and self._downtime.was_away:  # with as many as somebody else chose
             self._await_ready(1)
         if failure is not None:
@@ -303,6 +228,7 @@ class ScaleDown:
                 self._crew.wait()
 
     def _has_copied(self, task: Task) -> bool:
+        """Look after a worker; True once it is over, whatever came of it."""
         is_there = self._crew.look(task)
         if task.pod is not None and task.pod.has_ended:
             self._crew.settle(task, task.pod, is_draft=True)
@@ -330,8 +256,8 @@ class ScaleDown:
     ) -> Back | None:
         """Scale billing back, whatever has happened; None where it is for others to do.
 
-        Where the Lease is lost to nobody (somebody has deleted it), or to a run that has no record
-        in it, nobody else would bring billing back.
+        A Lease that somebody has deleted, or that another run holds without a record in it, is lost
+        too; but then nobody else would bring billing back.
 
         Raises:
             BillingDownError: that failed.
@@ -352,8 +278,10 @@ class ScaleDown:
             return state
         with suppress(BackupError):  # it is back: whoever finds the record finds that out
             self._crew.lease.under(api).clear_record()
-        if state in _HOW and not (state == "was up" and failure):  # which says so already
-            self._findings.warn(f"{self._billing.name} {_HOW[state]} meanwhile: left as it is")
+        if state in _BY_OTHERS and not (state == "was up" and failure):  # which says so already
+            self._findings.warn(
+                f"{self._billing.name} {_BY_OTHERS[state]} meanwhile: left as it is"
+            )
         return state
 
     def _is_for_another(self) -> bool:
@@ -365,7 +293,7 @@ class ScaleDown:
     def _remove_workers(self, tasks: Sequence[Task]) -> None:
         """Have workers release the volumes that they still have, without waiting for them.
 
-        In a time of its own: what it costs, the scaling that follows must not lack.
+        This has a stop of its own, so that it takes no time from the scaling that follows.
         """
         api = self._crew.api.under(Stop(seconds=REMOVAL_SECONDS))
         for task in (t for t in tasks if t.pod is None or not t.pod.has_ended):
@@ -373,6 +301,7 @@ class ScaleDown:
                 api.delete("jobs", task.job)
 
     def _await_ready(self, replicas: int) -> None:
+        """Wait for so many pods of billing, and say how long it was away."""
         self._findings.step("waiting for billing to be ready")
         until = time.monotonic() + READY_SECONDS
         while sum(map(_is_back, self._pods_of_billing)) < replicas:
@@ -389,43 +318,6 @@ class ScaleDown:
         self.downtime_seconds = self._downtime.seconds()
         self._findings.step(f"billing was away for {self.downtime_seconds:.1f} s")
 
-    # -- when billing is back
-
-    def _commit(self) -> None:
-        """Have what was put read back and committed, while billing runs."""
-        if not any(outcome.is_put for outcome in self._findings.outcomes):
-            return
-        name = self._crew.create(
-            Order(
-                name=worker_name(self._crew.template, "commit", "drafts"),
-                arguments=("commit", f"--run={self._crew.template.run_id}"),
-                seconds=self._crew.seconds_left(),
-            )
-        )
-        pod = self._await_end(name)
-        answer = pod.answer if pod else None
-        if answer:
-            self._crew.hear(answer, name)
-        why = pod.why_ended() if pod else self._why_not_begun(name)
-        self._judge_commit("" if answer else f": its worker {why}")
-
-    def _why_not_begun(self, job: str) -> str:
-        told = events_about(self._crew.api, job)
-        return f"did not begin{f' ({told})' if told else ''}"
-
-    def _await_end(self, job: str) -> Pod | None:
-        """Wait for a Job's end; None if it has not begun in time."""
-        begun = time.monotonic()
-        while True:
-            body = self._crew.pods.of_job(job)
-            pod = Pod(body) if body else None
-            if pod is not None and pod.has_ended:
-                return pod
-            is_late = time.monotonic() - begun > WAIT_SECONDS
-            if is_late and (pod is None or not pod.is_running):
-                return None
-            self._crew.wait()
-
     def _note_measure(self) -> None:
         """Remember how long the copies took, if all were made; sizes are known since the commit."""
         if self._seconds_for_copies is None or self.downtime_seconds is None:
@@ -437,36 +329,3 @@ class ScaleDown:
             self._crew.lease.remember(measured)
         except ClusterError as error:
             self._findings.warn(f"how long this took could not be noted: {error.message}")
-
-    def _judge_commit(self, why: str) -> None:
-        run_id = self._crew.template.run_id
-        backups = self._crew.find(run_id)
-        for place, outcome in enumerate(self._findings.outcomes):
-            if not outcome.is_put:
-                continue
-            if found := backups.get(outcome.journal):
-                self._findings.outcomes[place] = replace(
-                    outcome,
-                    state=found.state if outcome.state == PUT else outcome.state,
-                    id=found.id,
-                    size_bytes=found.size_bytes,
-                    records=found.records,
-                )
-                if silence := self._crew.silent.get(outcome.journal):
-                    self._findings.fail(half_known(outcome.journal, silence))
-                continue
-            self._findings.outcomes[place] = replace(outcome, state="failed", id=None)
-            self._findings.fail(self._uncommitted(outcome.journal, why))
-
-    def _uncommitted(self, journal: str, why: str) -> Problem:
-        """Say why a journal is on no sink: it was not put at all, if its worker has not said so."""
-        if silence := self._crew.silent.get(journal):
-            return Problem(
-                exit_code=JournalError.exit_code, message=f"its worker {silence}", journal=journal
-            )
-        return Problem(
-            exit_code=SinkError.exit_code,
-            message=f"was put, and is not committed{why}",
-            hints=(f"journal-backup commit --run {self._crew.template.run_id}",),
-            journal=journal,
-        )

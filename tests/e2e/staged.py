@@ -74,10 +74,10 @@ _ACTS: Mapping[str, Callable[[], None]] = {
 
 def _run() -> int:
     from backup import cli  # noqa: PLC0415 - this module is read where there is no such package
-    from backup.cluster import colocated, crew, scaledown  # noqa: PLC0415 - the same
+    from backup.cluster import colocated, crew, drafts  # noqa: PLC0415 - the same
 
     if patience := os.environ.pop("WAIT_SECONDS", ""):
-        for module in (colocated, crew, scaledown):
+        for module in (colocated, crew, drafts):
             setattr(module, "WAIT_SECONDS", float(patience))  # noqa: B010 - it is Final
     return cli.main()
 

@@ -95,7 +95,10 @@ def begin(crew: Crew, what: Task, **order: Any) -> Task:
     """Make a task's worker, and see its pod, if it gets one."""
     arguments = crew.arguments(what.volume)
     what.job = crew.create(Order(name="w", arguments=arguments, volume=what.volume, **order))
-    crew.pods.poll(0.05)
+    assert isinstance(crew.api, SimulatedCluster)
+    for name in crew.api.world.pods_of("w", "Job"):
+        while crew.pods.get(name) != crew.api.world.get("pods", name):
+            crew.pods.poll(1)
     crew.look(what)
     return what
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import pytest
 
-from backup.cluster import crew, scaledown
+from backup.cluster import crew, drafts, scaledown
 from backup.cluster.lease import RECORD, Lease, Measured, Owner, lease_name
 from backup.cluster.rescue import resume
 from backup.cluster.workers import GATE
@@ -991,7 +991,7 @@ def test_what_is_not_committed_has_failed(
 ) -> None:
     """It is put, and is no backup; the one line that commits it is told."""
     if does != "fail":
-        monkeypatch.setattr(scaledown, "WAIT_SECONDS", 0.05)
+        monkeypatch.setattr(drafts, "WAIT_SECONDS", 0.05)
     world.script("commit", Worker(does=does, stores=False))
 
     result = run(cluster)
@@ -1011,7 +1011,7 @@ def test_commit_that_takes_its_time_is_waited_for(
     world.script("commit", Worker(does="run on"))
 
     def go_on(name: str) -> None:
-        monkeypatch.setattr(scaledown, "WAIT_SECONDS", 0.0)
+        monkeypatch.setattr(drafts, "WAIT_SECONDS", 0.0)
         cluster.on("get leases", lambda: world.end(name), after=5)
 
     cluster.meddle(go_on)

@@ -1,0 +1,109 @@
+"""What was put while billing was down becomes backups, now that it runs.
+
+Rules:
+
+- A Job without volumes reads back and commits what the workers have put: that needs no journal, and
+  is no downtime.
+- What the sinks hold afterwards decides, and not what that Job says: a lost message is no failure.
+- A journal that was put and is not committed has failed; the one line that commits it is named.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from backup.answer import JournalAnswer
+from backup.cluster.crew import PUT, WAIT_SECONDS, Crew, WorkerOutcome, half_known
+from backup.cluster.workers import Order, Pod, events_about, worker_name
+from backup.errors import JournalError, SinkError
+from backup.model import Problem
+
+
+def commit(crew: Crew) -> None:
+    """Have a run's drafts committed, if there are any, and put right what is known of each journal.
+
+    Raises:
+        ClusterError: the cluster does not answer, or another run has taken over.
+    """
+    if not any(outcome.is_put for outcome in crew.findings.outcomes):
+        return
+    job = crew.create(
+        Order(
+            name=worker_name(crew.template, "commit", "drafts"),
+            arguments=("commit", f"--run={crew.template.run_id}"),
+            seconds=crew.seconds_left(),
+        )
+    )
+    pod = _await_end(crew, job)
+    answer = pod.answer if pod else None
+    if answer:
+        crew.hear(answer, job)
+    why = pod.why_ended() if pod else _why_not_begun(crew, job)
+    _judge(crew, "" if answer else f": its worker {why}")
+
+
+def _await_end(crew: Crew, job: str) -> Pod | None:
+    """Wait for a Job's end; None if it has not begun in time."""
+    begun = time.monotonic()
+    while True:
+        body = crew.pods.of_job(job)
+        pod = Pod(body) if body else None
+        if pod is not None and pod.has_ended:
+            return pod
+        is_late = time.monotonic() - begun > WAIT_SECONDS
+        if is_late and (pod is None or not pod.is_running):
+            return None
+        crew.wait()
+
+
+def _why_not_begun(crew: Crew, job: str) -> str:
+    told = events_about(crew.api, job)
+    return f"did not begin{f' ({told})' if told else ''}"
+
+
+def _judge(crew: Crew, why: str) -> None:
+    backups = crew.find(crew.template.run_id)
+    crew.findings.outcomes = [
+        _judged(crew, outcome, backups.get(outcome.journal), why) if outcome.is_put else outcome
+        for outcome in crew.findings.outcomes
+    ]
+
+
+def _judged(
+    crew: Crew, outcome: WorkerOutcome, backup: JournalAnswer | None, why: str
+) -> WorkerOutcome:
+    """Say what came of a journal that was put, by what the sinks hold.
+
+    Args:
+        crew: the run's.
+        outcome: what was known before.
+        backup: what there is.
+        why: why there is no more, if that is known.
+    """
+    silence = crew.silent.get(outcome.journal)
+    if backup is None:
+        crew.findings.fail(_uncommitted(crew, outcome.journal, silence, why))
+        return replace(outcome, state="failed", id=None)
+    if silence:
+        crew.findings.fail(half_known(outcome.journal, silence))
+    return replace(
+        outcome,
+        state=backup.state if outcome.state == PUT else outcome.state,
+        id=backup.id,
+        size_bytes=backup.size_bytes,
+        records=backup.records,
+    )
+
+
+def _uncommitted(crew: Crew, journal: str, silence: str | None, why: str) -> Problem:
+    """Say why there is no backup: it was not put at all, if its worker has not said so."""
+    if silence:
+        message = f"its worker {silence}"
+        return Problem(exit_code=JournalError.exit_code, message=message, journal=journal)
+    return Problem(
+        exit_code=SinkError.exit_code,
+        message=f"was put, and is not committed{why}",
+        hints=(f"journal-backup commit --run {crew.template.run_id}",),
+        journal=journal,
+    )
