@@ -85,13 +85,13 @@ def frame(members: Iterable[tuple[Entry, Iterable[bytes]]]) -> Iterator[bytes]:
     yield bytes(2 * _BLOCK)
 
 
-def at_most(sizes: Iterable[int]) -> int:
-    """Say how large an archive of members of these sizes can get, in bytes.
+def max_archive_bytes(member_bytes: Iterable[int]) -> int:
+    """Return how large an archive of members of these sizes can get, in bytes.
 
     Deflate stores what it cannot compress, with 5 bytes for each 64 KiB (RFC 1951, 3.2.4); a
     member's header and padding take a few KiB at most. Both are rounded up generously.
     """
-    framed = [size + _HEADER_ROOM for size in sizes]
+    framed = [size + _HEADER_ROOM for size in member_bytes]
     return sum(framed) + sum(framed) // 1_000 + CHUNK_BYTES
 
 

@@ -256,10 +256,10 @@ class Catalog:
     # -- writing, in this order
 
     def store(
-        self, key: str, feed: Feed, *, at_most: int, readback: Readback, stop: Stop
+        self, key: str, feed: Feed, *, max_bytes: int, readback: Readback, stop: Stop
     ) -> Stored:
         """Put an archive of so many bytes at most, and say what the sink holds; judge nothing."""
-        self.sink.put(key, feed, at_most=at_most, alive=feed.alive)
+        self.sink.put(key, feed, max_bytes=max_bytes, alive=feed.alive)
         feed.alive()
         return self._held(key, readback=readback, stop=stop, alive=feed.alive)
 

@@ -91,7 +91,7 @@ def discover(source: Path, statefulset: str) -> Discovery:
         ConfigError: the source is missing or not a directory.
         JournalUnreadableError: the source cannot be listed.
     """
-    found: list[Journal] = []
+    ours: list[Journal] = []
     foreign: list[str] = []
     odd: list[tuple[str, str]] = []
     ignored = 0
@@ -104,9 +104,9 @@ def discover(source: Path, statefulset: str) -> Discovery:
         elif reason := _why_not(entry):
             odd.append((entry.name, reason))
         else:
-            found.append(journal)
+            ours.append(journal)
     return Discovery(
-        journals=tuple(sorted(found)),
+        journals=tuple(sorted(ours)),
         foreign=tuple(sorted(foreign)),
         odd=tuple(sorted(odd)),
         ignored=ignored,
@@ -362,17 +362,17 @@ class Reading(Digest):
         super().__init__(marks)
         self.records = 0
 
-    def take(self, chunk: bytes) -> None:
-        """Take the next bytes and count the lines that end in them."""
-        self.records += count_lines(chunk)
-        self.update(chunk)
+    def update(self, chunk: bytes | memoryview) -> None:
+        """Take the next bytes, and count the lines that end in them."""
+        self.records += count_lines(bytes(chunk))  # no copy of what is bytes already
+        super().update(chunk)
 
 
-def read(found: Capture, member: Member, reading: Reading) -> Iterator[bytes]:
+def read(captured: Capture, member: Member, reading: Reading) -> Iterator[bytes]:
     """Read a file up to its bound, exactly.
 
     Args:
-        found: the capture that the member is of.
+        captured: what the member is of.
         member: what to read.
         reading: takes in every byte before it is passed on.
 
@@ -385,38 +385,38 @@ def read(found: Capture, member: Member, reading: Reading) -> Iterator[bytes]:
         JournalHoleError: a live journal holds a NUL.
         JournalUnreadableError: the operating system failed.
     """
-    guarded = member.is_journal and found.consistency == "live"
-    with _opened(found.root, member.path) as fd:
-        _require_unchanged(found, member, os.fstat(fd))
+    guarded = member.is_journal and captured.consistency == "live"
+    with _opened(captured.root, member.path) as fd:
+        _require_unchanged(captured, member, os.fstat(fd))
         os.posix_fadvise(fd, 0, member.size_bytes, os.POSIX_FADV_SEQUENTIAL)
         left = member.size_bytes
         while left:
             chunk = os.read(fd, min(CHUNK_BYTES, left))
             if not chunk:
-                raise _changed(found, member, f"it ended {left} bytes early")
+                raise _changed(captured, member, f"it ended {left} bytes early")
             if guarded and (nul := chunk.find(0)) >= 0:
                 offset = member.size_bytes - left + nul
-                message = f"{found.journal} has a hole: a NUL at byte {offset}"
+                message = f"{captured.journal} has a hole: a NUL at byte {offset}"
                 raise JournalHoleError(message, offset=offset)
             left -= len(chunk)
-            reading.take(chunk)
+            reading.update(chunk)
             yield chunk
-        _require_unchanged(found, member, _stat(found.root, member.path))
+        _require_unchanged(captured, member, _stat(captured.root, member.path))
 
 
-def _require_unchanged(found: Capture, member: Member, state: os.stat_result) -> None:
+def _require_unchanged(captured: Capture, member: Member, state: os.stat_result) -> None:
     if (state.st_dev, state.st_ino) != (member.device, member.inode):
-        raise _changed(found, member, "another file took its place")
+        raise _changed(captured, member, "another file took its place")
     if state.st_size < member.size_bytes:
-        raise _changed(found, member, f"it shrank to {state.st_size} bytes")
-    if found.consistency == "quiesced" and (
+        raise _changed(captured, member, f"it shrank to {state.st_size} bytes")
+    if captured.consistency == "quiesced" and (
         state.st_size != member.size_bytes or state.st_mtime_ns != member.mtime_ns
     ):
-        raise _changed(found, member, "it was written although billing is stopped")
+        raise _changed(captured, member, "it was written although billing is stopped")
 
 
-def _changed(found: Capture, member: Member, how: str) -> JournalChangedError:
-    name = os.fsdecode(os.path.join(found.journal.name.encode(), member.path))
+def _changed(captured: Capture, member: Member, how: str) -> JournalChangedError:
+    name = os.fsdecode(os.path.join(captured.journal.name.encode(), member.path))
     return JournalChangedError(
         f"{name!r} changed while it was read: {how}",
         "nothing of this reading was kept; find out what writes there beside billing",
@@ -426,7 +426,7 @@ def _changed(found: Capture, member: Member, how: str) -> JournalChangedError:
 # -- holes
 
 
-def await_filled(found: Capture, offset: int, *, seconds: float, stop: Stop) -> bool:
+def await_filled(captured: Capture, offset: int, *, seconds: float, stop: Stop) -> bool:
     """Wait until the bytes from ``offset`` on are no NULs any more.
 
     The file is opened anew each time and its cached pages are dropped: NFS promises fresh content
@@ -438,21 +438,21 @@ def await_filled(found: Capture, offset: int, *, seconds: float, stop: Stop) -> 
     """
     for _ in range(int(seconds / HOLE_POLL_SECONDS)):
         stop.sleep(HOLE_POLL_SECONDS)
-        if 0 not in _fresh(found, offset):
+        if 0 not in _fresh(captured, offset):
             return True
     return False
 
 
-def _fresh(found: Capture, offset: int) -> bytes:
-    with _opened(found.root, JOURNAL_FILE) as fd:
+def _fresh(captured: Capture, offset: int) -> bytes:
+    with _opened(captured.root, JOURNAL_FILE) as fd:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        return _read_at(fd, offset, min(_NEAR_HOLE_BYTES, found.main.size_bytes - offset))
+        return _read_at(fd, offset, min(_NEAR_HOLE_BYTES, captured.main.size_bytes - offset))
 
 
-def cut_before(found: Capture, offset: int) -> Capture:
+def cut_before(captured: Capture, offset: int) -> Capture:
     """End the journal's bound at the last complete record before a hole that stays."""
-    main = found.main
-    with _opened(found.root, JOURNAL_FILE) as fd:
+    main = captured.main
+    with _opened(captured.root, JOURNAL_FILE) as fd:
         end = _end_of_records(fd, offset)
     cut = replace(
         main,
@@ -462,9 +462,9 @@ def cut_before(found: Capture, offset: int) -> Capture:
     )
     hole = f"a hole at byte {offset} was not filled; all after byte {end} is left out"
     return replace(
-        found,
-        members=tuple(cut if m.is_journal else m for m in found.members),
-        suspicion="; ".join(filter(None, (found.suspicion, hole))),
+        captured,
+        members=tuple(cut if m.is_journal else m for m in captured.members),
+        suspicion="; ".join(filter(None, (captured.suspicion, hole))),
     )
 
 

@@ -202,7 +202,7 @@ class SimulatedSink(Sink):
         self._meet("probe")
 
     def _put(
-        self, key: str, chunks: Iterable[bytes], *, at_most: int | None, alive: Callable[[], None]
+        self, key: str, chunks: Iterable[bytes], *, max_bytes: int | None, alive: Callable[[], None]
     ) -> None:
         self._meet("put", key)
         upload = (key, self.clock())

@@ -100,7 +100,7 @@ class Sink(ABC):
         key: str,
         chunks: Iterable[bytes],
         *,
-        at_most: int | None = None,
+        max_bytes: int | None = None,
         alive: Callable[[], None] = _nobody_asks,
     ) -> None:
         """Store an object as it streams in; after an error there is none.
@@ -108,8 +108,8 @@ class Sink(ABC):
         Args:
             key: its name.
             chunks: its content.
-            at_most: a size in bytes that it will not exceed, where that is known: some stores
-                have to cut large objects by it.
+            max_bytes: a size that it will not exceed, where that is known: some stores have to
+                cut large objects by it.
             alive: called while data moves, also when no chunk is taken for a while.
 
         Raises:
@@ -117,7 +117,7 @@ class Sink(ABC):
             SinkError: it could not be stored.
         """
         with self._declared(f"store {_valid(key)}"):
-            self._put(key, chunks, at_most=at_most, alive=alive)
+            self._put(key, chunks, max_bytes=max_bytes, alive=alive)
 
     def put_exclusive(self, key: str, data: bytes) -> None:
         """Store a small object that nobody else has stored; the same bytes again are success.
@@ -207,7 +207,7 @@ class Sink(ABC):
 
     @abstractmethod
     def _put(
-        self, key: str, chunks: Iterable[bytes], *, at_most: int | None, alive: Callable[[], None]
+        self, key: str, chunks: Iterable[bytes], *, max_bytes: int | None, alive: Callable[[], None]
     ) -> None: ...
 
     @abstractmethod

@@ -138,9 +138,9 @@ class FileSink(Sink):
     # -- objects
 
     def _put(
-        self, key: str, chunks: Iterable[bytes], *, at_most: int | None, alive: Callable[[], None]
+        self, key: str, chunks: Iterable[bytes], *, max_bytes: int | None, alive: Callable[[], None]
     ) -> None:
-        del at_most, alive  # a file grows as it likes, and takes a chunk at a time
+        del max_bytes, alive  # a file grows as it likes, and takes a chunk at a time
         final = self._store(key, chunks)
         try:
             _flush_directory(final.parent)

@@ -134,9 +134,9 @@ class GcsSink(Sink):
     # -- storing
 
     def _put(
-        self, key: str, chunks: Iterable[bytes], *, at_most: int | None, alive: Callable[[], None]
+        self, key: str, chunks: Iterable[bytes], *, max_bytes: int | None, alive: Callable[[], None]
     ) -> None:
-        del at_most  # all parts are of one size, whatever the object's
+        del max_bytes  # all parts are of one size, whatever the object's
         put = _Put(key=key, alive=alive, stop=self._stop)
         parts = _parts(put.summed(chunks))
         part, is_last = next(parts)

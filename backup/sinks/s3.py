@@ -182,9 +182,9 @@ class S3Sink(Sink):
         return {name: value for name, value in wishes.items() if value is not None}
 
     def _put(
-        self, key: str, chunks: Iterable[bytes], *, at_most: int | None, alive: Callable[[], None]
+        self, key: str, chunks: Iterable[bytes], *, max_bytes: int | None, alive: Callable[[], None]
     ) -> None:
-        size = part_bytes(at_most)
+        size = part_bytes(max_bytes)
         parts = _parts(chunks, size)
         first = next(parts)
         new: dict[str, Any] = {**self._wishes(), "Metadata": {_TOKEN: secrets.token_hex(16)}}
@@ -354,9 +354,9 @@ class S3Sink(Sink):
 # -- objects, in pieces
 
 
-def part_bytes(at_most: int | None) -> int:
+def part_bytes(max_bytes: int | None) -> int:
     """Say how large the parts of an object must be whose size is at most that; all in bytes."""
-    return max(1, math.ceil((at_most or 0) / MAX_PARTS / PART_BYTES)) * PART_BYTES
+    return max(1, math.ceil((max_bytes or 0) / MAX_PARTS / PART_BYTES)) * PART_BYTES
 
 
 def _parts(chunks: Iterable[bytes], size: int) -> Iterator[_Part]:

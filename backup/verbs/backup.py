@@ -160,14 +160,14 @@ class _Run:
                 verb="backup", run_id=self._options.run_id, sinks=tuple(s.url for s in sinks)
             )
         )
-        found = call(
+        discovery = call(
             partial(discover, self._options.source, self._options.statefulset), stop=self._stop
         )
         targets = self._open(sinks)
-        self._speak_of(found, targets)
+        self._speak_of(discovery, targets)
         expected = self._expected(targets)
-        outcomes = self._missing(expected, found)
-        outcomes += self._each(found.journals, targets, expected)
+        outcomes = self._missing(expected, discovery)
+        outcomes += self._each(discovery.journals, targets, expected)
         if not any(o.found or o.expected for o in outcomes):
             self._fail(Problem.of(self._nothing()))
         self._sweep(targets)
@@ -176,8 +176,8 @@ class _Run:
             started_at=started_at,
             duration_seconds=time.monotonic() - begun,
             journals=tuple(sorted(outcomes, key=lambda o: (Journal.parse(o.journal), o.journal))),
-            ignored_entries=found.ignored,
-            foreign_journals=found.foreign,
+            ignored_entries=discovery.ignored,
+            foreign_journals=discovery.foreign,
             problems=tuple(self._problems),
             warnings=tuple(self._warnings),
         )
@@ -244,10 +244,10 @@ class _Run:
 
     # -- what is expected
 
-    def _speak_of(self, found: Discovery, targets: Sequence[Target]) -> None:
-        for name, reason in found.odd:
+    def _speak_of(self, discovery: Discovery, targets: Sequence[Target]) -> None:
+        for name, reason in discovery.odd:
             self._warn(f"{name} {reason}", journal=name)
-        for name in found.foreign:
+        for name in discovery.foreign:
             owner = Journal.parse(name)
             label = owner.statefulset if owner else name
             self._warn(
@@ -286,10 +286,10 @@ class _Run:
         }
         return promised | {j for j in known if j is not None}
 
-    def _missing(self, expected: set[Journal], found: Discovery) -> list[JournalOutcome]:
+    def _missing(self, expected: set[Journal], discovery: Discovery) -> list[JournalOutcome]:
         return [
             self._lost(journal, expected=True, error=self._absent(journal))
-            for journal in sorted(expected - set(found.journals))
+            for journal in sorted(expected - set(discovery.journals))
         ]
 
     def _nothing(self) -> JournalError:
@@ -321,14 +321,14 @@ class _Run:
         self, journals: Sequence[Journal], targets: list[Target], expected: set[Journal]
     ) -> list[JournalOutcome]:
         outcomes: list[JournalOutcome] = []
-        captured: list[Capture] = []
+        captures: list[Capture] = []
         for journal in journals:
             try:
-                captured.append(self._captured(journal))
+                captures.append(self._captured(journal))
             except JournalError as error:
                 outcomes.append(self._unread(journal, targets, expected, error))
-        small = [c for c in captured if c.size_bytes <= SMALL_JOURNAL_BYTES]
-        large = [c for c in captured if c.size_bytes > SMALL_JOURNAL_BYTES]
+        small = [c for c in captures if c.size_bytes <= SMALL_JOURNAL_BYTES]
+        large = [c for c in captures if c.size_bytes > SMALL_JOURNAL_BYTES]
         one = partial(self._one, targets=targets, expected=expected)
         outcomes += spread(one, small, limit=self._options.concurrency, stop=self._stop)
         outcomes += spread(one, large, limit=1, stop=self._stop)
@@ -358,10 +358,10 @@ class _Run:
         return self._lost(journal, expected=journal in expected, error=error)
 
     def _one(
-        self, found: Capture, *, targets: Sequence[Target], expected: set[Journal]
+        self, captured: Capture, *, targets: Sequence[Target], expected: set[Journal]
     ) -> JournalOutcome:
         work = JournalBackup(
-            found,
+            captured,
             targets,
             self._options,
             clock=self._clock,
@@ -370,22 +370,22 @@ class _Run:
         )
         copies = work.perform()
         outcome = JournalOutcome(
-            journal=found.journal.name,
-            expected=found.journal in expected,
+            journal=captured.journal.name,
+            expected=captured.journal in expected,
             found=True,
-            size_bytes=work.found.size_bytes,
+            size_bytes=work.captured.size_bytes,
             records=work.records,
-            omitted_tail_bytes=work.found.main.omitted_tail_bytes,
-            is_empty=not work.found.main.size_bytes,
-            suspicion=work.found.suspicion,
-            passed_over=tuple((encode_name(p), kind) for p, kind in work.found.passed_over),
+            omitted_tail_bytes=work.captured.main.omitted_tail_bytes,
+            is_empty=not work.captured.main.size_bytes,
+            suspicion=work.captured.suspicion,
+            passed_over=tuple((encode_name(p), kind) for p, kind in work.captured.passed_over),
             copies=(*copies, *self._unopened),
         )
         self._judge_copies(outcome.journal, copies, problem=work.problem)
         if work.problem is not None:
             problem = Problem.of(work.problem, journal=outcome.journal)
             return replace(outcome, problem=self._fail(problem))
-        self._judge_reading(outcome, work.found)
+        self._judge_reading(outcome, work.captured)
         self._welcome_back(outcome, targets)
         return outcome
 
@@ -410,7 +410,7 @@ class _Run:
                 )
             )
 
-    def _judge_reading(self, outcome: JournalOutcome, found: Capture) -> None:
+    def _judge_reading(self, outcome: JournalOutcome, captured: Capture) -> None:
         journal = outcome.journal
         if outcome.suspicion is not None:
             self._fail(
@@ -421,13 +421,13 @@ class _Run:
                     journal=journal,
                 )
             )
-        elif found.main.torn_tail_bytes:
-            torn = found.main.torn_tail_bytes
+        elif captured.main.torn_tail_bytes:
+            torn = captured.main.torn_tail_bytes
             self._warn(f"ends in the middle of a record: {torn} bytes, kept", journal=journal)
         elif outcome.state == "empty":
             self._warn("is empty: no complete record yet", journal=journal)
-        if found.odd:
-            odd = ", ".join(f"{encode_name(path)} is {kind}" for path, kind in found.odd)
+        if captured.odd:
+            odd = ", ".join(f"{encode_name(path)} is {kind}" for path, kind in captured.odd)
             self._warn(f"was backed up without what is no file: {odd}", journal=journal)
 
     def _welcome_back(self, outcome: JournalOutcome, targets: Sequence[Target]) -> None:

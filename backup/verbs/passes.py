@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from backup.archive import Entry, at_most, frame, gzip
+from backup.archive import Entry, frame, gzip, max_archive_bytes
 from backup.catalog import Shelf, Stored, archive_key
 from backup.errors import (
     BackupError,
@@ -173,7 +173,7 @@ class JournalBackup:
 
     def __init__(
         self,
-        found: Capture,
+        captured: Capture,
         targets: Sequence[Target],
         options: PassOptions,
         *,
@@ -182,12 +182,12 @@ class JournalBackup:
         stop: Stop,
     ) -> None:
         """Take what was captured, and the sinks that want it."""
-        self.found = found
+        self.captured = captured
         self.records = 0
         """Complete records in what was committed."""
         self.problem: BackupError | None = None
         """What is wrong with the journal, so that it is missing where it is not held."""
-        self._name = found.journal.name
+        self._name = captured.journal.name
         self._targets = {t.url: t for t in targets}
         self._options = options
         self._clock = clock
@@ -297,17 +297,17 @@ class JournalBackup:
     # -- passes
 
     def _read_until_steady(self, *, attempt: int, urls: Sequence[str]) -> _Pass:
-        reading: _Pass | None = None
-        while reading is None:
+        done: _Pass | None = None
+        while done is None:
             try:
-                reading = self._pass_unless_hole(attempt, urls)
+                done = self._pass_unless_hole(attempt, urls)
             except JournalChangedError as change:
                 if self._is_held or not self._may_capture_anew:
                     raise
                 self._may_capture_anew = False
                 self._repeat(change.message)
-                self.found = self._captured_anew()
-        return reading
+                self.captured = self._captured_anew()
+        return done
 
     def _pass_unless_hole(self, attempt: int, urls: Sequence[str]) -> _Pass | None:
         try:
@@ -320,17 +320,17 @@ class JournalBackup:
     def _captured_anew(self) -> Capture:
         again = partial(
             capture,
-            self.found.root.parent,
-            self.found.journal,
+            self.captured.root.parent,
+            self.captured.journal,
             clock=self._clock,
-            consistency=self.found.consistency,
+            consistency=self.captured.consistency,
         )
         return call(again, stop=self._stop)
 
     def _wait_for(self, hole: JournalHoleError) -> None:
         begun = time.monotonic()
         wait = partial(
-            await_filled, self.found, hole.offset, seconds=self._patience, stop=self._stop
+            await_filled, self.captured, hole.offset, seconds=self._patience, stop=self._stop
         )
         is_filled = call(wait, stop=self._stop)
         self._patience -= time.monotonic() - begun
@@ -339,18 +339,18 @@ class JournalBackup:
         if self._is_held:
             how = f"has a hole at byte {hole.offset}, where it had none before"
             raise self._changed(how)
-        self.found = call(partial(cut_before, self.found, hole.offset), stop=self._stop)
+        self.captured = call(partial(cut_before, self.captured, hole.offset), stop=self._stop)
 
     def _pass(self, key: str, urls: Sequence[str]) -> _Pass:
-        marks = self._marks(urls)
+        captured, marks = self.captured, self._marks(urls)
         result = _Pass(
-            of=self.found,
-            readings={m.path: Reading(marks if m.is_journal else ()) for m in self.found.members},
+            of=captured,
+            readings={m.path: Reading(marks if m.is_journal else ()) for m in captured.members},
             packed=Digest(),
         )
         contents = (
-            (_entry(self.found, m), read(self.found, m, result.readings[m.path]))
-            for m in self.found.members
+            (_entry(captured, m), read(captured, m, result.readings[m.path]))
+            for m in captured.members
         )
         tar = prefetch(self._counted(frame(contents)), stop=self._stop)
         compress = partial(each, workers=COMPRESSORS, stop=self._stop)
@@ -361,7 +361,7 @@ class JournalBackup:
                 url: partial(
                     self._targets[url].catalog.store,
                     key,
-                    at_most=at_most(m.size_bytes for m in self.found.members),
+                    max_bytes=max_archive_bytes(m.size_bytes for m in captured.members),
                     readback="size" if self._options.draft else self._options.readback,
                     stop=self._stop,
                 )
@@ -373,7 +373,7 @@ class JournalBackup:
         return result
 
     def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        done, total = 0, self.found.size_bytes
+        done, total = 0, self.captured.size_bytes
         for chunk in chunks:
             done += len(chunk)
             self._emit(
@@ -388,26 +388,26 @@ class JournalBackup:
 
     # -- settling
 
-    def _settle_all(self, reading: _Pass, urls: Sequence[str]) -> list[str]:
+    def _settle_all(self, done: _Pass, urls: Sequence[str]) -> list[str]:
         """Judge and commit on each sink; name those that are worth a second pass."""
-        settle = partial(self._settle, reading)
+        settle = partial(self._settle, done)
         settled = spread(settle, urls, limit=len(urls), stop=self._stop)
         again: list[str] = []
         for url, (copy, is_worth_repeating) in zip(urls, settled, strict=True):
             self._copies[url] = copy
             if copy.is_held:
-                self.records = reading.readings[JOURNAL_FILE].records
+                self.records = done.readings[JOURNAL_FILE].records
             if is_worth_repeating:
                 again.append(url)
         return again
 
-    def _settle(self, reading: _Pass, url: str) -> tuple[Copy, bool]:
+    def _settle(self, done: _Pass, url: str) -> tuple[Copy, bool]:
         known = self._copies[url].problems
         try:
-            stored = self._require_as_sent(url, reading)
+            stored = self._require_as_sent(url, done)
         except SinkError as error:
             return Copy(sink=url, problems=known, error=error), error.transient
-        manifest = self._manifest(url, stored, reading)
+        manifest = self._manifest(url, stored, done)
         try:
             self._commit(url, manifest)
         except SinkError as error:
@@ -436,8 +436,8 @@ class JournalBackup:
                 raise
             commit()
 
-    def _require_as_sent(self, url: str, reading: _Pass) -> Stored:
-        stored, sent = reading.stored[url], reading.packed
+    def _require_as_sent(self, url: str, done: _Pass) -> Stored:
+        stored, sent = done.stored[url], done.packed
         if isinstance(stored, Exception):
             raise stored
         if stored.size_bytes == sent.size_bytes and stored.sha256 in {None, sent.sha256}:
@@ -449,23 +449,23 @@ class JournalBackup:
         )
         raise ReadbackError(message, "this sink changes what it stores: do not trust it")
 
-    def _manifest(self, url: str, stored: Stored, reading: _Pass) -> Manifest:
+    def _manifest(self, url: str, stored: Stored, done: _Pass) -> Manifest:
         history = self._histories[url]
         previous = history.manifest.main if history else None
-        continuity = compare(previous, reading.readings[JOURNAL_FILE])
+        continuity = compare(previous, done.readings[JOURNAL_FILE])
         return Manifest(
             id=self._id,
             journal=self._name,
-            created_at=self.found.taken_at,
+            created_at=self.captured.taken_at,
             tool=self._options.tool,
             run_id=self._options.run_id,
             site=self._options.site,
-            suspect=self.found.suspicion is not None,
-            suspicion=self.found.suspicion,
+            suspect=self.captured.suspicion is not None,
+            suspicion=self.captured.suspicion,
             alarms=self._alarms(url, history, continuity),
             source=Source(
                 strategy=self._options.strategy,
-                consistency=self.found.consistency,
+                consistency=self.captured.consistency,
                 node=self._options.node,
                 pod=self._options.pod,
             ),
@@ -474,14 +474,14 @@ class JournalBackup:
             archives=(
                 Archive(
                     key=stored.key,
-                    size_bytes=reading.packed.size_bytes,
-                    sha256=reading.packed.sha256,
+                    size_bytes=done.packed.size_bytes,
+                    sha256=done.packed.sha256,
                     readback=self._options.readback if self._options.draft else stored.readback,
                 ),
             ),
             files=tuple(
-                _file(self._name, m, reading.readings[m.path], stored.key)
-                for m in self.found.members
+                _file(self._name, m, done.readings[m.path], stored.key)
+                for m in self.captured.members
             ),
         )
 
@@ -531,9 +531,9 @@ def compare(previous: File | None, now: Digest) -> Continuity:
     return "unchanged" if now.size_bytes == previous.size_bytes else "extended"
 
 
-def _entry(found: Capture, member: Member) -> Entry:
+def _entry(captured: Capture, member: Member) -> Entry:
     return Entry(
-        name=found.journal.name.encode() + b"/" + member.path,
+        name=captured.journal.name.encode() + b"/" + member.path,
         size_bytes=member.size_bytes,
         mode=member.mode & 0o777,
         uid=member.uid,

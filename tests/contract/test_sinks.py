@@ -326,7 +326,7 @@ def test_what_changed_on_the_way_never_counts_as_stored(
     enforces = request.node.callspec.params["place"].enforces
     sent = hashlib.sha256(LARGE).hexdigest()
     with place.faulty("changed") as sink:
-        store = partial(Catalog(sink).store, ARCHIVE, at_most=len(LARGE), readback="full")
+        store = partial(Catalog(sink).store, ARCHIVE, max_bytes=len(LARGE), readback="full")
         came = fan_out(
             [LARGE], {1: lambda feed: store(feed, stop=Stop())}, stop=Stop(), stall=PATIENCE
         )[1]
@@ -343,7 +343,7 @@ def test_what_changed_on_the_way_never_counts_as_stored(
 def test_a_put_that_is_cut_leaves_nothing(place: Place) -> None:
     """Half an archive must not look whole, nor cost anything."""
     with place.faulty("cut") as sink:
-        raised = failure(lambda: sink.put(ARCHIVE, [LARGE], at_most=len(LARGE)))
+        raised = failure(lambda: sink.put(ARCHIVE, [LARGE], max_bytes=len(LARGE)))
 
     assert isinstance(raised, SinkUnavailableError)
     assert keys(place.sink()) == []

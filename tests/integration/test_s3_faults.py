@@ -806,7 +806,7 @@ def put_and_stop(two: Two, began: Callable[[], object]) -> BaseException | None:
     stop = Stop()
     sink = two.open(stop=stop)
     with ThreadPoolExecutor(1) as pool:
-        put = pool.submit(sink.put, KEY, islice(cycle([bytes(MIB)]), 40), at_most=40 * MIB)
+        put = pool.submit(sink.put, KEY, islice(cycle([bytes(MIB)]), 40), max_bytes=40 * MIB)
         began()
         stop.request(signal.SIGTERM)
         return put.exception(20)

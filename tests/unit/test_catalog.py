@@ -280,7 +280,7 @@ def store(catalog: Catalog, key: str, data: bytes, **how: Any) -> Any:
     """Store through a real fan-out of one."""
 
     def consume(feed: Feed) -> object:
-        return catalog.store(key, feed, at_most=len(data), stop=Stop(), **how)
+        return catalog.store(key, feed, max_bytes=len(data), stop=Stop(), **how)
 
     return fan_out([data], {1: consume}, stop=Stop(), stall=5)[1]
 

@@ -137,18 +137,18 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 @example(5 * TIB)
 @example(MAX_PARTS * PART_BYTES)
 @example(MAX_PARTS * PART_BYTES + 1)
-def test_parts_always_suffice(at_most: int | None) -> None:
+def test_parts_always_suffice(max_bytes: int | None) -> None:
     """S3 numbers them up to 10,000; an object of 5 TiB is the largest that it takes."""
-    size = part_bytes(at_most)
+    size = part_bytes(max_bytes)
 
     assert size % PART_BYTES == 0
-    assert (at_most or 0) <= MAX_PARTS * size
+    assert (max_bytes or 0) <= MAX_PARTS * size
     assert 5 << 20 <= size <= 5 * GIB, "what S3 takes for a part"
-    assert size == PART_BYTES or (at_most or 0) > MAX_PARTS * (size - PART_BYTES), "no larger"
+    assert size == PART_BYTES or (max_bytes or 0) > MAX_PARTS * (size - PART_BYTES), "no larger"
 
 
 @pytest.mark.parametrize(
-    ("at_most", "size", "at_once"),
+    ("max_bytes", "size", "at_once"),
     [
         (None, 8 << 20, 4),
         (0, 8 << 20, 4),
@@ -162,7 +162,7 @@ def test_parts_always_suffice(at_most: int | None) -> None:
     ],
 )
 def test_memory_is_bounded(
-    monkeypatch: pytest.MonkeyPatch, at_most: int | None, size: int, at_once: int
+    monkeypatch: pytest.MonkeyPatch, max_bytes: int | None, size: int, at_once: int
 ) -> None:
     """Constant up to 156 GiB; beyond that one part at a time, and it grows with the object."""
     told: dict[str, int] = {}
@@ -170,7 +170,7 @@ def test_memory_is_bounded(
     monkeypatch.setattr(s3, "_parts", lambda _chunks, size: _two_parts(told, size))
     monkeypatch.setattr(sink, "_multipart", lambda *_args, at_once: told.update(at_once=at_once))
 
-    sink.put(KEY, (), at_most=at_most)
+    sink.put(KEY, (), max_bytes=max_bytes)
 
     assert told == {"size": size, "at_once": at_once}
     assert size * at_once <= max(MEMORY_BYTES, size)
@@ -209,7 +209,7 @@ def test_what_was_sent_is_let_go() -> None:
 
     client = Client(upload_part=[slowly] * 50)
     client.keeps = False
-    make(client).put(KEY, chunks(), at_most=400)
+    make(client).put(KEY, chunks(), max_bytes=400)
 
     assert max(held) <= 40 + 2
     assert 1 < max(sum(under_way[:n]) for n in range(len(under_way))) <= 5
