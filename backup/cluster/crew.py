@@ -4,14 +4,14 @@ Both strategies use this, and neither knows the other. Rules:
 
 - Whoever waits here keeps the Lease alive, and sees all pods by one watch.
 - Each journal of a volume gets exactly one outcome, whatever its worker says or does not say.
-- A worker without an answer is judged by what it has stored: a lost message is no failure. So is
-  what an answer had no room for, but for its exit code, which it always has.
+- A worker without an answer is judged by what it has stored: a lost message is no failure. So are
+  journals for which an answer had no room; its exit code it always has.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,6 +21,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from backup.answer import Answer, JournalAnswer
 from backup.cluster.api import Api, Object
+from backup.cluster.events import events_about
 from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease
 from backup.cluster.pods import Pods
@@ -28,7 +29,6 @@ from backup.cluster.workers import (
     Order,
     Pod,
     Template,
-    events_about,
     make_job,
     remove_gate,
 )
@@ -39,12 +39,12 @@ from backup.stop import SLICE_SECONDS, Stop
 WAIT_SECONDS: Final = 300.0
 """How long a worker may take to begin, and billing to be there for it."""
 LOOK_SECONDS: Final = 5.0
-"""After which a Job without a pod is asked for why."""
+"""After this long events are asked why a Job has no pod, and again after as long."""
 PUT: Final = "put"
 """State of a journal whose worker left no answer: something may be stored; the commit will show."""
 
 Find = Callable[[str], Mapping[str, JournalAnswer]]
-"""Gives the backups that a run has committed, by journal."""
+"""Gives the backups that the run of this id has committed, by journal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,7 @@ class WorkerOutcome:
 
     journal: str
     claim: str | None
+    """Its volume's; None where there is none."""
     state: State
     """As its worker has it; ``missing`` where there was no volume, ``failed`` where nothing of it
     is known to be stored."""
@@ -71,18 +72,24 @@ class WorkerOutcome:
 
 @dataclass(slots=True)
 class Task:
-    """A volume on its way through a run."""
+    """A volume on its way through a run; times are those of :func:`time.monotonic`."""
 
     volume: Volume
     attempt: int = 1
     job: str = ""
+    """Its worker's; empty before one was made."""
     made_at: float = 0.0
-    billing_pod: tuple[str, str | None] | None = None
-    """Uid and node of the billing pod that it is beside."""
+    """When its worker was made, or, if it was gated, set free."""
     pod: Pod | None = None
+    """Its worker's, as it was seen last."""
+    billing_pod: tuple[str, str | None] | None = None
+    """Uid and node of the billing pod that its worker is beside."""
     not_before: float = 0.0
+    """When its next worker may be made."""
     looked_at: float = 0.0
+    """When events were asked about it last."""
     is_settled: bool = False
+    """Whether each of its journals has an outcome."""
 
 
 @dataclass(slots=True)
@@ -124,7 +131,7 @@ class Findings:
 
 
 def half_known(journal: str, why: str) -> Problem:
-    """Say that a worker has stored a journal, and what else it has met is not known."""
+    """Say that a journal is stored, and that its worker has not said what else it has met."""
     message = f"was stored; its worker {why}"
     return Problem(exit_code=NEEDS_A_LOOK, message=message, journal=journal)
 
@@ -237,7 +244,7 @@ class Crew:
     # -- looking
 
     def look(self, task: Task) -> bool:
-        """Take in the state of a worker's pod; False if there is none."""
+        """Take in how a worker's pod is now; False if there is none."""
         body = self.pods.of_job(task.job)
         if body is not None:
             task.pod = Pod(body)
@@ -257,39 +264,40 @@ class Crew:
         if task.pod is not None or now - max(task.made_at, task.looked_at) < LOOK_SECONDS:
             return None
         task.looked_at = now
-        told = events_about(self.api, task.job)
-        return told if "FailedCreate" in told else None
+        events = events_about(self.api, task.job)
+        return events if "FailedCreate" in events else None
 
     def why_waiting(self, task: Task) -> str:
         """Say why a worker has not begun."""
         names = [task.job, *([task.pod.name] if task.pod else [])]
-        told = events_about(self.api, *names)
         why = task.pod.why_waiting() if task.pod else "has no pod"
-        return f"its worker {why}{f' ({told})' if told else ''}"
+        return f"its worker {why}{self.in_brackets(*names)}"
 
     def why_without_billing(self, task: Task) -> str:
         """Say why a worker that has to be beside billing was not made."""
-        told = events_about(self.api, *task.volume.pods)
-        return f"{' or '.join(task.volume.pods)} is not running{f' ({told})' if told else ''}"
+        pods = task.volume.pods
+        return f"{' or '.join(pods)} is not running{self.in_brackets(*pods)}"
 
     def why_unfinished(self, task: Task) -> str:
         """Say how far a worker had come whose copy is not waited for any longer."""
         how = "ended" if task.pod is not None and task.pod.is_running else "begun"
         where = f" on {task.pod.node}" if task.pod is not None and task.pod.node else ""
-        told = ""
-        with suppress(BackupError):  # billing is back, and what failed has been told
-            told = events_about(self.api, *([task.pod.name] if task.pod else []))
-        return f"was not copied: its worker{where} had not {how}{f' ({told})' if told else ''}"
+        why = ""
+        with suppress(BackupError):  # billing is back, and what failed has been reported
+            why = self.in_brackets(*([task.pod.name] if task.pod else []))
+        return f"was not copied: its worker{where} had not {how}{why}"
+
+    def in_brackets(self, *names: str) -> str:
+        """Add what events say about Jobs or pods; nothing, where there is nothing."""
+        events = events_about(self.api, *names)
+        return f" ({events})" if events else ""
 
     # -- what came of it
 
     def give_up(self, task: Task, why: str) -> None:
         """Note that the journals of a volume were not read."""
         task.is_settled = True
-        for journal in task.volume.journals:
-            self.findings.lose(
-                journal, why, claim=task.volume.claim, state="failed", worker=task.job or None
-            )
+        self._lose(task, task.volume.journals, why)
 
     def dismiss(self, task: Task, why: str) -> None:
         """Delete a worker that is not waited for any longer, and give its journals up."""
@@ -300,25 +308,25 @@ class Crew:
         """Take in what a worker that has ended says, or else has done."""
         task.is_settled = True
         answer = pod.answer or Answer(exit_code=0, is_cut=True)
-        told = {journal.journal for journal in answer.journals}
-        untold = [name for name in task.volume.journals if name not in told]
+        answered = {journal.journal for journal in answer.journals}
+        others = [name for name in task.volume.journals if name not in answered]
         silence = "does not speak of it" if pod.answer else pod.why_ended()
-        done = self._untold(untold, pod, silence, is_draft=is_draft) if answer.is_cut else ()
-        self._note(task, pod, (*answer.journals, *done))
+        found = self._find_others(others, pod, silence, is_draft=is_draft) if answer.is_cut else ()
+        self._note(task, pod, (*answer.journals, *found))
         self.hear(answer, task.job, about=task.volume.journals[0])
-        for name in (n for n in untold if n not in {one.journal for one in done}):
-            self.findings.lose(
-                name,
-                f"its worker {silence}",
-                claim=task.volume.claim,
-                state="failed",
-                worker=task.job,
-            )
+        known = {journal.journal for journal in found}
+        self._lose(task, [name for name in others if name not in known], f"its worker {silence}")
         if not pod.answer and not pod.has_succeeded and not is_draft:
-            for one in done:
-                self.findings.fail(half_known(one.journal, silence))
+            for journal in found:
+                self.findings.fail(half_known(journal.journal, silence))
 
-    def _untold(
+    def _lose(self, task: Task, journals: Iterable[str], why: str) -> None:
+        for journal in journals:
+            self.findings.lose(
+                journal, why, claim=task.volume.claim, state="failed", worker=task.job or None
+            )
+
+    def _find_others(
         self, names: Sequence[str], pod: Pod, silence: str, *, is_draft: bool
     ) -> tuple[JournalAnswer, ...]:
         """Find what came of journals that a worker had no room, or no time, to speak of."""
@@ -330,12 +338,12 @@ class Crew:
         return tuple(backups[name] for name in names if name in backups)
 
     def hear(self, answer: Answer, job: str, *, about: str | None = None) -> None:
-        """Take in what a worker says beside how each journal fared.
+        """Take in an answer's warnings, problems and exit code.
 
         Args:
-            answer: what it says.
+            answer: what a worker says.
             job: its Job.
-            about: a journal of its, for what is about none.
+            about: a journal of it, to which an exit code that no problem explains is put down.
         """
         for warning in answer.warnings:
             self.findings.pass_on(warning)

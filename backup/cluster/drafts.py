@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from backup.answer import JournalAnswer
 from backup.cluster.crew import PUT, WAIT_SECONDS, Crew, WorkerOutcome, half_known
-from backup.cluster.workers import Order, Pod, events_about, worker_name
+from backup.cluster.workers import Order, Pod, worker_name
 from backup.errors import JournalError, SinkError
 from backup.model import Problem
 
@@ -39,7 +39,7 @@ def commit(crew: Crew) -> None:
     answer = pod.answer if pod else None
     if answer:
         crew.hear(answer, job)
-    why = pod.why_ended() if pod else _why_not_begun(crew, job)
+    why = pod.why_ended() if pod else f"did not begin{crew.in_brackets(job)}"
     _judge(crew, "" if answer else f": its worker {why}")
 
 
@@ -55,11 +55,6 @@ def _await_end(crew: Crew, job: str) -> Pod | None:
         if is_late and (pod is None or not pod.is_running):
             return None
         crew.wait()
-
-
-def _why_not_begun(crew: Crew, job: str) -> str:
-    told = events_about(crew.api, job)
-    return f"did not begin{f' ({told})' if told else ''}"
 
 
 def _judge(crew: Crew, why: str) -> None:

@@ -2,8 +2,8 @@
 
 Rules:
 
-- There is one Lease a StatefulSet, made by the first run and kept: it belongs to no release, and
-  not to the StatefulSet, which sites delete and make anew when they upgrade.
+- Each StatefulSet has one Lease, made by the first run and kept: it belongs to no release, and not
+  to the StatefulSet, which sites delete and make anew when they upgrade.
 - Every write is compare and swap. Whoever holds it renews it, the *heartbeat*, and reads it before
   each step; a run that finds another one's id in it stops where it is. What others write on it
   beside that (labels, notes of their own) is kept, and no loss.
@@ -28,12 +28,15 @@ from backup.errors import ClusterConflictError, LeaseHeldError, LeaseLostError, 
 from backup.model import Clock
 
 STALE_SECONDS: Final = 60
+"""After this long without a heartbeat a run is taken for dead."""
 BEAT_SECONDS: Final = 10
+"""Between two heartbeats."""
 RECORD: Final = "deepgram-journal-backup/record"
 OWNER: Final = "deepgram-journal-backup/owner"
 MEASURED: Final = "deepgram-journal-backup/measured"
 MEASURES: Final = 3
 """How many scale-downs are remembered."""
+
 _TRIES = 20
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 _ENDED = {"Succeeded", "Failed"}
@@ -74,10 +77,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """A scale-down: by the last few the next one is judged beforehand."""
+    """What a scale-down took: by the last few, the next one is judged beforehand."""
 
     size_bytes: int
+    """Of all journals that were copied."""
     seconds: float
+    """From the scale-down until the last copy was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ class Held:
 
     body: Object
     holder: str
-    """The id of the run that holds it; nothing if nobody does."""
+    """The id of the run that holds it; empty if nobody does."""
     renewed_at: datetime | None
     record: Record | None
     owner: Owner | None
@@ -110,8 +115,8 @@ class Lease:
         Args:
             api: the cluster.
             statefulset: billing's.
-            run_id: whose hands they are.
-            owner: the pod of that run.
+            run_id: the run whose hands these are.
+            owner: its pod.
             clock: the time.
         """
         self.name = lease_name(statefulset)
@@ -122,7 +127,7 @@ class Lease:
         self._clock = clock
 
     def under(self, api: Api) -> Lease:
-        """Give the same Lease by another way to the cluster: one that may go on after a stop."""
+        """Return this Lease with another API: one that may go on after a stop."""
         return Lease(
             api, self._statefulset, run_id=self._run_id, owner=self._owner, clock=self._clock
         )

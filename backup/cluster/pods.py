@@ -11,15 +11,22 @@ class Pods:
     """All pods of the namespace, by one list and one watch."""
 
     def __init__(self, api: Api, *, stop: Stop) -> None:
-        """Begin to watch."""
+        """Begin to watch; what there is, is known when this returns."""
         self._news = Subscription(api.changes("pods"), stop=stop)
         self._pods: dict[str, Object] = {}
         self._jobs: set[str] = set()
-        while not self._pods and not self.poll(SLICE_SECONDS):
+        while not self.poll(SLICE_SECONDS):
             pass
 
     def poll(self, seconds: float) -> bool:
-        """Take in what has changed, waiting so long for the first; whether anything has."""
+        """Take in changes; return whether there were any.
+
+        Args:
+            seconds: how long to wait for the first.
+
+        Raises:
+            ClusterError: the watch has failed.
+        """
         news = self._news.poll(seconds)
         for change in news:
             named = {o["metadata"]["name"]: o for o in change.objects}

@@ -159,11 +159,12 @@ class ScaleDown:
         )
 
     def _require_admitted(self, task: Task) -> None:
-        told = self._crew.refusal(task)
+        """Insist that a worker without a pod may yet get one."""
+        why = self._crew.refusal(task)
         if self._crew.pods.has_had(task.job):
-            told = "it was deleted"
-        if told or self._crew.is_late(task):
-            message = f"the worker {task.job} gets no pod: {told or 'no event says why'}"
+            why = "it was deleted"
+        if why or self._crew.is_late(task):
+            message = f"the worker {task.job} gets no pod: {why or 'no event says why'}"
             raise RefusedError(message, "billing was not scaled down")
 
     # -- while billing is down

@@ -12,8 +12,8 @@ Rules:
   again), and never has a higher priority than billing, which it would push off its node.
 - It answers by its termination message. A lost message is no failure: the backups of a run are
   found by its id.
-- What went wrong is told apart, with the events that say why: not scheduled, refused by admission
-  (the Job is taken, and only an event tells), not mounted, evicted, out of memory, gone, silent.
+- Its pod says what went wrong: not scheduled, evicted, out of memory, ended without an answer.
+  Where it says too little, or is missing, events do: see :mod:`backup.cluster.events`.
 """
 
 from __future__ import annotations
@@ -121,13 +121,34 @@ def read_template(api: Api, pod_name: str, *, run_id: str, billing: StatefulSet)
     )
 
 
+def require_rwx(claims: Iterable[Object], template: Template) -> None:
+    """Insist that workers on several nodes can mount what our own pod mounts: sinks, mostly.
+
+    Raises:
+        ConfigError: one of these claims is for one node only.
+    """
+    used = {
+        (v.get("persistentVolumeClaim") or {}).get("claimName")
+        for v in template.job["spec"]["template"]["spec"].get("volumes") or []
+    } - {None}
+    for claim in claims:
+        modes = claim["spec"].get("accessModes") or []
+        name = claim["metadata"]["name"]
+        if name in used and "ReadWriteMany" not in modes:
+            message = (
+                f"the claim {name}, which this pod mounts, is {', '.join(modes)}: "
+                f"its workers mount it too, and may be on other nodes"
+            )
+            raise ConfigError(message, "a sink wants a ReadWriteMany volume, such as NFS")
+
+
 # -- making one
 
 
 def worker_name(template: Template, role: str, subject: str, attempt: int = 1) -> str:
     """Name a worker: within 63 characters, the same for the same attempt of a run."""
-    told = f"{template.run_id} {role} {subject} {attempt}".encode()
-    tail = f"-{role}-{hashlib.sha256(told).hexdigest()[:8]}"
+    subject = f"{template.run_id} {role} {subject} {attempt}"
+    tail = f"-{role}-{hashlib.sha256(subject.encode()).hexdigest()[:8]}"
     head: str = template.job["metadata"]["name"]
     return head[: MAX_NAME - len(tail)].rstrip("-.") + tail
 
@@ -337,9 +358,9 @@ class Pod:
 
     @property
     def was_deleted(self) -> bool:
-        """Whether somebody ended it before it was done: a drain, say, or who evicts by the API.
+        """Whether somebody ended it before it was done: by a drain, say, or an eviction by the API.
 
-        (A kubelet that evicts a pod for what it uses deletes nothing.)
+        (A kubelet that evicts a pod for what it uses does not delete it.)
         """
         return self.has_ended and is_leaving(self.body) and not self.has_succeeded
 
@@ -365,10 +386,9 @@ class Pod:
         if ended.get("reason") == "OOMKilled":
             return "ran out of memory: raise resources.limits.memory"
         if status.get("reason") == "Evicted" or _condition(status, "DisruptionTarget"):
-            told = status.get("message") or (_condition(status, "DisruptionTarget") or {}).get(
-                "message", ""
-            )
-            return f"was evicted: {told}".rstrip(": ")
+            condition = _condition(status, "DisruptionTarget") or {}
+            why = status.get("message") or condition.get("message", "")
+            return f"was evicted: {why}".rstrip(": ")
         if status.get("reason"):
             return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
         if ended:
@@ -389,58 +409,3 @@ class Pod:
 
 def _condition(status: Object, name: str) -> Object | None:
     return next((c for c in status.get("conditions") or [] if c["type"] == name), None)
-
-
-_TELLING = (
-    "FailedCreate",
-    "FailedMount",
-    "FailedAttachVolume",
-    "FailedScheduling",
-    "Preempted",
-    "NodeNotReady",
-)
-
-
-def events_about(api: Api, *names: str) -> str:
-    """Give what events say of a Job or a pod: the last of each kind that tells something.
-
-    What was said before a pod was scheduled is over.
-    """
-    told: dict[tuple[str, str], str] = {}
-    for name in names:
-        events = api.list("events", fields=f"involvedObject.name={name}")
-        for event in sorted(events, key=_last_seen):
-            if event.get("reason") == "Scheduled":
-                told = {key: message for key, message in told.items() if key[0] != name}
-            elif event.get("reason") in _TELLING:
-                told[name, event["reason"]] = event.get("message") or ""
-    said = dict.fromkeys(f"{reason}: {message}" for (_, reason), message in told.items())
-    return "; ".join(said)
-
-
-def _last_seen(event: Object) -> str:
-    """When, to the second: some have the one field, some the other."""
-    series = event.get("series") or {}
-    seen = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
-    return str(seen or "")[:19]
-
-
-def require_rwx(claims: Iterable[Object], template: Template) -> None:
-    """Insist that workers on several nodes can mount what our own pod mounts: sinks, mostly.
-
-    Raises:
-        ConfigError: one of these claims is for one node only.
-    """
-    used = {
-        (v.get("persistentVolumeClaim") or {}).get("claimName")
-        for v in template.job["spec"]["template"]["spec"].get("volumes") or []
-    } - {None}
-    for claim in claims:
-        modes = claim["spec"].get("accessModes") or []
-        name = claim["metadata"]["name"]
-        if name in used and "ReadWriteMany" not in modes:
-            message = (
-                f"the claim {name}, which this pod mounts, is {', '.join(modes)}: "
-                f"its workers mount it too, and may be on other nodes"
-            )
-            raise ConfigError(message, "a sink wants a ReadWriteMany volume, such as NFS")

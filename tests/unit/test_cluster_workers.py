@@ -22,7 +22,6 @@ from backup.cluster.workers import (
     Order,
     Pod,
     Template,
-    events_about,
     make_job,
     read_template,
     remove_gate,
@@ -563,35 +562,6 @@ def test_silence_has_a_reason(ended: Pod, why: str) -> None:
 def test_waiting_has_a_reason(waiting: Pod, why: str) -> None:
     """As far as the pod itself tells."""
     assert waiting.why_waiting() == why
-
-
-def test_events_tell_the_rest(world: World, cluster: SimulatedCluster) -> None:
-    """The last of each kind that tells something, of the Job and of its pod."""
-    world.add_event("job", "FailedCreate", "quota of 10 pods")
-    world.add_event("job", "FailedCreate", "quota of 11 pods")
-    world.add_event("job", "SuccessfulCreate", "pod p")
-    world.add_event("p", "FailedMount", "timed out")
-    world.add_event("p", "FailedAttachVolume", None)
-    world.add_event("another", "FailedMount", "not ours")
-
-    told = events_about(cluster, "job", "p")
-
-    assert told == "FailedCreate: quota of 11 pods; FailedMount: timed out; FailedAttachVolume: "
-    assert events_about(cluster, "nothing") == ""
-
-
-def test_events_from_before_a_pod_was_scheduled_are_over(
-    world: World, cluster: SimulatedCluster
-) -> None:
-    """They come by name, not by time, and with their times in different fields."""
-    mounted, bound = ("2026-11-23T02:00:0" + second for second in ("3Z", "2.000004Z"))
-    refused = {"lastObservedTime": "2026-11-23T02:00:01.000002Z"}
-    world.add_event("p", "FailedMount", "timed out", lastTimestamp=mounted)
-    world.add_event("p", "Scheduled", "to node-a", eventTime=bound, lastTimestamp=None)
-    world.add_event("p", "FailedScheduling", "no claim", series=refused, eventTime=bound)
-    world.add_event("q", "FailedScheduling", "no node", eventTime=bound)
-
-    assert events_about(cluster, "p", "q") == "FailedMount: timed out; FailedScheduling: no node"
 
 
 # -- sinks on claims
