@@ -29,6 +29,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from backup.disk import flush_directory, write_all
 from backup.errors import (
     ConfigError,
     ObjectExistsError,
@@ -143,7 +144,7 @@ class FileSink(Sink):
         del max_bytes, alive  # a file grows as it likes, and takes a chunk at a time
         final = self._store(key, chunks)
         try:
-            _flush_directory(final.parent)
+            flush_directory(final.parent)
         except OSError:
             with suppress(OSError):
                 final.unlink()
@@ -154,9 +155,9 @@ class FileSink(Sink):
         try:
             final = self._store(key, (data,))
         except FileExistsError:
-            _flush_directory((self._root / key).parent)  # it may be ours, of a try that failed here
+            flush_directory((self._root / key).parent)  # it may be ours, of a try that failed here
             raise
-        _flush_directory(final.parent)
+        flush_directory(final.parent)
 
     def _store(self, key: str, chunks: Iterable[bytes]) -> Path:
         self._require_place()
@@ -237,7 +238,7 @@ class FileSink(Sink):
         path = self._root / key
         with suppress(FileNotFoundError):
             path.unlink()
-            _flush_directory(path.parent)
+            flush_directory(path.parent)
 
     def _sweep(self, before: datetime) -> int:
         swept = 0
@@ -295,9 +296,7 @@ def _created(path: Path) -> Iterator[int]:
 def _write(fd: int, chunks: Iterable[bytes]) -> None:
     written = begun = flushed = 0
     for chunk in chunks:
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, chunk)
         written += len(chunk)
         if written - begun >= _BEGIN_BYTES:
             since = max(0, begun - _BEHIND_BYTES)
@@ -312,7 +311,7 @@ def _write(fd: int, chunks: Iterable[bytes]) -> None:
 def _make_directory(directory: Path) -> None:
     if not directory.is_dir():
         directory.mkdir(mode=0o750, exist_ok=True)
-        _flush_directory(directory.parent)
+        flush_directory(directory.parent)
 
 
 def _are_same(one: Path, other: Path) -> bool:
@@ -320,17 +319,6 @@ def _are_same(one: Path, other: Path) -> bool:
         return os.path.samestat(one.lstat(), other.lstat())
     except OSError:
         return False
-
-
-def _flush_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some file systems cannot
-            raise
-    finally:
-        os.close(fd)
 
 
 def _mount_point(path: Path) -> Path:

@@ -15,7 +15,6 @@ Rules:
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import time
@@ -26,6 +25,7 @@ from functools import partial
 from pathlib import Path
 
 from backup.catalog import Catalog
+from backup.disk import flush_directory, write_all
 from backup.errors import NEEDS_A_LOOK, BackupError, StopError, TargetError
 from backup.manifest import File, Manifest
 from backup.model import Emit, Problem, Progressed, WithExitCodes, decode_name
@@ -162,11 +162,11 @@ def _write_all(
             _finish(paths[file.path], file)
         for directory in {parent for path in paths.values() for parent in path.parents}:
             if directory.is_relative_to(whole):
-                _flush(directory)
+                flush_directory(directory)
         stop.check()
         _require_absent(final)
         whole.rename(final)
-        _flush(final.parent)
+        flush_directory(final.parent)
 
 
 @contextmanager
@@ -186,9 +186,7 @@ def _append(path: Path, content: Iterator[bytes]) -> Iterator[int]:
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
     try:
         for chunk in content:
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(fd, view) :]
+            write_all(fd, chunk)
             yield len(chunk)
         os.fsync(fd)
     finally:
@@ -204,17 +202,6 @@ def _finish(path: Path, file: File) -> None:
         path.chmod(file.mode & 0o777)
     with suppress(OSError):
         os.utime(path, (when, when), follow_symlinks=False)
-
-
-def _flush(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some file systems cannot
-            raise
-    finally:
-        os.close(fd)
 
 
 @contextmanager
