@@ -48,7 +48,7 @@ from backup.manifest import MAX_BYTES, Archive, Manifest, Mark, MarkKind, parse,
 from backup.model import Digest, Key, Readback, parse_key
 from backup.sinks import Object, Sink
 from backup.stop import Stop
-from backup.streams import Feed, prefetch
+from backup.streams import Feed, prefetch, unwatched
 
 MARK_KINDS: tuple[str, ...] = get_args(MarkKind)
 
@@ -263,6 +263,21 @@ class Catalog:
         feed.alive()
         return self._held(key, readback=readback, stop=stop, alive=feed.alive)
 
+    def require_as_sent(self, stored: Stored, *, size_bytes: int, sha256: str) -> None:
+        """Insist that a sink holds an archive as it was sent; discard it if not.
+
+        Raises:
+            ReadbackError: it holds something else.
+        """
+        if stored.size_bytes == size_bytes and stored.sha256 in {None, sha256}:
+            return
+        self.discard(stored.key)
+        message = (
+            f"{self.sink}: holds {stored.size_bytes} bytes with SHA-256 {stored.sha256}"
+            f" of {stored.key}, where {size_bytes} bytes with {sha256} were sent"
+        )
+        raise ReadbackError(message, "this sink changes what it stores: do not trust it")
+
     def _held(
         self, key: str, *, readback: Readback, stop: Stop, alive: Callable[[], None]
     ) -> Stored:
@@ -307,7 +322,7 @@ class Catalog:
 
     def held(self, archive: Archive, *, stop: Stop) -> Stored:
         """Say what the sink holds of an archive, as thoroughly as its manifest claims."""
-        return self._held(archive.key, readback=archive.readback, stop=stop, alive=_nobody)
+        return self._held(archive.key, readback=archive.readback, stop=stop, alive=unwatched)
 
     def mark(self, mark: Mark) -> bool:
         """Add a mark; False if the backup has one of that kind already.
@@ -417,10 +432,6 @@ def manifest_key(journal: str, backup_id: str) -> str:
 def draft_key(journal: str, backup_id: str) -> str:
     """Name the draft of a backup."""
     return str(Key(journal=journal, id=backup_id, role="draft"))
-
-
-def _nobody() -> None:
-    """Tell nobody that data moves."""
 
 
 def checksums(archives: Iterable[Archive]) -> bytes:

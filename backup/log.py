@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -34,11 +34,11 @@ from backup.model import (
     RunStarted,
     Step,
     Warned,
+    located,
 )
+from backup.stop import Monotonic
 
 PROGRESS_SECONDS = 10.0
-
-Monotonic = Callable[[], float]
 
 _NAMES: dict[type[Event], tuple[str, str]] = {
     RunStarted: ("info", "run_started"),
@@ -56,8 +56,8 @@ _SENTENCES = {
     "bytes_processed": "{subject}: {done_bytes:,} of {total_bytes:,} bytes",
     "pass_repeated": "{journal} is read once more: {reason}",
     "backup_committed": "{journal} stored on {sink} ({continuity})",
-    "problem_found": "error: {place}{message}",
-    "warning_raised": "warning: {place}{message}",
+    "problem_found": "error: {located}",
+    "warning_raised": "warning: {located}",
     "step_taken": "{what}",
     "remains_swept": "{objects} old remains swept from {sink}",
     "run_finished": "{verb} ended with exit code {exit_code} after {duration_seconds} s",
@@ -116,10 +116,11 @@ def set_up(
 
 
 def _sentence(_logger: object, _method: str, entry: Mapping[str, Any]) -> str:
-    message = entry.get("message", "")
-    named = [entry[key] for key in ("journal", "sink") if entry.get(key, "") not in message]
-    place = f"{' on '.join(named)}: " if named else ""
-    words = dict(entry, place=place, sinks=", ".join(entry.get("sinks", ())))
+    words = dict(
+        entry,
+        located=located(entry.get("message", ""), entry.get("journal"), entry.get("sink")),
+        sinks=", ".join(entry.get("sinks", ())),
+    )
     return f"{entry['timestamp'][11:19]}Z {_SENTENCES[entry['event']].format_map(words)}"
 
 

@@ -74,6 +74,12 @@ class Journal:
             return None
         return cls(statefulset=match["statefulset"], ordinal=int(match["ordinal"]))
 
+    @classmethod
+    def is_of(cls, statefulset: str, name: str) -> bool:
+        """Whether a name is that of a journal of this StatefulSet."""
+        journal = cls.parse(name)
+        return journal is not None and journal.statefulset == statefulset
+
 
 # -- ids
 
@@ -340,6 +346,12 @@ class Warned:
     message: str
     journal: str | None = None
     sink: str | None = None
+
+
+def located(message: str, journal: str | None, sink: str | None) -> str:
+    """Begin a message with what it is about, ``journal on sink:``, unless it names that itself."""
+    named = [part for part in (journal, sink) if part and part not in message]
+    return f"{' on '.join(named)}: {message}" if named else message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from backup.cluster.orchestrator import ClusterResult
 from backup.cluster.rescue import ResumeResult
 from backup.errors import BackupError, SettingsError
 from backup.manifest import Manifest
-from backup.model import Problem, Warned
+from backup.model import Problem, Warned, located
 from backup.page import GAP, Cell, Page, printable, without_surrogates
 from backup.verbs.backup import BackupResult, JournalOutcome
 from backup.verbs.commit import CommitResult
@@ -242,8 +242,7 @@ def _say_warnings(page: Page, warnings: Sequence[Warned]) -> None:
 
 
 def _about(item: Problem | Warned) -> str:
-    named = [part for part in (item.journal, item.sink) if part and part not in item.message]
-    return f"{' on '.join(named)}: {item.message}" if named else item.message
+    return located(item.message, item.journal, item.sink)
 
 
 def size_text(size_bytes: int) -> str:

@@ -372,6 +372,10 @@ class Feed:
         self.last_sign_of_life = time.monotonic()
 
 
+def unwatched() -> None:
+    """Be a sign of life that nobody waits for."""
+
+
 class _Task(Generic[R]):
     """A call in a thread of its own, which can be given up but not ended."""
 

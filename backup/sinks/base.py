@@ -37,7 +37,7 @@ from backup.errors import (
     SinkStalledError,
 )
 from backup.stop import Stop
-from backup.streams import call
+from backup.streams import call, unwatched
 
 R = TypeVar("R")
 
@@ -47,10 +47,6 @@ PAGE_OBJECTS = 1_000
 
 SMALL_BYTES = 16 << 20
 """The largest object that :meth:`Sink.read` takes into memory."""
-
-
-def _nobody_asks() -> None:
-    pass
 
 
 # At most 200 characters leave a sink room for a temporary name of its own (255 bytes).
@@ -101,7 +97,7 @@ class Sink(ABC):
         chunks: Iterable[bytes],
         *,
         max_bytes: int | None = None,
-        alive: Callable[[], None] = _nobody_asks,
+        alive: Callable[[], None] = unwatched,
     ) -> None:
         """Store an object as it streams in; after an error there is none.
 

@@ -50,7 +50,7 @@ from backup.sinks.aws import OUT_OF_RANGE, code, connect, translate
 from backup.sinks.base import Object, Sink
 from backup.sinks.urls import ChecksumMode, Location, S3Options
 from backup.stop import Stop
-from backup.streams import each
+from backup.streams import each, unwatched
 
 MAX_PARTS: Final = 10_000
 PART_BYTES: Final = 8 << 20
@@ -198,7 +198,7 @@ class S3Sink(Sink):
 
     def _put_exclusive(self, key: str, data: bytes) -> None:
         part = _Part(number=1, chunks=(memoryview(data),), is_last=True)
-        body = _Body(part, _Pulse(lambda: None))
+        body = _Body(part, _Pulse(unwatched))
         checksum = _checksum(self._options.checksum_mode, part)
         self._client.put_object(
             **self._at(key), **self._wishes(), **checksum, IfNoneMatch="*", Body=body

@@ -268,8 +268,7 @@ class _Run:
                 )
 
     def _is_ours(self, name: str) -> bool:
-        journal = Journal.parse(name)
-        return journal is not None and journal.statefulset == self._options.statefulset
+        return Journal.is_of(self._options.statefulset, name)
 
     def _expected(self, targets: Sequence[Target]) -> set[Journal]:
         if self._options.expect_only is not None:

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from backup.catalog import Catalog, Listing, Shelf, draft_key
-from backup.errors import BackupError, ReadbackError, SinkError, StopError
-from backup.manifest import Manifest
+from backup.errors import BackupError, SinkError, StopError
 from backup.model import Continuity, Emit, Problem, WithExitCodes
 from backup.sinks import Sink
 from backup.stop import Stop
@@ -95,7 +94,9 @@ def _one(
         manifest = catalog.drafted(journal, backup_id)
         if manifest.run_id != run_id:
             return None
-        _require_as_put(catalog, manifest, stop)
+        for archive in manifest.archives:
+            held = catalog.held(archive, stop=stop)
+            catalog.require_as_sent(held, size_bytes=archive.size_bytes, sha256=archive.sha256)
         catalog.commit(manifest)
     except StopError:
         raise
@@ -111,12 +112,3 @@ def _one(
         continuity=manifest.continuity,
         size_bytes=manifest.size_bytes,
     )
-
-
-def _require_as_put(catalog: Catalog, manifest: Manifest, stop: Stop) -> None:
-    for archive in manifest.archives:
-        held = catalog.held(archive, stop=stop)
-        if held.size_bytes != archive.size_bytes or held.sha256 not in {None, archive.sha256}:
-            catalog.discard(archive.key)
-            message = f"{catalog.sink}: {archive.key} does not hold what was put"
-            raise ReadbackError(message, "this sink changes what it stores: do not trust it")

@@ -50,9 +50,7 @@ def of_run(sinks: Sequence[Sink], run_id: str) -> list[Manifest]:
 
 
 def _is_expected(name: str, statefulset: str, listing: Listing) -> bool:
-    journal = Journal.parse(name)
-    is_ours = journal is not None and journal.statefulset == statefulset
-    return is_ours and not listing.is_retired(name)
+    return Journal.is_of(statefulset, name) and not listing.is_retired(name)
 
 
 def _newest(shelf: Shelf, names: Iterable[str], warnings: list[Warned]) -> Iterator[Manifest]:

@@ -404,7 +404,7 @@ class JournalBackup:
     def _settle(self, done: _Pass, url: str) -> tuple[Copy, bool]:
         known = self._copies[url].problems
         try:
-            stored = self._require_as_sent(url, done)
+            stored = self._stored_as_sent(url, done)
         except SinkError as error:
             return Copy(sink=url, problems=known, error=error), error.transient
         manifest = self._manifest(url, stored, done)
@@ -436,18 +436,14 @@ class JournalBackup:
                 raise
             commit()
 
-    def _require_as_sent(self, url: str, done: _Pass) -> Stored:
+    def _stored_as_sent(self, url: str, done: _Pass) -> Stored:
         stored, sent = done.stored[url], done.packed
         if isinstance(stored, Exception):
             raise stored
-        if stored.size_bytes == sent.size_bytes and stored.sha256 in {None, sent.sha256}:
-            return stored
-        self._targets[url].catalog.discard(stored.key)
-        message = (
-            f"{url}: holds {stored.size_bytes} bytes with SHA-256 {stored.sha256} of {stored.key},"
-            f" where {sent.size_bytes} bytes with {sent.sha256} were sent"
+        self._targets[url].catalog.require_as_sent(
+            stored, size_bytes=sent.size_bytes, sha256=sent.sha256
         )
-        raise ReadbackError(message, "this sink changes what it stores: do not trust it")
+        return stored
 
     def _manifest(self, url: str, stored: Stored, done: _Pass) -> Manifest:
         history = self._histories[url]

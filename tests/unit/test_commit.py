@@ -321,7 +321,7 @@ def test_a_damaged_archive_is_discarded_and_no_backup(source: Path, sink: Simula
     assert (result.committed, worst(result.exit_codes)) == ((), 6)
     (problem,) = result.problems
     assert (problem.journal, problem.sink) == (NAME, sink.url)
-    assert "does not hold what was put" in problem.message
+    assert "bytes with SHA-256" in problem.message
     assert problem.hints == ("this sink changes what it stores: do not trust it",)
     assert [keys(sink, suffix) for suffix in (".tar.gz", ".manifest.json", ".sha256")] == [[]] * 3
     assert events == [problem]
