@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
+import re
 import subprocess
 import tarfile
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -31,25 +34,42 @@ def entries(image: Image) -> dict[str, Entry]:
     return found
 
 
+def gather(directory: Path, of: Iterable[str]) -> Path:
+    """Fetch the wheels for the Python in an image, as who has a network does for who has none."""
+    places = (re.search(r"journal-backup/lib/python([.0-9]+)/", name) for name in of)
+    (version,) = {place[1] for place in places if place}
+    script = PROJECT / "image" / "wheelhouse.sh"
+    subprocess.run([script, directory, version, platform.machine()], check=True)
+    return directory
+
+
 @pytest.mark.timeout(600)
 def test_the_same_files_are_in_it_again(image: Image, tmp_path: Path) -> None:
-    """With the same bytes, modes, owners and times; bytecode too. The base is the same file."""
+    """With the same bytes, modes, owners and times, bytecode too; out of a folder of wheels.
+
+    Where those are to come from then has none, so nothing can have been fetched. The base is the
+    same file.
+    """
     created = datetime.fromisoformat(image.document["created"]).timestamp()
-    archive = tmp_path / "again.tar"
+    once = entries(image)
+    archive, nowhere = tmp_path / "again.tar", tmp_path / "pip.conf"
+    nowhere.write_text(f"[global]\nindex-url = file://{tmp_path}/no-index\nno-index = true\n")
     done = subprocess.run(
         [PROJECT / "image" / "build.sh"],
         env=os.environ
         | {
             "ARCHIVE": str(archive),
             "IMAGE": "localhost/deepgram-journal-backup:again",
+            "PIP_CONF": str(nowhere),
             "SOURCE_DATE_EPOCH": str(int(created)),
+            "WHEELHOUSE": str(gather(tmp_path / "wheels", once)),
         },
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    once, again = entries(image), entries(Image.read(archive))
+    again = entries(Image.read(archive))
 
     assert len(once) > 1000
     assert once.keys() ^ again.keys() == set()

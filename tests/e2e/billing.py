@@ -96,6 +96,13 @@ class Billing:
             *("cat", "/journal/journal"),
         ).encode()
 
+    def owners(self, ordinal: int = 0) -> str:
+        """Tell whose a journal and its directory are, and who may what: uid, gid, mode."""
+        return self.cluster.kubectl(
+            *("-n", self.namespace, "exec", f"{self.name}-{ordinal}", "--"),
+            *("stat", "--format=%u %g %a", "/journal/journal", "/journal"),
+        )
+
     def await_records(self, count: int, ordinal: int = 0) -> bytes:
         """Wait until a journal has so many records; return it."""
         return until(

@@ -48,6 +48,11 @@ class Cluster:
     """The name of the tool's image, which the nodes have or can pull."""
     own: Nodes | None = None
     """The nodes, if they are ours."""
+    files: Path | None = None
+    """A directory for copies of what is on volumes, if the nodes are others'."""
+    shared_class: str = ""
+    """The storage class of volumes for many nodes, if the nodes are others' and their default
+    class has none."""
 
     def kubectl(self, *arguments: str, stdin: str = "", kubeconfig: Path | None = None) -> str:
         """Run kubectl, as the administrator unless told otherwise; return what it prints.
@@ -110,6 +115,15 @@ class Cluster:
         """Give what was said of an object: the latest message by its reason."""
         said = self.list(namespace, "events")
         return {e["reason"]: e["message"] for e in said if e["involvedObject"]["name"] == name}
+
+    def places(self) -> Sequence[str]:
+        """Name the nodes that take any pod."""
+        found = json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]
+        return sorted(
+            node["metadata"]["labels"]["kubernetes.io/hostname"]
+            for node in found
+            if not node["spec"].get("taints") and not node["spec"].get("unschedulable")
+        )
 
     # -- namespaces
 
@@ -239,9 +253,16 @@ def own_cluster(directory: Path, archive: Path) -> Iterator[Cluster]:
         yield Cluster(kubeconfig=made.plane.kubeconfig, image=images.name_in(archive), own=made)
 
 
-def given_cluster(kubeconfig: Path, image: str) -> Cluster:
-    """Take a cluster that somebody else has made, and an image that its nodes can have."""
-    return Cluster(kubeconfig=kubeconfig, image=image)
+def given_cluster(kubeconfig: Path, image: str, files: Path, *, shared_class: str = "") -> Cluster:
+    """Take a cluster that somebody else has made.
+
+    Args:
+        kubeconfig: its administrator's.
+        image: the name of one that its nodes have, or can pull.
+        files: a directory for copies of what is on volumes.
+        shared_class: the storage class of volumes for many nodes; without it, the default one.
+    """
+    return Cluster(kubeconfig=kubeconfig, image=image, files=files, shared_class=shared_class)
 
 
 def _kubectl() -> str | Path:

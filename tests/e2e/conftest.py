@@ -58,7 +58,12 @@ def image() -> str:
 def shared_cluster(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Start a cluster, or take the one that is given, once for each process of tests."""
     if not _is_archive(image):
-        yield given_cluster(Path(os.environ["KUBECONFIG"]), image)
+        yield given_cluster(
+            Path(os.environ["KUBECONFIG"]),
+            image,
+            tmp_path_factory.mktemp("volumes"),
+            shared_class=os.environ.get("JOURNAL_BACKUP_SHARED_CLASS", ""),
+        )
         return
     if reason := programs.unavailable():
         pytest.skip(reason)

@@ -22,7 +22,7 @@ from backup.cluster.api import RULES
 from tests.cluster.controlplane import until
 from tests.cluster.site import ACCOUNT, DOWNWARD, as_rbac
 from tests.e2e.cluster import Cluster
-from tests.e2e.volumes import Volume, create_volume
+from tests.e2e.volumes import Volume, contents, create_volume
 
 SINK = "journal-archive"
 _SECONDS = 180.0
@@ -96,11 +96,11 @@ class Installation:
 
     def manifests(self) -> list[Any]:
         """Read all manifests, by journal and age."""
-        return [json.loads(p.read_text()) for p in self._found("*.manifest.json")]
+        return [json.loads(p.read_text()) for p in self.stored("*.manifest.json")]
 
     def archives(self, journal: str) -> list[Path]:
         """Find the archives of a journal, by age."""
-        return [p for p in self._found("*.tar.gz") if p.parent.name == journal]
+        return [p for p in self.stored("*.tar.gz") if p.parent.name == journal]
 
     def restored(self, journal: str) -> bytes:
         """Take a journal out of its newest archive."""
@@ -109,8 +109,9 @@ class Installation:
             assert file is not None
             return file.read()
 
-    def _found(self, pattern: str) -> list[Path]:
-        return sorted(self.sink.directory.glob(f"*/{pattern}"))
+    def stored(self, pattern: str) -> list[Path]:
+        """Find what is stored of all journals, by journal and age; like *.tar.gz."""
+        return sorted(contents(self.cluster, self.namespace, self.sink).glob(f"*/{pattern}"))
 
 
 def _report(said: str) -> Any:

@@ -19,7 +19,7 @@ from tests.chart import programs
 from tests.chart.helm import CHART, PRESETS
 from tests.e2e import chart
 from tests.e2e.billing import NAME as BILLING
-from tests.e2e.billing import Billing, create_billing
+from tests.e2e.billing import Billing, create_billing, whole
 from tests.e2e.chart import Release, Values
 from tests.e2e.cluster import Cluster
 from tests.e2e.nodes import Nodes
@@ -168,15 +168,20 @@ def test_every_preset_is_tried() -> None:
 
 @pytest.mark.parametrize(("preset", "replicas"), [("minimal", 1), ("shared-efs-s3", 2)])
 def test_all_journals_on_the_models_volume(stand: Stand, preset: str, replicas: int) -> None:
-    """Models are beside them, and are not copied."""
+    """Models are beside them, and are not copied; nothing of billing changes."""
     volume = create_volume(stand.cluster, stand.namespace, EFS, mode="ReadWriteMany")
     (volume.directory / "model.dg").write_bytes(b"weights" * 100_000)
     billing = stand.billing(replicas=replicas, shared_claim=EFS)
     server = stand.s3()
     assert server.root
-    release = stand.back_up(preset, at(server), server.root / "acme-journals")
+    before = billing.lives(), [billing.owners(ordinal) for ordinal in range(replicas)]
+    changes = at(server) | {"securityContext": {"fsGroup": 4242}}
+    release = stand.back_up(preset, changes, server.root / "acme-journals")
+    after = billing.lives(), [billing.owners(ordinal) for ordinal in range(replicas)]
 
     assert_right(release, billing, range(replicas))
+    assert before == after
+    assert all(whole(billing.read_journal(ordinal)) for ordinal in range(replicas))
     assert release.pod_of("now")["spec"]["automountServiceAccountToken"] is False
 
 

@@ -6,8 +6,8 @@ worker lands, what it can mount while billing has the volume, and what comes of 
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,23 +17,14 @@ from tests.e2e.billing import NAME, create_billing, whole
 from tests.e2e.cluster import Cluster
 from tests.e2e.installation import install
 from tests.e2e.nodes import Nodes
+from tests.e2e.stage import set_stage, worker
 from tests.e2e.volumes import create_volume
 
 JOURNAL = f"journal-{NAME}-0"
-
-
-def owners(path: Path) -> tuple[int, int, int]:
-    """Say whose a file is, and who may what."""
-    found = path.stat()
-    return found.st_uid, found.st_gid, found.st_mode
-
-
-def uids(pods: Any) -> set[str]:
-    """Tell pods that are the same from those that are new."""
-    return {
-        f"{p['metadata']['uid']} {p['status']['containerStatuses'][0]['restartCount']}"
-        for p in pods
-    }
+_SELECTOR = "/spec/jobTemplate/spec/template/spec/nodeSelector"
+_ON_NODE_A = json.dumps(
+    [{"op": "add", "path": _SELECTOR, "value": {"kubernetes.io/hostname": "node-a"}}]
+)
 
 
 def ready_since(pod: Any) -> float:
@@ -45,19 +36,18 @@ def ready_since(pod: Any) -> float:
 
 @pytest.mark.parametrize("group", [None, 4242], ids=["", "fsGroup"])
 def test_a_live_volume_is_backed_up_beside_billing(
-    cluster: Cluster, nodes: Nodes, namespace: str, group: int | None
+    cluster: Cluster, namespace: str, group: int | None
 ) -> None:
     """By a worker on its node, with the orchestrator on the other; nothing of billing changes."""
     billing = create_billing(cluster, namespace)
     billing.await_ready()
     billing.await_records(5)
-    other = next(name for name in nodes.machines if name != billing.node())
+    other = next(name for name in cluster.places() if name != billing.node())
     pod: dict[str, Any] = {"securityContext": {"runAsNonRoot": True, "fsGroup": group}}
     tool = install(cluster, namespace, "colocated", node=other, pod=pod if group else {})
-    journal = billing.volumes[0].directory / "journal"
-    before = uids(billing.pods()), owners(journal), owners(journal.parent)
+    before = billing.lives(), billing.owners()
     ended = tool.ended(tool.run())
-    after = uids(billing.pods()), owners(journal), owners(journal.parent)
+    after = billing.lives(), billing.owners()
     now = billing.read_journal()
 
     assert ended.exit_code == 0, ended.log
@@ -69,29 +59,33 @@ def test_a_live_volume_is_backed_up_beside_billing(
     assert now.startswith(tool.restored(JOURNAL))
 
 
-def test_a_shared_volume_is_backed_up_by_one_worker(
-    cluster: Cluster, nodes: Nodes, namespace: str
-) -> None:
-    """Two journals, one claim for one node."""
+def test_a_shared_volume_is_backed_up_by_one_worker(cluster: Cluster, namespace: str) -> None:
+    """Two journals, one claim for one node; nothing of billing changes."""
     create_volume(cluster, namespace, "dg-journals")
     billing = create_billing(
-        cluster, namespace, replicas=2, shared_claim="dg-journals", node="node-a"
+        cluster, namespace, replicas=2, shared_claim="dg-journals", node=cluster.places()[0]
     )
     billing.await_ready()
     for ordinal in (0, 1):
         billing.await_records(5, ordinal)
-    tool = install(cluster, namespace, "auto")
+    pod = {"securityContext": {"runAsNonRoot": True, "fsGroup": 4242}}
+    tool = install(cluster, namespace, "auto", pod=pod)
+    before = billing.lives(), billing.owners(0), billing.owners(1)
     ended = tool.ended(tool.run())
+    after = billing.lives(), billing.owners(0), billing.owners(1)
 
     assert ended.exit_code == 0, ended.log
     assert len(tool.manifests()) == 2
     assert len({j["worker"] for j in ended.report["journals"]}) == 1
+    assert before == after
     for ordinal in (0, 1):
-        held = tool.restored(f"journal-{NAME}-{ordinal}")
-        assert billing.read_journal(ordinal).startswith(held)
+        now, held = billing.read_journal(ordinal), tool.restored(f"journal-{NAME}-{ordinal}")
+        assert held
+        assert whole(now)
+        assert now.startswith(held)
 
 
-def test_billing_is_scaled_down_and_back(cluster: Cluster, nodes: Nodes, namespace: str) -> None:
+def test_billing_is_scaled_down_and_back(cluster: Cluster, namespace: str) -> None:
     """Where nobody else may mount its volumes; nothing is lost, and the copy is all there was."""
     billing = create_billing(cluster, namespace, replicas=3, mode="ReadWriteOncePod")
     billing.await_ready()
@@ -106,8 +100,8 @@ def test_billing_is_scaled_down_and_back(cluster: Cluster, nodes: Nodes, namespa
     assert ended.report["strategy"] == "scale-down"
     assert 0 < ended.report["downtime_seconds"] < 120
     assert len(tool.manifests()) == 3
-    put = max(path.stat().st_mtime for path in tool.sink.directory.glob("*/*.tar.gz"))
-    committed = min(path.stat().st_mtime for path in tool.sink.directory.glob("*/*.manifest.json"))
+    put = max(path.stat().st_mtime for path in tool.stored("*.tar.gz"))
+    committed = min(path.stat().st_mtime for path in tool.stored("*.manifest.json"))
     back = max(map(ready_since, billing.pods()))
     assert back - put < 15
     assert back < committed + 1  # the API's times are whole seconds: reading back is no downtime
@@ -123,29 +117,32 @@ def test_a_run_that_dies_with_its_node_is_made_good(
     """Its pod stays "Running" in the API: the heartbeat tells, and the guard restores billing."""
     billing = create_billing(cluster, namespace, mode="ReadWriteOncePod", node="node-a")
     billing.await_ready()
-    tool = install(cluster, namespace, "scale-down", node="node-b")
+    stage = set_stage(cluster, namespace)
+    stage.tell(worker(0), "hold")
+    tool = install(cluster, namespace, "scale-down", node="node-b", **stage.props())
     job = tool.run()
-    tool.await_step(job, "billing goes from 1 to 0")
+    stage.await_pod(worker(0))
     nodes.kill("node-b")
-    phase = tool.pod_of(job)["status"]["phase"]
-    nodes.restart("node-b")
+    down = billing.replicas, len(billing.pods()), tool.pod_of(job)["status"]["phase"]
     rounds = iter(range(100))
 
-    def is_back() -> bool:
+    def guard() -> str:
         ended = tool.ended(tool.run(f"guard-{next(rounds)}", cronjob="guard"))
         assert ended.exit_code == 0, ended.log
-        return billing.replicas == 1
+        return str(ended.report["state"])
 
-    until(is_back, "the guard has brought billing back", seconds=180)
+    cluster.kubectl("-n", namespace, "patch", "cronjob", "guard", "--type=json", f"-p={_ON_NODE_A}")
+    said = until(lambda: state if (state := guard()) != "under way" else "", "it is made good")
+    seen = billing.replicas, tool.pod_of(job)["status"]["phase"]
     billing.await_ready()
+    nodes.restart("node-b")
 
-    assert phase == "Running"
+    assert down == (0, 0, "Running")
+    assert (said, seen) == ("restored", (1, "Running"))
     assert whole(billing.read_journal())
 
 
-def test_a_run_that_is_deleted_brings_billing_back(
-    cluster: Cluster, nodes: Nodes, namespace: str
-) -> None:
+def test_a_run_that_is_deleted_brings_billing_back(cluster: Cluster, namespace: str) -> None:
     """Within its grace, as `helm uninstall` or a drained node would have it."""
     billing = create_billing(cluster, namespace, mode="ReadWriteOncePod")
     billing.await_ready()

@@ -8,13 +8,20 @@ wants it. What Kubernetes does around that is as with any disk: it attaches, wai
 re-owns the files of a pod with an fsGroup (`fsGroupPolicy: File`), be the volume in use or not.
 
 Each is made together with its claim, or for a claim that somebody else makes later, as a
-StatefulSet does. In a given cluster only the claim is made, of that cluster's default class.
+StatefulSet does. In a given cluster only the claim is made, of that cluster's default class or
+that which was named for volumes of many nodes, and a pod tells what is on it: `contents`.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
+import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +38,16 @@ Mode = Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"]
 CLASS = "shared-folder"
 """The storage class of these volumes. Nothing is provisioned of it."""
 
+_DEFAULT_CLASS: dict[str, Any] = {
+    "apiVersion": "storage.k8s.io/v1",
+    "kind": "StorageClass",
+    "metadata": {
+        "name": "provisioned",
+        "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+    },
+    "provisioner": "e2e.test/provisioner",
+}
+_PROVISION_SECONDS = 0.2
 _OF = "e2e.test/namespace"
 _SIZE = "1Gi"
 
@@ -101,8 +118,38 @@ def create_volume(
 
 def claim_spec(cluster: Cluster, mode: Mode) -> dict[str, Any]:
     """Give the spec of a claim, for a volume or in a StatefulSet."""
+    theirs = cluster.shared_class if mode == "ReadWriteMany" else ""
+    named = CLASS if cluster.own else theirs
     spec = {"accessModes": [mode], "resources": {"requests": {"storage": _SIZE}}}
-    return spec | ({"storageClassName": CLASS} if cluster.own else {})
+    return spec | ({"storageClassName": named} if named else {})
+
+
+def contents(cluster: Cluster, namespace: str, volume: Volume) -> Path:
+    """Find what is on a volume: its directory or, on the nodes of others, a copy as of now.
+
+    A copy is made by a pod that has the volume too, so it has to be one for many.
+    """
+    if volume.path:
+        return volume.path
+    assert cluster.files
+    reader = f"reader-of-{volume.claim}"
+    if not cluster.find(namespace, "pods", reader):
+        mount = {"name": "volume", "mountPath": "/volume"}
+        claim = {"claimName": volume.claim}
+        pod = cluster.pod(
+            *(reader, "sleep", "infinity"),
+            container={"volumeMounts": [mount]},
+            volumes=[{"name": "volume", "persistentVolumeClaim": claim}],
+        )
+        cluster.create(namespace, pod)
+    cluster.await_phase(namespace, reader, "Running")
+    packed = "tar -C /volume -c . | base64"
+    said = cluster.kubectl("-n", namespace, "exec", reader, "--", "sh", "-c", packed)
+    copy = cluster.files / volume.name
+    shutil.rmtree(copy, ignore_errors=True)
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(said))) as tar:
+        tar.extractall(copy, filter="data")
+    return copy
 
 
 def introduce(plane: ControlPlane) -> None:
@@ -136,6 +183,40 @@ def remove(own: Nodes, namespace: str) -> None:
         shutil.rmtree(directory)
 
 
+@contextmanager
+def provisioned(own: Nodes) -> Iterator[None]:
+    """Have a default class inside the block, of which volumes are made as they are claimed."""
+    own.plane.kubectl("create", "-f", "-", stdin=json.dumps(_DEFAULT_CLASS))
+    done = threading.Event()
+    made: set[str] = set()
+    thread = threading.Thread(target=_provision, args=(own, made, done))
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        own.plane.kubectl("delete", "storageclass", _DEFAULT_CLASS["metadata"]["name"])
+        for namespace in made:
+            remove(own, namespace)
+
+
+def _provision(own: Nodes, made: set[str], done: threading.Event) -> None:
+    while not done.wait(_PROVISION_SECONDS):
+        for claim in own.plane.call("GET", "/api/v1/persistentvolumeclaims").body["items"]:
+            namespace, name = claim["metadata"]["namespace"], claim["metadata"]["name"]
+            volume = Volume(
+                claim=name,
+                name=f"{namespace}-{name}",
+                path=own.volumes / f"{namespace}-{name}",
+            )
+            wanted = claim["spec"].get("storageClassName") == _DEFAULT_CLASS["metadata"]["name"]
+            if wanted and not volume.directory.exists():
+                made.add(namespace)
+                (mode,) = claim["spec"]["accessModes"]
+                _create_disk(own, namespace, volume, mode, of=claim["spec"]["storageClassName"])
+
+
 def attached(cluster: Cluster, volume: Volume) -> set[str]:
     """Name the nodes that a volume is attached to, as the API has it."""
     assert cluster.own
@@ -149,7 +230,13 @@ def attached(cluster: Cluster, volume: Volume) -> set[str]:
 
 
 def _create_disk(
-    own: Nodes, namespace: str, volume: Volume, mode: Mode, *, one_mount: bool
+    own: Nodes,
+    namespace: str,
+    volume: Volume,
+    mode: Mode,
+    *,
+    one_mount: bool = False,
+    of: str = CLASS,
 ) -> None:
     volume.directory.mkdir()
     volume.directory.chmod(0o777)
@@ -166,7 +253,7 @@ def _create_disk(
             "claimRef": {"namespace": namespace, "name": volume.claim},
             "csi": csi,
             "persistentVolumeReclaimPolicy": "Retain",
-            "storageClassName": CLASS,
+            "storageClassName": of,
         },
     }
     own.plane.kubectl("create", "-f", "-", stdin=json.dumps(disk))
