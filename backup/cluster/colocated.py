@@ -13,7 +13,6 @@ Rules:
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,8 +22,9 @@ from backup.cluster.pods import identity, is_leaving
 from backup.cluster.workers import Order, worker_name
 
 ATTEMPTS: Final = 3
+"""How often a worker is made for a volume."""
 AGAIN_SECONDS: Final = 1.0
-"""Before a worker is tried again."""
+"""Between the end of a worker and the next one for the same volume."""
 
 
 class Colocated:
@@ -34,7 +34,7 @@ class Colocated:
         """Take the workers' crew."""
         self._crew = crew
         self._running: list[Task] = []
-        self._waiting: deque[Task] = deque()
+        self._waiting: list[Task] = []
 
     def copy(self, tasks: Sequence[Task]) -> None:
         """Back up each volume, so many at a time; every journal has an outcome afterwards.
@@ -45,24 +45,23 @@ class Colocated:
         self._waiting.extend(tasks)
         moved_at = time.monotonic()
         while self._waiting or self._running:
-            has_moved = self._begin_what_may() + self._settle_what_has()
-            if has_moved:
+            has_begun, has_ended = self._begin_some(), self._settle_some()
+            if has_begun or has_ended:
                 moved_at = time.monotonic()
             elif not self._running and time.monotonic() - moved_at > WAIT_SECONDS:
                 self._abandon()
             else:
                 self._crew.wait()
 
-    def _begin_what_may(self) -> int:
-        begun = 0
-        for _ in range(len(self._waiting)):
-            task = self._waiting.popleft()
+    def _begin_some(self) -> bool:
+        """Begin the tasks that may begin; return whether there were any."""
+        waiting, self._waiting = self._waiting, []
+        for task in waiting:
             if len(self._running) < self._crew.limit and self._may_begin(task):
                 self._begin(task)
-                begun += 1
             else:
                 self._waiting.append(task)
-        return begun
+        return len(self._waiting) < len(waiting)
 
     def _may_begin(self, task: Task) -> bool:
         """Whether billing's pod is where it will stay, as far as anybody knows."""
@@ -98,13 +97,14 @@ class Colocated:
             )
         )
 
-    def _settle_what_has(self) -> int:
-        settled = [task for task in self._running if self._has_settled(task)]
-        self._running = [task for task in self._running if task not in settled]
-        return len(settled)
+    def _settle_some(self) -> bool:
+        """Take in what has come of workers; return whether any is over."""
+        running = self._running
+        self._running = [task for task in running if not self._is_over(task)]
+        return len(self._running) < len(running)
 
-    def _has_settled(self, task: Task) -> bool:
-        """Look after a worker; True once it is over, or has to be tried again."""
+    def _is_over(self, task: Task) -> bool:
+        """Look after a worker; True once it has ended, or has to be tried again."""
         is_there = self._crew.look(task)
         was_deleted = task.pod is not None and task.pod.was_deleted
         if task.pod is not None and task.pod.has_ended and not was_deleted:
@@ -124,6 +124,7 @@ class Colocated:
         return True
 
     def _is_in_the_way(self, task: Task) -> bool:
+        """Whether billing's pod has come, left or moved since the worker was made."""
         if task.billing_pod is None:  # there was none: has billing been scaled up?
             return bool(self._billing_pods(task))
         now = self._billing_pod(task)
@@ -139,6 +140,7 @@ class Colocated:
         self._waiting.append(task)
 
     def _abandon(self) -> None:
+        """Give up what waits for pods of billing that do not come."""
         for task in self._waiting:
             self._crew.give_up(task, self._crew.why_without_billing(task))
         self._waiting.clear()

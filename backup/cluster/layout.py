@@ -37,14 +37,14 @@ class Volume:
     pods: tuple[str, ...]
     """The pods of billing that mount it, by their names, if they are there."""
     is_idle: bool
-    """Whether billing has none of these, as it is scaled."""
+    """Whether billing, as it is scaled, has none of these pods."""
     is_shared: bool
     is_bound: bool
     access_modes: tuple[str, ...]
 
     @property
     def at(self) -> str:
-        """Where it goes below the source: itself, or a directory of its own."""
+        """Its directory below the source; a shared volume is mounted as the source itself."""
         return "" if self.is_shared else self.claim
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -36,7 +36,7 @@ from backup.cluster.layout import Volume, choose, read_volumes, require_readable
 from backup.cluster.lease import Held, Lease, Owner
 from backup.cluster.rescue import ResumeResult, recover, resume
 from backup.cluster.scaledown import CLEANUP_SECONDS, ScaleDown
-from backup.cluster.workers import read_template, require_rwx
+from backup.cluster.workers import Template, read_template, require_rwx
 from backup.errors import NEEDS_A_LOOK, BackupError, JournalError
 from backup.model import (
     Clock,
@@ -63,10 +63,13 @@ class Options:
     statefulset: str
     strategy: StrategySetting
     pod: str
-    """Ours."""
+    """Ours, by its name; empty outside of the cluster."""
     expect_replicas: int = 0
+    """How many journals there have to be at least, by their ordinals."""
     workers: int = 4
+    """How many work at a time."""
     max_downtime: timedelta | None = None
+    """None: ``auto`` may not scale billing down, and ``scale-down`` has five minutes."""
     allow_stopped: bool = False
     deadline: timedelta = timedelta(hours=6)
     has_source: bool = True
@@ -94,7 +97,7 @@ class Orchestrator:
     """A run in the cluster: planned with billing up, if it is to be, and then performed."""
 
     strategy: Strategy
-    """Chosen by :meth:`plan`, as all that follows."""
+    """Set by :meth:`plan`, as is all that follows."""
     _owner: Owner
     _billing: StatefulSet
     _volumes: tuple[Volume, ...]
@@ -116,10 +119,10 @@ class Orchestrator:
         Args:
             api: the cluster.
             options: the settings.
-            ask_sinks: tells what sinks hold; this wing knows no sink.
+            ask_sinks: gives what sinks hold; this wing knows no sink.
             find: gives the backups that a run has committed, by journal.
             clock: the time.
-            emit: told of steps, problems and warnings.
+            emit: takes steps, problems and warnings.
             stop: asked wherever the run waits.
         """
         self._api = api
@@ -151,7 +154,7 @@ class Orchestrator:
             name for name in self._held.journals if self._is_ours(name)
         }
         self._claims = self._api.list("persistentvolumeclaims")
-        self._look()
+        self._read_volumes()
         self.strategy = self._choose()
         require_readable(self._volumes, self.strategy)
 
@@ -186,13 +189,14 @@ class Orchestrator:
         self._take_in(resumed)
 
     def _take_in(self, resumed: ResumeResult) -> None:
+        """Keep what a rescue has reported already."""
         self._findings.warnings += resumed.warnings
         self._findings.problems += resumed.problems
         if resumed.state == "restored":
             self._findings.warn(f"run {resumed.holder} had left billing at 0: it is back")
 
-    def _look(self) -> None:
-        """Read billing and its volumes."""
+    def _read_volumes(self) -> None:
+        """Read billing as it is now, and where its journals are."""
         self._billing = read_billing(self._api, self._options.statefulset)
         self._volumes = read_volumes(self._claims, self._billing, expected=self._expected)
 
@@ -219,43 +223,42 @@ class Orchestrator:
             BillingDownError: billing may still be down.
             BackupError: the run could not be done; nothing that it made still runs.
         """
-        options = self._options
-        self._findings.emit(RunStarted(verb="backup", run_id=options.run_id, sinks=()))
-        template = read_template(
-            self._api, options.pod, run_id=options.run_id, billing=self._billing
-        )
+        run_id, pod = self._options.run_id, self._options.pod
+        self._findings.emit(RunStarted(verb="backup", run_id=run_id, sinks=()))
+        template = read_template(self._api, pod, run_id=run_id, billing=self._billing)
         require_rwx(self._claims, template)
         lease = self._lease(may_scale=self.strategy == "scale-down")
         left = lease.take()
         try:
             self._clear_away(lease, left)
-            self._look()  # it may have been down until now: by this run, or by the guard
-            self._miss()
-            crew = Crew(
-                self._api,
-                template,
-                lease,
-                self._findings,
-                strategy=self.strategy,
-                limit=options.workers,
-                deadline=options.deadline,
-                find=self._find,
-                stop=self._stop,
-            )
-            try:
+            self._read_volumes()  # billing may have been down until now: brought back since
+            self._name_missing()
+            crew = self._crew(template, lease)
+            with closing(crew.pods):
                 self._copy(crew)
-            finally:
-                crew.pods.close()
         except BaseException:
-            self._abort()
+            self._remove_unfinished()
             raise
         finally:
-            self._leave(lease)
+            self._release(lease)
         return self._result()
+
+    def _crew(self, template: Template, lease: Lease) -> Crew:
+        return Crew(
+            self._api,
+            template,
+            lease,
+            self._findings,
+            strategy=self.strategy,
+            limit=self._options.workers,
+            deadline=self._options.deadline,
+            find=self._find,
+            stop=self._stop,
+        )
 
     def _copy(self, crew: Crew) -> None:
         if self._billing.replicas == 0 and not self._options.allow_stopped:
-            self._speak_of_stopped()
+            self._report_stopped()
         tasks = [Task(v) for v in self._volumes if v.is_bound and v.journals]
         if self.strategy == "colocated":
             Colocated(crew).copy(tasks)
@@ -269,7 +272,8 @@ class Orchestrator:
             work.copy(tasks, size_bytes=self._held.size_bytes)
             self._downtime = work.downtime_seconds
 
-    def _speak_of_stopped(self) -> None:
+    def _report_stopped(self) -> None:
+        """Report that billing was at 0 when the run came, which may be a mistake."""
         self._findings.fail(
             Problem(
                 exit_code=NEEDS_A_LOOK,
@@ -315,18 +319,18 @@ class Orchestrator:
             lease.take()
         remove_workers(self._api, self._options.statefulset, but=self._options.run_id)
 
-    def _abort(self) -> None:
-        """Remove what still runs; a failure here hides no other."""
+    def _remove_unfinished(self) -> None:
+        """Remove what this run has made and still runs; a failure here hides no other."""
         with suppress(BackupError):
             remove_running(self._api.under(Stop(seconds=CLEANUP_SECONDS)), self._options.run_id)
 
-    def _leave(self, lease: Lease) -> None:
+    def _release(self, lease: Lease) -> None:
         """Let others have the Lease; a failure here hides no other."""
         with suppress(BackupError):
             lease.under(self._api.under(Stop(seconds=CLEANUP_SECONDS))).release()
 
-    def _miss(self) -> None:
-        """Name the journals that no bound claim holds."""
+    def _name_missing(self) -> None:
+        """Report journals that are expected and that no bound claim holds, each by its name."""
         bound = {j for volume in self._volumes if volume.is_bound for j in volume.journals}
         pending = {j: v.claim for v in self._volumes if not v.is_bound for j in v.journals}
         running = {self._journal(n) for n in range(self._billing.replicas)}

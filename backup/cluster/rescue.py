@@ -55,7 +55,7 @@ def resume(
         statefulset: billing's.
         lease: in our hands.
         take_over: bring it back whoever is under way: the release is about to be removed.
-        emit: told of what is odd.
+        emit: takes problems and warnings.
 
     Raises:
         BillingDownError: it may still be down.
@@ -117,7 +117,7 @@ def recover(
         lease: in our hands.
         record: what it says.
         of: the run that left it.
-        emit: told of what is odd.
+        emit: takes problems and warnings.
 
     Raises:
         BillingDownError: it may still be down.
