@@ -40,7 +40,6 @@ _MAX_PAX_BYTES = 64 << 10
 _MAX_NAMES_BYTES = 8 << 20  # no manifest could name more members
 _PAX_LENGTH = re.compile(rb"[1-9][0-9]{0,5}")
 _PAX_NUMBER = re.compile(rb"[0-9]{1,20}")
-_NO_NAMES = {"uname": "", "gname": ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

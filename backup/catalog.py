@@ -87,14 +87,11 @@ class Listing:
 
     def __init__(self, objects: Iterable[Object]) -> None:
         """Sort the objects by what their names say."""
-        self.foreign_objects = 0
         self.sizes: dict[str, int] = {}
         self._backups: dict[str, dict[str, Backup]] = {}
         for item in objects:
             key = parse_key(item.key)
-            if key is None:
-                self.foreign_objects += 1
-            else:
+            if key is not None:
                 self._add(item, key)
 
     def _add(self, item: Object, key: Key) -> None:
@@ -289,16 +286,10 @@ class Catalog:
             alive()
         return Stored(key=key, size_bytes=held.size_bytes, sha256=held.sha256)
 
-    def commit(self, manifest: Manifest) -> str:
-        """Make a backup exist: its checksum file, then its manifest; each is read back.
-
-        Returns:
-            The SHA-256 of the stored manifest.
-        """
+    def commit(self, manifest: Manifest) -> None:
+        """Make a backup exist: its checksum file, then its manifest; each is read back."""
         self._record(checksum_key(manifest.journal, manifest.id), checksums(manifest.archives))
-        data = manifest.to_bytes()
-        self._record(manifest_key(manifest.journal, manifest.id), data)
-        return hashlib.sha256(data).hexdigest()
+        self._record(manifest_key(manifest.journal, manifest.id), manifest.to_bytes())
 
     def draft(self, manifest: Manifest) -> None:
         """Note down a manifest whose archive is put and not read back: no backup yet.

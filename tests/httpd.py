@@ -239,18 +239,6 @@ def shorten_reply(size: int) -> Act:
     return act
 
 
-def change_reply(change: Callable[[bytes], bytes]) -> Act:
-    """Change the answer's body on its way."""
-
-    def act(exchange: Exchange) -> None:
-        given = exchange.forward()
-        body = change(given.body)
-        length = {"content-length": str(len(body))}
-        exchange.reply(Answer(status=given.status, headers={**given.headers, **length}, body=body))
-
-    return act
-
-
 def change_request(change: Callable[[Request, bytes], tuple[Request, bytes]]) -> Act:
     """Give the real server another request."""
     return lambda exchange: exchange.reply(

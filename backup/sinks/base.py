@@ -175,9 +175,9 @@ class Sink(ABC):
 
         return self._repeat(f"read {_valid(key)}", gather)
 
-    def list(self, prefix: str = "") -> list[Object]:
-        """List the objects whose keys begin with ``prefix``, by key."""
-        listing = self._persist(lambda: list(self._pages(prefix)))
+    def list(self) -> list[Object]:
+        """List the objects, by key."""
+        listing = self._persist(lambda: list(self._pages()))
         return sorted((o for o in listing if _KEY.fullmatch(o.key)), key=lambda o: o.key)
 
     def size(self, key: str) -> int:
@@ -213,7 +213,7 @@ class Sink(ABC):
     def _open(self, key: str, offset: int) -> Iterator[bytes]: ...
 
     @abstractmethod
-    def _list(self, prefix: str) -> Iterator[Object]: ...
+    def _list(self) -> Iterator[Object]: ...
 
     @abstractmethod
     def _size(self, key: str) -> int: ...
@@ -239,8 +239,8 @@ class Sink(ABC):
         except Exception as error:
             raise self._translate(what, error) from error
 
-    def _pages(self, prefix: str) -> Iterator[Object]:
-        objects = self._answer("list", lambda: self._list(prefix))
+    def _pages(self) -> Iterator[Object]:
+        objects = self._answer("list", self._list)
         while page := self._answer("list", lambda: [*islice(objects, PAGE_OBJECTS)]):
             yield from page
 

@@ -202,10 +202,10 @@ class FileSink(Sink):
         finally:
             os.close(fd)
 
-    def _list(self, prefix: str) -> Iterator[Object]:
+    def _list(self) -> Iterator[Object]:
         self._require_place()
         for path, entry in self._walk(self._root, ""):
-            if path.startswith(prefix) and not entry.name.startswith("."):
+            if not entry.name.startswith("."):
                 with suppress(FileNotFoundError):
                     state = entry.stat(follow_symlinks=False)
                     yield Object(

@@ -129,7 +129,7 @@ class GcsSink(Sink):
         self._cancel(self._begin(self._blob(".probe")))
 
     def _require_bucket(self) -> None:
-        next(self._blobs("", max_results=1), None)
+        next(self._blobs(max_results=1), None)
 
     # -- storing
 
@@ -262,18 +262,18 @@ class GcsSink(Sink):
             while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
                 yield chunk
 
-    def _list(self, prefix: str) -> Iterator[Object]:
-        for blob in self._blobs(prefix):
+    def _list(self) -> Iterator[Object]:
+        for blob in self._blobs():
             yield Object(
                 key=blob.name.removeprefix(self._prefix),
                 size_bytes=blob.size,
                 modified_at=blob.time_created,
             )
 
-    def _blobs(self, prefix: str, *, max_results: int | None = None) -> Iterator[Blob]:
+    def _blobs(self, *, max_results: int | None = None) -> Iterator[Blob]:
         yield from self._access.client.list_blobs(
             self._bucket,
-            prefix=self._prefix + prefix,
+            prefix=self._prefix,
             max_results=max_results,
             fields="items(name,size,timeCreated),nextPageToken",
             **self._once,

@@ -303,9 +303,9 @@ class S3Sink(Sink):
                 _skip(body, offset)
             yield from iter(partial(body.read, CHUNK_BYTES), b"")
 
-    def _list(self, prefix: str) -> Iterator[Object]:
+    def _list(self) -> Iterator[Object]:
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._prefix + prefix
+            Bucket=self._bucket, Prefix=self._prefix
         )
         for page in pages:
             if "IsTruncated" not in page:  # of any other 200 the SDK makes an empty listing

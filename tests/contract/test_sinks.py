@@ -109,9 +109,9 @@ def content(sink: Sink, key: str, offset: int = 0) -> bytes:
     return b"".join(sink.open(key, offset))
 
 
-def keys(sink: Sink, prefix: str = "") -> list[str]:
+def keys(sink: Sink) -> list[str]:
     """List the keys."""
-    return [o.key for o in sink.list(prefix)]
+    return [o.key for o in sink.list()]
 
 
 def failure(run: Callable[[], object]) -> BaseException | None:
@@ -409,17 +409,6 @@ def test_list_is_sorted_by_key(sink: Sink) -> None:
         sink.put_exclusive(key, key.encode())
 
     assert keys(sink) == sorted(mixed)
-
-
-def test_list_takes_a_prefix(sink: Sink) -> None:
-    """A prefix is text: it may end within a name, and be no directory."""
-    for key in ("journal-a-1/x", "journal-a-10/x", "journal-a-10/y", "journal-b-1/x", "x"):
-        sink.put_exclusive(key, b"")
-
-    assert keys(sink, "journal-a-1") == ["journal-a-1/x", "journal-a-10/x", "journal-a-10/y"]
-    assert keys(sink, "journal-a-1/") == ["journal-a-1/x"]
-    assert keys(sink, "journal-a-10/y") == ["journal-a-10/y"]
-    assert keys(sink, "nothing") == []
 
 
 def test_list_tells_size_and_time(sink: Sink) -> None:

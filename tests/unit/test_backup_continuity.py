@@ -214,9 +214,7 @@ def test_a_store_that_lists_late_costs_a_branch_and_no_more(
     unlisted = set(sink.place.keys())
     append(journal, DAY)
     with monkeypatch.context() as late:
-        late.setattr(
-            sink, "_list", lambda prefix: (o for o in shown(prefix) if o.key not in unlisted)
-        )
+        late.setattr(sink, "_list", lambda: (o for o in shown() if o.key not in unlisted))
         days.run()
     append(journal, DAY)
     days.run()

@@ -201,8 +201,8 @@ class SlowSink(SimulatedSink):
 
     seconds = 0.0
 
-    def _list(self, prefix: str) -> Iterator[Object]:
-        objects = super()._list(prefix)
+    def _list(self) -> Iterator[Object]:
+        objects = super()._list()
         while page := list(islice(objects, PAGE_OBJECTS)):
             self._released.wait(self.seconds)
             yield from page
@@ -268,7 +268,7 @@ def test_only_declared_errors_leave(sink: SimulatedSink, operation: str, error: 
 class EagerSink(SimulatedSink):
     """A sink whose private methods do their work before they give an iterator."""
 
-    def _list(self, prefix: str) -> Iterator[Object]:
+    def _list(self) -> Iterator[Object]:
         raise ValueError
 
     def _open(self, key: str, offset: int) -> Iterator[bytes]:
