@@ -3,6 +3,14 @@
 Rules:
 
 - It knows bytes and nothing else: not journals, not sinks.
+- Each way of using threads has a name:
+
+  - :func:`prefetch`: one stream, made ahead of whoever reads it.
+  - :func:`fan_out`: one stream for several consumers, of which each may fail or stall alone.
+  - :func:`each`: a function over a stream of items, several at a time, as ``map`` does it.
+  - :func:`spread`: a function over a few items that are all known, several at a time.
+  - :func:`call`: one call that may hang.
+  - :class:`Subscription`: a source without an end, kept for whoever asks now and then.
 - Every thread is a daemon. Python waits for all others at exit, and an executor does so too, so
   a thread stuck in a system call on a dead file server would keep the process for ever.
 - Every queue is short, so memory does not grow with what flows through it, and every wait on one
@@ -53,18 +61,18 @@ class _Channel(Generic[T]):
         self._error: BaseException | None = None
         self._left = False
 
-    def send(self, chunk: T, *, stop: Stop, patience: float | None = None) -> bool:
+    def send(self, chunk: T, *, stop: Stop, stall_seconds: float | None = None) -> bool:
         """Hand a chunk over; False if the receiver has left.
 
         Raises:
-            SinkStalledError: there was no room for ``patience`` seconds.
+            SinkStalledError: there was no room for ``stall_seconds``.
         """
         since = time.monotonic()
         with self._changed:
             while not self._left and len(self._chunks) >= self._depth:
                 self._wait(stop)
-                if patience is not None and time.monotonic() - since > patience:
-                    raise _stalled(patience)
+                if stall_seconds is not None and time.monotonic() - since > stall_seconds:
+                    raise _stalled(stall_seconds)
             if self._left:
                 return False
             self._chunks.append(chunk)
@@ -87,14 +95,14 @@ class _Channel(Generic[T]):
             self._chunks.clear()
             self._changed.notify_all()
 
-    def receive(self, stop: Stop, *, patience: float | None = None) -> T | None:
+    def receive(self, stop: Stop, *, stall_seconds: float | None = None) -> T | None:
         """Take the next chunk; None at the end. Raises what the sender finished with."""
         since = time.monotonic()
         with self._changed:
             while not self._chunks and not self._finished:
                 self._wait(stop)
-                if patience is not None and time.monotonic() - since > patience:
-                    raise _stalled(patience)
+                if stall_seconds is not None and time.monotonic() - since > stall_seconds:
+                    raise _stalled(stall_seconds)
             if self._chunks:
                 chunk = self._chunks.popleft()
                 self._changed.notify_all()
@@ -104,7 +112,11 @@ class _Channel(Generic[T]):
             return None
 
     def drain(self, seconds: float, *, stop: Stop) -> list[T]:
-        """Take all that is there, waiting so long for the first; raises what ended the sender."""
+        """Take all that waits; if nothing does, wait up to ``seconds``.
+
+        Raises:
+            Exception: what ended the sender.
+        """
         until = time.monotonic() + seconds
         with self._changed:
             while not self._chunks and not self._finished and time.monotonic() < until:
@@ -121,8 +133,8 @@ class _Channel(Generic[T]):
         self._changed.wait(SLICE_SECONDS)
 
 
-def _stalled(patience: float) -> SinkStalledError:
-    return SinkStalledError(f"no data moved for {patience:g} s")
+def _stalled(stall_seconds: float) -> SinkStalledError:
+    return SinkStalledError(f"no data moved for {stall_seconds:g} s")
 
 
 _M_ARENA_MAX = -8
@@ -150,7 +162,11 @@ def _close(chunks: Iterable[object]) -> None:
 
 
 def prefetch(
-    chunks: Iterable[bytes], *, stop: Stop, depth: int = DEPTH, patience: float | None = None
+    chunks: Iterable[bytes],
+    *,
+    stop: Stop,
+    depth: int = DEPTH,
+    stall_seconds: float | None = None,
 ) -> Generator[bytes, None, None]:
     """Run a generator in a thread of its own, at most ``depth`` chunks ahead.
 
@@ -158,13 +174,13 @@ def prefetch(
         chunks: what to run. Closing the result closes it too, in its thread.
         stop: asked while waiting.
         depth: chunks that may wait.
-        patience: seconds without a chunk after which the source counts as stalled; None: for ever.
+        stall_seconds: how long without a chunk until the source counts as stalled; None: for ever.
 
     Yields:
         the same chunks.
 
     Raises:
-        SinkStalledError: the patience is over.
+        SinkStalledError: the source has stalled.
         Exception: whatever the generator raised.
     """
     channel: _Channel[bytes] = _Channel(depth)
@@ -184,17 +200,17 @@ def prefetch(
 
     _start("prefetch", run)
     try:
-        while (chunk := channel.receive(stop, patience=patience)) is not None:
+        while (chunk := channel.receive(stop, stall_seconds=stall_seconds)) is not None:
             yield chunk
     finally:
         channel.leave()
 
 
 class Subscription(Generic[T]):
-    """What a source tells, for ever, kept in a thread of its own for whoever asks now and then."""
+    """What a source without an end yields, kept for whoever asks now and then."""
 
     def __init__(self, items: Iterable[T], *, stop: Stop) -> None:
-        """Begin to listen; the stop ends it."""
+        """Begin to listen, in a thread; the stop ends it."""
         self._channel: _Channel[T] = _Channel(_NEWS)
         self._stop = stop
 
@@ -211,7 +227,7 @@ class Subscription(Generic[T]):
         _start("subscription", run)
 
     def poll(self, seconds: float) -> list[T]:
-        """Give what has been told since; wait so long if it is nothing.
+        """Return what has arrived since the last call; wait up to ``seconds`` if nothing has.
 
         Raises:
             Exception: whatever ended the source.
@@ -399,28 +415,40 @@ class _Task(Generic[R]):
         return self._value  # type: ignore[return-value]  # done, and no error: run() returned it
 
 
-def call(run: Callable[[], R], *, stop: Stop, patience: float | None = None) -> R:
+def call(
+    run: Callable[[], R],
+    *,
+    stop: Stop,
+    stall_seconds: float | None = None,
+    cleans_up: bool = False,
+) -> R:
     """Call something that may hang; when it does, leave it behind.
 
     Args:
         run: what to call, in a thread of its own.
         stop: asked before, and while waiting.
-        patience: seconds to wait; None: until ``stop`` says otherwise.
+        stall_seconds: how long to wait; None: until ``stop`` says otherwise.
+        cleans_up: whether it asks ``stop`` too and has to clean up then: it gets a moment for that.
 
     Returns:
         What it returned.
 
     Raises:
-        SinkStalledError: the patience is over.
+        SinkStalledError: it has not returned in time.
         Exception: whatever it raised.
     """
     stop.check()
     task = _Task("call", run)
     since = time.monotonic()
-    while not task.done.wait(SLICE_SECONDS):
-        stop.check()
-        if patience is not None and time.monotonic() - since > patience:
-            raise _stalled(patience)
+    try:
+        while not task.done.wait(SLICE_SECONDS):
+            stop.check()
+            if stall_seconds is not None and time.monotonic() - since > stall_seconds:
+                raise _stalled(stall_seconds)
+    except StopError:
+        if cleans_up:
+            _await_unwound([task.done], stop)
+        raise
     return task.result()
 
 
@@ -453,7 +481,7 @@ def spread(run: Callable[[T], R], items: Sequence[T], *, limit: int, stop: Stop)
                 stop.check()
     except StopError as cause:
         failed.append(cause)
-        _await_all([task.done for task in tasks], UNWIND_SECONDS + SLICE_SECONDS, stop=stop)
+        _await_unwound([task.done for task in tasks], stop)
         raise
     if failed:
         raise failed[0]
@@ -486,10 +514,10 @@ class _Consumer(Generic[R]):
         except Exception as error:  # noqa: BLE001 - it is what came of this consumer
             return error
 
-    def give(self, chunk: bytes, *, stop: Stop, stall: float) -> bool:
+    def give(self, chunk: bytes, *, stop: Stop, stall_seconds: float) -> bool:
         """Hand a chunk over; False once this consumer is out."""
         try:
-            return self.channel.send(chunk, stop=stop, patience=stall)
+            return self.channel.send(chunk, stop=stop, stall_seconds=stall_seconds)
         except SinkStalledError as error:
             self.drop(error)
             return False
@@ -498,13 +526,13 @@ class _Consumer(Generic[R]):
         self.dropped = error
         self.channel.finish(StreamAbortedError(error.args[0]))
 
-    def wait(self, *, stop: Stop, stall: float) -> None:
+    def wait(self, *, stop: Stop, stall_seconds: float) -> None:
         """Wait for its end; where the source was slow, its time counts from now."""
         since = time.monotonic()
         while self.dropped is None and not self.done.wait(SLICE_SECONDS):
             stop.check()
-            if time.monotonic() - max(since, self.feed.last_sign_of_life) > stall:
-                self.drop(_stalled(stall))
+            if time.monotonic() - max(since, self.feed.last_sign_of_life) > stall_seconds:
+                self.drop(_stalled(stall_seconds))
 
 
 def fan_out(
@@ -512,11 +540,11 @@ def fan_out(
     consumers: Mapping[K, Callable[[Feed], R]],
     *,
     stop: Stop,
-    stall: float,
+    stall_seconds: float,
 ) -> dict[K, R | Exception]:
     """Give every chunk to every consumer, each in a thread of its own.
 
-    A consumer that fails, or takes nothing for ``stall`` seconds, drops out; the others go on.
+    A consumer that fails, or takes nothing for ``stall_seconds``, drops out; the others go on.
 
     Returns:
         For each key what its consumer returned, or the exception that ended it.
@@ -527,31 +555,40 @@ def fan_out(
     """
     running = {key: _Consumer(consume) for key, consume in consumers.items()}
     try:
-        _pour(chunks, list(running.values()), stop=stop, stall=stall)
+        _pour(chunks, list(running.values()), stop=stop, stall_seconds=stall_seconds)
         for consumer in running.values():
-            consumer.wait(stop=stop, stall=stall)
+            consumer.wait(stop=stop, stall_seconds=stall_seconds)
         return {key: consumer.outcome() for key, consumer in running.items()}
     except BaseException as cause:
         for consumer in running.values():
             consumer.channel.finish(StreamAbortedError(str(cause)))
         _close(chunks)
-        patience = UNWIND_SECONDS if isinstance(cause, StopError) else CLEANUP_SECONDS
-        _await_all([consumer.done for consumer in running.values()], patience, stop=stop)
+        seconds = UNWIND_SECONDS if isinstance(cause, StopError) else CLEANUP_SECONDS
+        _await_all([consumer.done for consumer in running.values()], seconds, stop=stop)
         raise
 
 
 def _pour(
-    chunks: Iterable[bytes], consumers: Sequence[_Consumer[R]], *, stop: Stop, stall: float
+    chunks: Iterable[bytes],
+    consumers: Sequence[_Consumer[R]],
+    *,
+    stop: Stop,
+    stall_seconds: float,
 ) -> None:
     live = list(consumers)
     for chunk in chunks:
-        live = [c for c in live if c.give(chunk, stop=stop, stall=stall)]
+        live = [c for c in live if c.give(chunk, stop=stop, stall_seconds=stall_seconds)]
         if not live:
             _close(chunks)
             return
         stop.check()
     for consumer in live:
         consumer.channel.finish()
+
+
+def _await_unwound(events: Iterable[threading.Event], stop: Stop) -> None:
+    """Wait for threads that meet the stop themselves, within a slice, and clean up."""
+    _await_all(events, SLICE_SECONDS + UNWIND_SECONDS, stop=stop)
 
 
 def _await_all(events: Iterable[threading.Event], seconds: float, *, stop: Stop) -> None:

@@ -100,10 +100,10 @@ class SimulatedSink(Sink):
         *,
         place: Place | None = None,
         stop: Stop | None = None,
-        patience: float = 5.0,
+        stall_seconds: float = 5.0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        super().__init__(f"memory://{name}", stop=stop or Stop(), patience=patience)
+        super().__init__(f"memory://{name}", stop=stop or Stop(), stall_seconds=stall_seconds)
         self.place = place or Place()
         self.clock = clock
         self.calls: list[tuple[str, str]] = []

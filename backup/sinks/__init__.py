@@ -33,7 +33,7 @@ def check(url: str, options: SinkOptions) -> Location:
 
 
 def open_sink(
-    url: str, options: SinkOptions, *, stop: Stop, patience: float = STALL_SECONDS
+    url: str, options: SinkOptions, *, stop: Stop, stall_seconds: float = STALL_SECONDS
 ) -> Sink:
     """Open the sink of a URL, without touching the place.
 
@@ -49,7 +49,7 @@ def open_sink(
             require_mount=place.file(options.file).require_mount,
             source=options.source,
             stop=stop,
-            patience=patience,
+            stall_seconds=stall_seconds,
         )
     if place.scheme == "s3":
         from backup.sinks.s3 import S3Sink  # noqa: PLC0415 - as above
@@ -59,7 +59,7 @@ def open_sink(
             place.s3(options.s3),
             ca_cert_file=options.ca_cert_file,
             stop=stop,
-            patience=patience,
+            stall_seconds=stall_seconds,
         )
     from backup.sinks.gcs import GcsSink  # noqa: PLC0415 - as above
 
@@ -68,5 +68,5 @@ def open_sink(
         place.gcs(options.gcs),
         ca_cert_file=options.ca_cert_file,
         stop=stop,
-        patience=patience,
+        stall_seconds=stall_seconds,
     )

@@ -4,16 +4,16 @@ Rules:
 
 - Credentials, region, profile, proxies and endpoints come from the SDK's own chain; a sink's URL
   may name an endpoint, a region and a profile besides.
-- The SDK sleeps between its own attempts and cannot be woken, so it gets two; all further patience
-  is :mod:`backup.sinks.base`'s, which ends when the run does.
+- The SDK sleeps between its own attempts and cannot be woken, so it gets two; all further ones are
+  :mod:`backup.sinks.base`'s, which end when the run does.
 - Checksums are in headers that we make, never in the trailers that the SDK would add. A request is
   signed with its headers, and so with the checksum; the body's SHA-256 is part of the signature
   only where there is no other checksum, or where it is SHA-256 anyway: to make it costs both sides
   more than all else here.
-- What may pass is :class:`~backup.errors.SinkUnavailableError`; silence, which has cost all the
-  patience there is, is :class:`~backup.errors.SinkStalledError` and not tried again. What will not
-  pass (permissions, expired credentials, a missing bucket, a certificate) says so at once, and what
-  to do about it.
+- What may pass is :class:`~backup.errors.SinkUnavailableError`; silence, for which a sink has been
+  waited for as long as it may be, is :class:`~backup.errors.SinkStalledError` and not tried again.
+  What will not pass (permissions, expired credentials, a missing bucket, a certificate) says so at
+  once, and what to do about it.
 - An error's text may hold a URL, never a header: no signature and no token is in it. Where the SDK
   quotes a header that cannot be sent, it is not shown.
 """
@@ -49,13 +49,13 @@ CONNECTIONS: Final = 64
 OUT_OF_RANGE: Final = "InvalidRange"
 
 
-def connect(options: S3Options, ca_cert_file: Path | None, *, patience: float) -> Any:  # noqa: ANN401 - the SDK makes its classes at run time
+def connect(options: S3Options, ca_cert_file: Path | None, *, stall_seconds: float) -> Any:  # noqa: ANN401 - the SDK makes its classes at run time
     """Make a client, which several threads may use. Nothing is asked yet.
 
     Args:
         options: how to reach the store.
         ca_cert_file: certificates to trust beside the public ones.
-        patience: seconds without any data after which a request fails.
+        stall_seconds: how long without any data until a request fails.
 
     Raises:
         ConfigError: the SDK's settings, or the options, are wrong.
@@ -70,8 +70,8 @@ def connect(options: S3Options, ca_cert_file: Path | None, *, patience: float) -
             region_name=options.region or os.environ.get("AWS_REGION"),  # boto3 alone ignores it
             endpoint_url=options.endpoint,
             config=Config(
-                connect_timeout=min(CONNECT_SECONDS, patience),
-                read_timeout=patience,
+                connect_timeout=min(CONNECT_SECONDS, stall_seconds),
+                read_timeout=stall_seconds,
                 tcp_keepalive=True,
                 max_pool_connections=CONNECTIONS,
                 retries={"mode": "standard", "total_max_attempts": 2},
@@ -142,7 +142,7 @@ def translate(message: str, error: Exception) -> SinkError:
 
 
 def _is_silence(error: BaseException | None) -> bool:
-    """Whether no data has moved for all our patience: each further try would cost it again."""
+    """Whether no data has moved for as long as we wait: each further try would cost that again."""
     if error is None or isinstance(error, sdk.ConnectTimeoutError):
         return False
     return isinstance(error, sdk.ReadTimeoutError | TimeoutError) or _is_silence(error.__context__)

@@ -10,8 +10,8 @@ Rules:
   the same bytes are success.
 - What may be repeated safely is repeated here, once for all sinks, with jitter and within the
   run's :class:`~backup.stop.Stop`. ``put`` is not repeated as a whole: its chunks are gone.
-- A call that hangs is left behind after ``patience`` seconds. ``put`` and ``open`` move data in
-  the caller's thread: whoever calls them watches them (:mod:`backup.streams`).
+- A call that hangs is left behind after ``stall_seconds``. ``put`` and ``open`` move data in the
+  caller's thread: whoever calls them watches them (:mod:`backup.streams`).
 - A key is a name, or a name in a directory ``journal-…``; plain ASCII; no deeper, as another
   site's prefix may lie beneath. It is checked on the way in, and ``list`` gives nothing else out.
 """
@@ -43,7 +43,7 @@ R = TypeVar("R")
 
 ATTEMPTS = 4
 PAGE_OBJECTS = 1_000
-"""Objects of a listing for which a sink gets its ``patience`` anew: long is not stalled."""
+"""Objects of a listing for which a sink gets its ``stall_seconds`` anew: long is not stalled."""
 
 SMALL_BYTES = 16 << 20
 """The largest object that :meth:`Sink.read` takes into memory."""
@@ -66,17 +66,17 @@ class Object:
 class Sink(ABC):
     """A place that keeps objects by key, under a prefix of its own."""
 
-    def __init__(self, url: str, *, stop: Stop, patience: float) -> None:
+    def __init__(self, url: str, *, stop: Stop, stall_seconds: float) -> None:
         """Do not touch the place yet.
 
         Args:
             url: what reports call this sink; holds no secret.
             stop: asked wherever the sink waits.
-            patience: seconds after which a call that has not returned counts as stalled.
+            stall_seconds: after so long, a call that has not returned counts as stalled.
         """
         self.url = url
         self._stop = stop
-        self._patience = patience
+        self._stall_seconds = stall_seconds
 
     def __str__(self) -> str:
         """Read as its URL."""
@@ -262,9 +262,9 @@ class Sink(ABC):
                 return run()
 
         try:
-            return call(declared, stop=self._stop, patience=self._patience)
+            return call(declared, stop=self._stop, stall_seconds=self._stall_seconds)
         except SinkStalledError as error:
-            message = f"{self}: cannot {what}: no answer for {self._patience:g} s"
+            message = f"{self}: cannot {what}: no answer for {self._stall_seconds:g} s"
             raise SinkStalledError(message) from error
 
 

@@ -79,7 +79,7 @@ class FileSink(Sink):
     """Objects as files below a directory."""
 
     def __init__(
-        self, root: Path, *, require_mount: bool, source: Path, stop: Stop, patience: float
+        self, root: Path, *, require_mount: bool, source: Path, stop: Stop, stall_seconds: float
     ) -> None:
         """Take the place, untouched.
 
@@ -88,9 +88,9 @@ class FileSink(Sink):
             require_mount: refuse it if it lies on the root file system.
             source: the journals' directory, which must not contain it.
             stop: see :class:`~backup.sinks.base.Sink`.
-            patience: likewise, seconds.
+            stall_seconds: likewise.
         """
-        super().__init__(f"file://{root}", stop=stop, patience=patience)
+        super().__init__(f"file://{root}", stop=stop, stall_seconds=stall_seconds)
         self._root = root
         self._require_mount = require_mount
         self._source = source

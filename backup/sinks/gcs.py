@@ -63,7 +63,7 @@ _SLICE_BYTES = 128 << 10
 
 _CONNECT_SECONDS = 10.0
 _LENIENCE_SECONDS = 1.0
-"""So much later than the sink's patience ends that of a socket: a stall is to be called one."""
+"""Sockets time out this much after the sink, so that a stall is reported as one."""
 _CANCEL_SECONDS = 0.4
 """All cleaning up has 0.6 s after a signal, see :mod:`backup.streams`."""
 
@@ -91,7 +91,7 @@ class GcsSink(Sink):
         *,
         ca_cert_file: Path | None,
         stop: Stop,
-        patience: float,
+        stall_seconds: float,
     ) -> None:
         """Take the place, untouched; credentials are looked for at the first call.
 
@@ -100,14 +100,14 @@ class GcsSink(Sink):
             options: how to reach it.
             ca_cert_file: certificates to trust beside the public ones.
             stop: see :class:`~backup.sinks.base.Sink`.
-            patience: likewise, seconds.
+            stall_seconds: likewise.
         """
-        super().__init__(str(place), stop=stop, patience=patience)
+        super().__init__(str(place), stop=stop, stall_seconds=stall_seconds)
         self._bucket = place.bucket
         self._prefix = f"{place.path}/" if place.path else ""
         self._endpoint = options.endpoint
         self._ca_cert_file = ca_cert_file
-        self._timeout = (_CONNECT_SECONDS, patience + _LENIENCE_SECONDS)
+        self._timeout = (_CONNECT_SECONDS, stall_seconds + _LENIENCE_SECONDS)
         self._once = {"timeout": self._timeout, "retry": None}
         self._found: Access | None = None
 

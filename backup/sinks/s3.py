@@ -119,7 +119,7 @@ class _Body:
         return sum(map(len, self._chunks[: self._next]))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go back to the begin, or on to the end: what the SDK needs."""
+        """Go back to the beginning, or on to the end: what the SDK needs."""
         self._next = 0 if (offset, whence) == (0, os.SEEK_SET) else len(self._chunks)
         return self.tell()
 
@@ -134,7 +134,7 @@ class S3Sink(Sink):
         *,
         ca_cert_file: Path | None,
         stop: Stop,
-        patience: float,
+        stall_seconds: float,
     ) -> None:
         """Take the place, untouched.
 
@@ -143,9 +143,9 @@ class S3Sink(Sink):
             options: how to reach it, and how to store in it.
             ca_cert_file: certificates to trust beside the public ones.
             stop: see :class:`~backup.sinks.base.Sink`.
-            patience: likewise, seconds.
+            stall_seconds: likewise.
         """
-        super().__init__(str(place), stop=stop, patience=patience)
+        super().__init__(str(place), stop=stop, stall_seconds=stall_seconds)
         self._bucket = place.bucket
         self._prefix = f"{place.path}/" if place.path else ""
         self._options = options
@@ -153,7 +153,7 @@ class S3Sink(Sink):
 
     @cached_property
     def _client(self) -> Any:  # noqa: ANN401 - the SDK makes its classes at run time
-        return connect(self._options, self._ca_cert_file, patience=self._patience)
+        return connect(self._options, self._ca_cert_file, stall_seconds=self._stall_seconds)
 
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + key}
@@ -232,8 +232,8 @@ class S3Sink(Sink):
         response = self._send(
             key, "upload_part", part, pulse, UploadId=upload, PartNumber=part.number
         )
-        told = {name: response[name] for name in _PART_FACTS if name in response}
-        return {"PartNumber": part.number, **told}
+        facts = {name: response[name] for name in _PART_FACTS if name in response}
+        return {"PartNumber": part.number, **facts}
 
     def _send(
         self, key: str, operation: str, part: _Part, pulse: _Pulse, **params: object
@@ -397,7 +397,7 @@ def _checksum(mode: ChecksumMode, part: _Part) -> dict[str, str]:
 
 
 def _skip(body: Any, size: int) -> None:  # noqa: ANN401 - a class of the SDK
-    """Read past the begin, where a server has ignored the range that was asked for."""
+    """Read past the beginning, where a server has ignored the range that was asked for."""
     while size:
         chunk = body.read(min(size, CHUNK_BYTES))
         if not chunk:

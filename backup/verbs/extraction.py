@@ -64,7 +64,8 @@ def _pieces(
 ) -> Iterator[Piece]:
     wanted = _wanted(manifest, archive)
     whole = Digest()
-    raw = prefetch(whole.over(catalog.sink.open(archive.key)), stop=stop, patience=STALL_SECONDS)
+    stored = whole.over(catalog.sink.open(archive.key))
+    raw = prefetch(stored, stop=stop, stall_seconds=STALL_SECONDS)
     with _located(catalog, archive):
         for entry, content in unpack(prefetch(gunzip(raw), stop=stop)):
             place = wanted.pop(entry.name, None)

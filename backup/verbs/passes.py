@@ -194,7 +194,7 @@ class JournalBackup:
         self._emit = emit
         self._stop = stop
         self._begun = time.monotonic()
-        self._patience = options.hole_seconds
+        self._hole_seconds = options.hole_seconds
         self._may_capture_anew = True
         self._histories: dict[str, History | None] = {}
         self._copies: dict[str, Copy] = {}
@@ -330,10 +330,10 @@ class JournalBackup:
     def _wait_for(self, hole: JournalHoleError) -> None:
         begun = time.monotonic()
         wait = partial(
-            await_filled, self.captured, hole.offset, seconds=self._patience, stop=self._stop
+            await_filled, self.captured, hole.offset, seconds=self._hole_seconds, stop=self._stop
         )
         is_filled = call(wait, stop=self._stop)
-        self._patience -= time.monotonic() - begun
+        self._hole_seconds -= time.monotonic() - begun
         if is_filled:
             return
         if self._is_held:
@@ -368,7 +368,7 @@ class JournalBackup:
                 for url in urls
             },
             stop=self._stop,
-            stall=self._options.stall_seconds,
+            stall_seconds=self._options.stall_seconds,
         )
         return result
 

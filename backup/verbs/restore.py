@@ -31,7 +31,7 @@ from backup.manifest import File, Manifest
 from backup.model import Emit, Problem, Progressed, WithExitCodes, decode_name
 from backup.sinks import Sink
 from backup.stop import Stop
-from backup.streams import spread
+from backup.streams import call
 from backup.verbs.extraction import extract
 from backup.verbs.selection import Chosen, open_shelves, select
 
@@ -122,9 +122,8 @@ def _restore(choice: Chosen, target: Path, *, emit: Emit, stop: Stop) -> Restore
     catalog, backup = choice.shelf.catalog, choice.backup
     manifest, _ = catalog.manifest(backup.journal, backup.id)
     final = target / backup.journal
-    write = partial(_write_all, catalog, emit=emit, stop=stop)
-    # Of one item: unlike call(), it gives the thread a moment to clean up when the run is stopped.
-    spread(lambda to: write(manifest, to), [final], limit=1, stop=stop)
+    write = partial(_write_all, catalog, manifest, final, emit=emit, stop=stop)
+    call(write, stop=stop, cleans_up=True)
     return Restored(
         journal=backup.journal,
         id=backup.id,

@@ -265,7 +265,7 @@ class _Verifier:
     def _hash(self, chosen: Chosen, archive: Archive) -> tuple[int, str]:
         digest = Digest()
         chunks = chosen.shelf.catalog.sink.open(archive.key)
-        for chunk in prefetch(chunks, stop=self.stop, patience=STALL_SECONDS):
+        for chunk in prefetch(chunks, stop=self.stop, stall_seconds=STALL_SECONDS):
             digest.update(chunk)
             self._progress(chosen.backup, digest.size_bytes, archive.size_bytes)
         return digest.size_bytes, digest.sha256

@@ -36,7 +36,7 @@ make every call hang; ``sweep``: what an interrupted put leaves behind can be fo
 nowhere).
 """
 
-PATIENCE = 20.0
+STALL_SECONDS = 20.0
 
 Fault = Literal["denied", "changed", "cut", "torn"]
 """What goes wrong between a sink and its place.
@@ -49,7 +49,7 @@ put gets through to its end; ``torn``: one stream breaks in the middle.
 class Place(Protocol):
     """Where objects are kept, and the door beside the sink."""
 
-    def sink(self, *, stop: Stop | None = None, patience: float = PATIENCE) -> Sink:
+    def sink(self, *, stop: Stop | None = None, stall_seconds: float = STALL_SECONDS) -> Sink:
         """Open a sink on it, as one more process would."""
         ...
 
@@ -98,14 +98,14 @@ class FilePlace:
     root: Path
     fs: faultfs.FaultFS | None = None
 
-    def sink(self, *, stop: Stop | None = None, patience: float = PATIENCE) -> Sink:
+    def sink(self, *, stop: Stop | None = None, stall_seconds: float = STALL_SECONDS) -> Sink:
         """Open it."""
         return FileSink(
             self.root,
             require_mount=False,
             source=self.root.parent / "source",
             stop=stop or Stop(),
-            patience=patience,
+            stall_seconds=stall_seconds,
         )
 
     def plant(self, names: Iterable[str]) -> None:
@@ -163,9 +163,9 @@ class SimulatedPlace:
     sinks: list[simulator.SimulatedSink] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
 
-    def sink(self, *, stop: Stop | None = None, patience: float = PATIENCE) -> Sink:
+    def sink(self, *, stop: Stop | None = None, stall_seconds: float = STALL_SECONDS) -> Sink:
         """Open it."""
-        sink = simulator.SimulatedSink(place=self.kept, stop=stop, patience=patience)
+        sink = simulator.SimulatedSink(place=self.kept, stop=stop, stall_seconds=stall_seconds)
         self.sinks.append(sink)
         return sink
 
@@ -197,7 +197,7 @@ class SimulatedPlace:
     @contextmanager
     def faulty(self, fault: Fault) -> Iterator[Sink]:
         """Let the script do it."""
-        sink = simulator.SimulatedSink(place=self.kept, patience=PATIENCE)
+        sink = simulator.SimulatedSink(place=self.kept, stall_seconds=STALL_SECONDS)
         if fault == "denied":
             for operation in simulator.OPERATIONS:
                 sink.fail(operation, SinkDeniedError("403"))

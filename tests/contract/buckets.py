@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.conftest import Start
     from tests.contract.backends import Fault, Place
 
-PATIENCE = 20.0
+STALL_SECONDS = 20.0
 PREFIX = "site/a"
 _CUT_AFTER = 100_000
 
@@ -41,16 +41,18 @@ class BucketPlace(ABC):
     server: servers.S3Server | servers.GcsServer
     bucket: str
 
-    def sink(self, *, stop: Stop | None = None, patience: float = PATIENCE) -> Sink:
+    def sink(self, *, stop: Stop | None = None, stall_seconds: float = STALL_SECONDS) -> Sink:
         """Open it."""
-        return self._open(self.server.endpoint, stop=stop, patience=patience)
+        return self._open(self.server.endpoint, stop=stop, stall_seconds=stall_seconds)
 
-    def _open(self, endpoint: str, *, stop: Stop | None = None, patience: float = PATIENCE) -> Sink:
+    def _open(
+        self, endpoint: str, *, stop: Stop | None = None, stall_seconds: float = STALL_SECONDS
+    ) -> Sink:
         sink = open_sink(
             f"{self.scheme}://{self.bucket}/{PREFIX}?endpoint={endpoint}",
             SinkOptions(source=Path("/journals")),
             stop=stop or Stop(),
-            patience=patience,
+            stall_seconds=stall_seconds,
         )
         with environment(self.identity(endpoint)):
             self.identify(sink)

@@ -34,7 +34,7 @@ from backup.sinks import Sink
 from backup.sinks.base import SMALL_BYTES
 from backup.stop import Stop
 from backup.streams import fan_out
-from tests.contract.backends import PATIENCE, Place, enforcing
+from tests.contract.backends import STALL_SECONDS, Place, enforcing
 
 DIRECTORY = "journal-deepgram-billing-0"
 ARCHIVE = f"{DIRECTORY}/{DIRECTORY}-20261123T120000Z-3f9a1c.tar.gz"
@@ -328,7 +328,10 @@ def test_what_changed_on_the_way_never_counts_as_stored(
     with place.faulty("changed") as sink:
         store = partial(Catalog(sink).store, ARCHIVE, max_bytes=len(LARGE), readback="full")
         came = fan_out(
-            [LARGE], {1: lambda feed: store(feed, stop=Stop())}, stop=Stop(), stall=PATIENCE
+            [LARGE],
+            {1: lambda feed: store(feed, stop=Stop())},
+            stop=Stop(),
+            stall_seconds=STALL_SECONDS,
         )[1]
 
     if "checksum" in enforces:
@@ -562,9 +565,9 @@ def while_stuck(place: Place, sink: Sink) -> tuple[dict[str, BaseException | Non
 
 @enforcing("stuck")
 def test_a_call_that_hangs_is_given_up(place: Place) -> None:
-    """Nobody waits for a dead file server longer than patience; no second try hangs again."""
+    """Nobody waits for a dead file server longer than it may stall; no second try hangs again."""
     place.sink().put(ARCHIVE, [b"x"])
-    sink = place.sink(patience=0.3)
+    sink = place.sink(stall_seconds=0.3)
 
     raised, seconds = while_stuck(place, sink)
 
@@ -576,7 +579,7 @@ def test_a_call_that_hangs_is_given_up(place: Place) -> None:
 @enforcing("stuck", "sweep")
 def test_a_sweep_that_hangs_is_given_up(place: Place) -> None:
     """Where there is something to look for."""
-    sink = place.sink(patience=0.3)
+    sink = place.sink(stall_seconds=0.3)
 
     with place.stuck(), pytest.raises(SinkStalledError, match="no answer"):
         sink.sweep(datetime.now(UTC))
@@ -584,7 +587,7 @@ def test_a_sweep_that_hangs_is_given_up(place: Place) -> None:
 
 @enforcing("stuck")
 def test_a_stop_reaches_a_call_that_hangs(place: Place) -> None:
-    """A run that was told to end does not wait for patience to be over."""
+    """A run that was told to end does not wait until a sink counts as stalled."""
     place.sink().put(ARCHIVE, [b"x"])
     sink = place.sink(stop=Stop(seconds=0.3))
 
@@ -608,7 +611,7 @@ def test_a_put_that_hangs_is_dropped_from_its_stream(place: Place) -> None:
             [b"x"] * 9,
             {"stuck": store, "good": lambda feed: b"".join(feed).decode()},
             stop=Stop(),
-            stall=0.3,
+            stall_seconds=0.3,
         )
 
     assert type(result["stuck"]) is SinkStalledError

@@ -186,13 +186,13 @@ def test_a_stuck_store_stops_no_other_kind(
     monkeypatch: pytest.MonkeyPatch,
     stuck: Kind,
 ) -> None:
-    """It is left behind once its patience is over, and named."""
+    """It is left behind once it has stalled for long enough, and named."""
     places = {kind: shops(kind) for kind in KINDS}
     use(monkeypatch, *places.values())
     command("backup")
 
     with halted(places[stuck].pid), monkeypatch.context() as impatient:
-        impatient.setattr("backup.sinks.open_sink.__kwdefaults__", {"patience": 1.0})
+        impatient.setattr("backup.sinks.open_sink.__kwdefaults__", {"stall_seconds": 1.0})
         result = command("backup", code=3)
 
     assert {p["sink"].partition("?")[0] for p in result["problems"]} == {

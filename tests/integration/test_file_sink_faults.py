@@ -108,9 +108,11 @@ def unmounted() -> Iterator[Path]:
         yield Path(directory)
 
 
-def open_file(root: Path, source: Path, *, patience: float = 20.0) -> Sink:
+def open_file(root: Path, source: Path, *, stall_seconds: float = 20.0) -> Sink:
     """Open a file sink by its URL."""
-    return open_sink(f"file://{root}", SinkOptions(source=source), stop=Stop(), patience=patience)
+    return open_sink(
+        f"file://{root}", SinkOptions(source=source), stop=Stop(), stall_seconds=stall_seconds
+    )
 
 
 @dataclass(frozen=True)
@@ -125,12 +127,11 @@ class Three:
         self,
         *,
         emit: Callable[[Event], None] = lambda _event: None,
-        patience: float = 20.0,
         stall_seconds: float = 20.0,
     ) -> BackupResult:
         """Back up to all of them; a later run has a later clock."""
         one, two = (open_file(root, self.source) for root in self.good)
-        bad = open_file(self.bad, self.source, patience=patience)
+        bad = open_file(self.bad, self.source, stall_seconds=stall_seconds)
         clock = billing.Clock()
         clock.advance(minutes=len(manifests(self.good[0])))
         return billing.run_backup(
@@ -444,7 +445,10 @@ def test_a_volume_that_is_unmounted_midway_swallows_nothing(unmounted: Path, sou
     """What lies below the mount point is the container's own layer, where a mount is required."""
     root = unmounted / "volume"
     sink = open_sink(
-        f"file://{root}?require_mount=true", SinkOptions(source=source), stop=Stop(), patience=20
+        f"file://{root}?require_mount=true",
+        SinkOptions(source=source),
+        stop=Stop(),
+        stall_seconds=20,
     )
     with tmpfs.small_tmpfs(root):
         sink.probe()
@@ -479,7 +483,7 @@ def test_a_sink_that_hangs_is_dropped(
     fs.hang(*HANGS[where])
     try:
         begun = time.monotonic()
-        result = three.run(stall_seconds=1.0, patience=1.0)
+        result = three.run(stall_seconds=1.0)
         seconds = time.monotonic() - begun
     finally:
         fs.release()
@@ -784,7 +788,7 @@ def test_a_place_that_cannot_be_a_sink_does_not_stop_the_others(
     """They have their backups; a mistake in the settings is told as one all the same."""
     options = SinkOptions(source=source)
     with ExitStack() as stack:
-        bad = open_sink(refusal.url(request, stack), options, stop=Stop(), patience=20)
+        bad = open_sink(refusal.url(request, stack), options, stop=Stop(), stall_seconds=20)
         result = billing.run_backup(
             source, [open_file(good[0], source), bad, open_file(good[1], source)]
         )
@@ -937,7 +941,7 @@ from tests import billing
 
 source, *urls = sys.argv[1:]
 options = SinkOptions(source=Path(source))
-sinks = [open_sink(url, options, stop=Stop(), patience=1) for url in urls]
+sinks = [open_sink(url, options, stop=Stop(), stall_seconds=1) for url in urls]
 result = billing.run_backup(Path(source), sinks, stall_seconds=1)
 sys.exit(worst(result.exit_codes))
 """

@@ -177,13 +177,13 @@ class Two:
         self,
         *,
         endpoint: str | None = None,
-        patience: float = 20.0,
+        stall_seconds: float = 20.0,
         stop: Stop | None = None,
     ) -> Sink:
         """Open it, or one without the faults."""
         url = self.url if endpoint is None else self.url.replace(self.endpoint, endpoint)
         options = SinkOptions(source=self.source)
-        return open_sink(url, options, stop=stop or Stop(), patience=patience)
+        return open_sink(url, options, stop=stop or Stop(), stall_seconds=stall_seconds)
 
     def run(
         self,
@@ -191,14 +191,14 @@ class Two:
         emit: Callable[[Event], None] = lambda _event: None,
         alone: bool = False,
         endpoint: str | None = None,
-        patience: float = 20.0,
+        stall_seconds: float = 20.0,
         **options: Any,
     ) -> BackupResult:
         """Back up to both of them; a later run has a later clock."""
         self.clock.advance(minutes=1)
         good = open_sink(f"file://{self.good}", SinkOptions(source=self.source), stop=Stop())
-        bad = self.open(endpoint=endpoint, patience=patience)
-        settings = {"stall_seconds": 20.0, "recovery_seconds": 0.0} | options
+        bad = self.open(endpoint=endpoint, stall_seconds=stall_seconds)
+        settings = {"stall_seconds": stall_seconds, "recovery_seconds": 0.0} | options
         sinks = [bad] if alone else [bad, good]
         return billing.run_backup(self.source, sinks, clock=self.clock, emit=emit, **settings)
 
@@ -405,14 +405,14 @@ def test_a_line_that_breaks_again_and_again_is_told(
 def test_a_slow_link_is_not_a_dead_one(
     two: Two, slow_line: servers.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A part takes longer than the patience, but data moves all the while."""
+    """A part takes longer than a stall may, but data moves all the while."""
     monkeypatch.setattr(s3, "PART_BYTES", 10 * MIB)
     enlarge(two)
     two.endpoint = f"http://{slow_line.address}"
     slow_line.toxic("bandwidth", stream="upstream", rate=4 * 1024)
     begun = time.monotonic()
 
-    result = two.run(patience=1.6, stall_seconds=1.6)
+    result = two.run(stall_seconds=1.6)
 
     assert result.exit_codes == (), billing.said(result)
     assert time.monotonic() - begun > 2
@@ -427,7 +427,7 @@ def test_a_dead_link_is_dropped(two: Two, door: httpd.Door, stalled: str) -> Non
     door.on(where, httpd.deaf)
     begun = time.monotonic()
 
-    problem = two.problem(two.run(patience=1.5, stall_seconds=1.5))
+    problem = two.problem(two.run(stall_seconds=1.5))
 
     assert time.monotonic() - begun < 12, "a try that starts anew is no sign of life for ever"
     assert "no data moved for 1.5 s" in problem or "is the store up" in problem

@@ -240,8 +240,8 @@ def test_sink_that_refuses_after_its_outage_is_told_as_such(
 def test_sink_that_hangs_after_its_outage_is_given_up(
     source: Path, sinks: list[SimulatedSink]
 ) -> None:
-    """A hung probe has had its patience already."""
-    sinks[1] = SimulatedSink("two", patience=0.3)
+    """A hung probe has been waited for already."""
+    sinks[1] = SimulatedSink("two", stall_seconds=0.3)
     sinks[1].on("put", lambda _key: sinks[1].hang("probe"))
     sinks[1].fail("put", BUSY)
     try:

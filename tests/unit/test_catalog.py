@@ -281,7 +281,7 @@ def store(catalog: Catalog, key: str, data: bytes, **how: Any) -> Any:
     def consume(feed: Feed) -> object:
         return catalog.store(key, feed, max_bytes=len(data), stop=Stop(), **how)
 
-    return fan_out([data], {1: consume}, stop=Stop(), stall=5)[1]
+    return fan_out([data], {1: consume}, stop=Stop(), stall_seconds=5)[1]
 
 
 def test_of_two_who_mark_at_once_the_first_is_heard(sink: SimulatedSink) -> None:

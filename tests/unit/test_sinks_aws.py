@@ -261,7 +261,9 @@ def test_every_other_failure_is_told_in_one_line(error: Exception, message: str)
 def failure(endpoint: str, **options: Any) -> SinkError:
     """Give what a sink there raises at its first request."""
     url = f"s3://bucket/site?endpoint={endpoint}"
-    sink = open_sink(url, SinkOptions(source=Path("/nowhere"), **options), stop=Stop(), patience=5)
+    sink = open_sink(
+        url, SinkOptions(source=Path("/nowhere"), **options), stop=Stop(), stall_seconds=5
+    )
     with pytest.raises(SinkError) as caught, sink._declared("look"):
         sink._size("journal-deepgram-billing-0/x")
     return caught.value
@@ -378,7 +380,7 @@ def test_plain_http_where_tls_is_spoken_is_told() -> None:
 
 def client(**options: Any) -> Any:
     """Make one."""
-    return connect(S3Options(**options), None, patience=30)
+    return connect(S3Options(**options), None, stall_seconds=30)
 
 
 def style(made: Any) -> str:
@@ -435,13 +437,13 @@ def test_buckets_are_in_the_path_only_where_the_endpoint_is_ones_own(
 
 def test_a_client_waits_and_tries_as_the_sink_does(environment: Path) -> None:
     """The SDK cannot be woken, so it waits little; and trailers are never sent."""
-    config = connect(S3Options(region="eu-west-1"), None, patience=7).meta.config
+    config = connect(S3Options(region="eu-west-1"), None, stall_seconds=7).meta.config
 
     assert (config.connect_timeout, config.read_timeout) == (7, 7)
     assert config.retries == {"mode": "standard", "total_max_attempts": 2}
     assert config.request_checksum_calculation == "when_required"
     assert config.response_checksum_validation == "when_required"
-    assert connect(S3Options(), None, patience=60).meta.config.connect_timeout == 10
+    assert connect(S3Options(), None, stall_seconds=60).meta.config.connect_timeout == 10
 
 
 def test_profile_and_region_come_from_the_url(environment: Path) -> None:

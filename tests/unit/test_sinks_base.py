@@ -211,7 +211,7 @@ class SlowSink(SimulatedSink):
 @pytest.fixture
 def slow() -> SlowSink:
     """Make one with six pages of objects."""
-    sink = SlowSink(patience=0.8)
+    sink = SlowSink(stall_seconds=0.8)
     held = Held(b"", datetime.now(UTC))
     sink.place.objects.update({f"journal-a-0/{n:05}": held for n in range(6 * PAGE_OBJECTS)})
     return sink
@@ -225,7 +225,7 @@ def test_a_long_listing_is_not_a_stalled_one(slow: SlowSink) -> None:
     found = slow.list()
 
     assert len(found) == 6 * PAGE_OBJECTS
-    assert time.monotonic() - begun > slow._patience
+    assert time.monotonic() - begun > slow._stall_seconds
 
 
 def test_a_listing_that_hangs_midway_is_given_up(slow: SlowSink) -> None:

@@ -57,7 +57,7 @@ def make(
         require_mount=require_mount,
         source=source or root.parent / "source",
         stop=Stop(),
-        patience=20,
+        stall_seconds=20,
     )
 
 

@@ -74,7 +74,7 @@ def sink_on(
     """Open a sink on it."""
     options = SinkOptions(source=Path("/journals"), ca_cert_file=ca)
     return open_sink(
-        f"gs://{bucket}/site?endpoint={endpoint}", options, stop=stop or Stop(), patience=10
+        f"gs://{bucket}/site?endpoint={endpoint}", options, stop=stop or Stop(), stall_seconds=10
     )
 
 

@@ -112,7 +112,7 @@ def make(client: object, *, stop: Stop | None = None, **options: Any) -> S3Sink:
         S3Options(**options),
         ca_cert_file=None,
         stop=stop or Stop(),
-        patience=20,
+        stall_seconds=20,
     )
     sink.__dict__["_client"] = client
     return sink
@@ -639,7 +639,9 @@ def test_only_what_is_old_and_ours_is_swept() -> None:
 
 def test_a_sink_may_be_a_whole_bucket() -> None:
     """Without a prefix, keys begin with no slash."""
-    sink = S3Sink(locate("s3://bucket"), S3Options(), ca_cert_file=None, stop=Stop(), patience=20)
+    sink = S3Sink(
+        locate("s3://bucket"), S3Options(), ca_cert_file=None, stop=Stop(), stall_seconds=20
+    )
     client = Client()
     sink.__dict__["_client"] = client
     sink.delete(KEY)

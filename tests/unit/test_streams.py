@@ -213,7 +213,7 @@ def test_a_source_that_gives_nothing_for_too_long_is_stalled(
     stop: Stop, release: threading.Event
 ) -> None:
     """A dead file server must not hold the run."""
-    ahead = prefetch(hang(release), stop=stop, patience=0.01)
+    ahead = prefetch(hang(release), stop=stop, stall_seconds=0.01)
     first = next(ahead)
 
     with pytest.raises(SinkStalledError, match=r"no data moved for 0\.01 s"):
@@ -222,7 +222,7 @@ def test_a_source_that_gives_nothing_for_too_long_is_stalled(
 
 
 def test_a_slow_source_is_waited_for(stop: Stop) -> None:
-    """Without patience there is no end to it."""
+    """Without a bound there is no end to it."""
 
     def slow() -> Iterator[bytes]:
         yield b"one"
@@ -359,21 +359,21 @@ def fail(feed: Feed, *, after: int = 0) -> bytes:
 
 def test_every_consumer_gets_every_chunk(stop: Stop) -> None:
     """One reading serves all sinks."""
-    actual = fan_out(CHUNKS, dict.fromkeys(range(3), gather), stop=stop, stall=LONG)
+    actual = fan_out(CHUNKS, dict.fromkeys(range(3), gather), stop=stop, stall_seconds=LONG)
 
     assert actual == {n: b"".join(CHUNKS) for n in range(3)}
 
 
 def test_an_empty_stream_is_a_stream(stop: Stop) -> None:
     """Its consumers see the end at once."""
-    assert fan_out([], {"a": gather}, stop=stop, stall=LONG) == {"a": b""}
+    assert fan_out([], {"a": gather}, stop=stop, stall_seconds=LONG) == {"a": b""}
 
 
 def test_without_consumers_nothing_is_read(stop: Stop) -> None:
     """The source is closed."""
     source = Source(CHUNKS)
 
-    assert fan_out(source.chunks, {}, stop=stop, stall=LONG) == {}
+    assert fan_out(source.chunks, {}, stop=stop, stall_seconds=LONG) == {}
     assert source.closed.is_set()
 
 
@@ -385,7 +385,7 @@ def test_a_failing_consumer_drops_out_and_the_others_get_everything(after: int, 
         "good": gather,
     }
 
-    actual = fan_out(CHUNKS, consumers, stop=stop, stall=LONG)
+    actual = fan_out(CHUNKS, consumers, stop=stop, stall_seconds=LONG)
 
     assert actual["good"] == b"".join(CHUNKS)
     assert isinstance(actual["bad"], SinkFullError)
@@ -397,7 +397,7 @@ def test_a_consumer_may_have_enough(stop: Stop) -> None:
     def first(feed: Feed) -> bytes:
         return next(feed)
 
-    actual = fan_out(CHUNKS, {"first": first, "all": gather}, stop=stop, stall=LONG)
+    actual = fan_out(CHUNKS, {"first": first, "all": gather}, stop=stop, stall_seconds=LONG)
 
     assert actual == {"first": CHUNKS[0], "all": b"".join(CHUNKS)}
 
@@ -406,7 +406,7 @@ def test_when_all_consumers_fail_the_source_is_left(stop: Stop) -> None:
     """There is no sense in reading on."""
     source = Source(CHUNKS)
 
-    actual = fan_out(source.chunks, {"a": fail, "b": fail}, stop=stop, stall=LONG)
+    actual = fan_out(source.chunks, {"a": fail, "b": fail}, stop=stop, stall_seconds=LONG)
 
     assert [type(error) for error in actual.values()] == [SinkFullError, SinkFullError]
     assert source.closed.is_set()
@@ -423,7 +423,7 @@ def test_a_consumer_that_takes_nothing_for_too_long_drops_out(
         release.wait(LONG)
         return b"too late"
 
-    actual = fan_out(CHUNKS, {"stuck": stuck, "good": gather}, stop=stop, stall=0.1)
+    actual = fan_out(CHUNKS, {"stuck": stuck, "good": gather}, stop=stop, stall_seconds=0.1)
 
     assert actual["good"] == b"".join(CHUNKS)
     assert isinstance(actual["stuck"], SinkStalledError)
@@ -446,7 +446,7 @@ def test_a_stalled_consumer_that_wakes_up_meets_the_end(
         finally:
             ended.set()
 
-    fan_out(CHUNKS, {"stuck": stuck}, stop=stop, stall=0.1)
+    fan_out(CHUNKS, {"stuck": stuck}, stop=stop, stall_seconds=0.1)
     release.set()
 
     assert ended.wait(LONG)
@@ -464,7 +464,7 @@ def test_a_consumer_that_hangs_after_the_end_drops_out_too(
         return b"too late"
 
     consumers = {"stuck": hangs_at_the_end, "good": gather}
-    actual = fan_out(CHUNKS, consumers, stop=stop, stall=0.1)
+    actual = fan_out(CHUNKS, consumers, stop=stop, stall_seconds=0.1)
 
     assert actual["good"] == b"".join(CHUNKS)
     assert isinstance(actual["stuck"], SinkStalledError)
@@ -480,7 +480,9 @@ def test_a_consumer_that_works_on_after_the_end_is_waited_for(stop: Stop) -> Non
             feed.alive()
         return data
 
-    assert fan_out(CHUNKS, {"a": reads_back}, stop=stop, stall=1.0) == {"a": b"".join(CHUNKS)}
+    assert fan_out(CHUNKS, {"a": reads_back}, stop=stop, stall_seconds=1.0) == {
+        "a": b"".join(CHUNKS)
+    }
 
 
 def test_a_slow_source_does_not_make_its_consumers_stalled(
@@ -501,7 +503,7 @@ def test_a_slow_source_does_not_make_its_consumers_stalled(
         threading.Event().wait(PAUSE)
         return b"done"
 
-    assert fan_out(slow(), {"a": flushes_first}, stop=stop, stall=60) == {"a": b"done"}
+    assert fan_out(slow(), {"a": flushes_first}, stop=stop, stall_seconds=60) == {"a": b"done"}
 
 
 def test_the_source_is_never_far_ahead_of_the_slowest_consumer(
@@ -526,7 +528,7 @@ def test_the_source_is_never_far_ahead_of_the_slowest_consumer(
     results: list[bool] = []
     watcher = threading.Thread(target=lambda: results.append(watch()), daemon=True)
     watcher.start()
-    actual = fan_out(source.chunks, {"slow": slow, "fast": gather}, stop=stop, stall=LONG)
+    actual = fan_out(source.chunks, {"slow": slow, "fast": gather}, stop=stop, stall_seconds=LONG)
     watcher.join(LONG)
 
     assert actual == {"slow": b"".join(CHUNKS), "fast": b"".join(CHUNKS)}
@@ -548,7 +550,7 @@ def test_when_the_source_fails_consumers_clean_up_before_it_is_told(stop: Stop) 
 
     consumers = {name: partial(careful, name) for name in "ab"}
     with pytest.raises(OSError, match="the disk is gone") as caught:
-        fan_out(Source(CHUNKS, error).chunks, consumers, stop=stop, stall=LONG)
+        fan_out(Source(CHUNKS, error).chunks, consumers, stop=stop, stall_seconds=LONG)
 
     assert caught.value is error
     assert sorted(cleaned) == ["a: the disk is gone", "b: the disk is gone"]
@@ -564,7 +566,9 @@ def test_a_consumer_that_swallows_the_end_does_not_hide_it(stop: Stop) -> None:
             return b"fine"
 
     with pytest.raises(OSError, match="gone"):
-        fan_out(Source(CHUNKS, OSError("gone")).chunks, {"a": careless}, stop=stop, stall=LONG)
+        fan_out(
+            Source(CHUNKS, OSError("gone")).chunks, {"a": careless}, stop=stop, stall_seconds=LONG
+        )
 
 
 def test_a_stop_reaches_through_a_cleanup_that_hangs(stop: Stop, release: threading.Event) -> None:
@@ -581,7 +585,7 @@ def test_a_stop_reaches_through_a_cleanup_that_hangs(stop: Stop, release: thread
             raise
 
     with pytest.raises(OSError, match="gone"):
-        fan_out(Source(CHUNKS, OSError("gone")).chunks, {"a": stuck}, stop=stop, stall=LONG)
+        fan_out(Source(CHUNKS, OSError("gone")).chunks, {"a": stuck}, stop=stop, stall_seconds=LONG)
 
     assert time.monotonic() - begun[0] < AT_ONCE
 
@@ -629,7 +633,9 @@ def test_a_stop_unwinds_at_once_though_a_consumer_is_stuck(
     begun: list[float] = []
     source = Source(CHUNKS)
     with pytest.raises(StopError):
-        fan_out(source.chunks, {"stuck": stuck, "careful": careful}, stop=Late(), stall=LONG)
+        fan_out(
+            source.chunks, {"stuck": stuck, "careful": careful}, stop=Late(), stall_seconds=LONG
+        )
 
     assert time.monotonic() - begun[0] < AT_ONCE
     assert aborted.is_set()
@@ -657,7 +663,7 @@ def test_a_stop_is_seen_though_nobody_ever_waits(stop: Stop) -> None:
         return b"to the end"
 
     with pytest.raises(SignalledError):
-        fan_out(evenly(), {"a": at_once}, stop=stop, stall=LONG)
+        fan_out(evenly(), {"a": at_once}, stop=stop, stall_seconds=LONG)
 
 
 def test_a_stop_while_consumers_work_on_after_the_end(stop: Stop, release: threading.Event) -> None:
@@ -670,7 +676,7 @@ def test_a_stop_while_consumers_work_on_after_the_end(stop: Stop, release: threa
         return b""
 
     with pytest.raises(SignalledError):
-        fan_out(CHUNKS, {"a": reads_back}, stop=stop, stall=LONG)
+        fan_out(CHUNKS, {"a": reads_back}, stop=stop, stall_seconds=LONG)
 
 
 def test_a_consumer_that_was_stopped_stops_the_whole(stop: Stop) -> None:
@@ -682,7 +688,7 @@ def test_a_consumer_that_was_stopped_stops_the_whole(stop: Stop) -> None:
         raise DeadlineError(message)
 
     with pytest.raises(DeadlineError):
-        fan_out(CHUNKS, {"a": stopped, "b": gather}, stop=stop, stall=LONG)
+        fan_out(CHUNKS, {"a": stopped, "b": gather}, stop=stop, stall_seconds=LONG)
 
 
 class CrashError(BaseException):
@@ -696,7 +702,7 @@ def test_what_is_no_exception_is_no_result(stop: Stop) -> None:
         raise CrashError
 
     with pytest.raises(CrashError):
-        fan_out(CHUNKS, {"a": crashes, "b": gather}, stop=stop, stall=LONG)
+        fan_out(CHUNKS, {"a": crashes, "b": gather}, stop=stop, stall_seconds=LONG)
 
 
 # -- call
@@ -723,25 +729,58 @@ def test_a_call_raises_what_was_raised(stop: Stop) -> None:
 
 
 def test_a_slow_call_is_waited_for(stop: Stop) -> None:
-    """Longer than a slice, shorter than the patience."""
+    """Longer than a slice, shorter than a stall."""
 
     def slow() -> str:
         threading.Event().wait(PAUSE)
         return "done"
 
-    assert call(slow, stop=stop, patience=LONG) == "done"
+    assert call(slow, stop=stop, stall_seconds=LONG) == "done"
 
 
 def test_a_call_that_hangs_is_left_behind(stop: Stop, release: threading.Event) -> None:
-    """When the patience is over, or when the run is stopped."""
+    """When it has stalled, or when the run is stopped."""
     with pytest.raises(SinkStalledError):
-        call(release.wait, stop=stop, patience=0.01)
+        call(release.wait, stop=stop, stall_seconds=0.01)
     stop.request(signal.SIGTERM)
     begun = time.monotonic()
 
     with pytest.raises(SignalledError):
         call(release.wait, stop=stop)
     assert time.monotonic() - begun < AT_ONCE
+
+
+def test_a_call_that_cleans_up_is_given_a_moment_for_it(stop: Stop) -> None:
+    """What is half done is gone when the process ends; a moment, and no more than that."""
+    cleaned = threading.Event()
+
+    def careful() -> None:
+        try:
+            while True:
+                stop.sleep(0.01)
+        finally:
+            threading.Event().wait(PAUSE)
+            cleaned.set()
+
+    def told_to_end() -> None:
+        threading.Event().wait(PAUSE)
+        stop.request(signal.SIGTERM)
+
+    threading.Thread(target=told_to_end).start()
+    with pytest.raises(SignalledError):
+        call(careful, stop=stop, cleans_up=True)
+    assert cleaned.is_set()
+
+
+def test_a_call_that_neither_returns_nor_cleans_up_is_left_behind_all_the_same() -> None:
+    """It may be stuck in a system call, for ever."""
+    stop, never = Stop(seconds=PAUSE), threading.Event()
+    begun = time.monotonic()
+
+    with pytest.raises(DeadlineError):
+        call(never.wait, stop=stop, cleans_up=True)
+    assert time.monotonic() - begun < LONG
+    never.set()
 
 
 # -- spread
