@@ -327,18 +327,18 @@ class _Blocks:
         self._held = memoryview(b"")
 
     def take(self, size: int) -> Iterator[bytes]:
-        """Give the next ``size`` bytes, in pieces."""
+        """Yield the next ``size`` bytes, in pieces."""
         while size:
             piece = self._some(size)
             size -= len(piece)
             yield piece
 
     def exactly(self, size: int) -> bytes:
-        """Give the next ``size`` bytes, in one piece; for small sizes."""
+        """Return the next ``size`` bytes, in one piece; for small sizes."""
         return b"".join(self.take(size))
 
     def rest(self) -> Iterator[bytes]:
-        """Give all that is left, in pieces that are empty where there are only NULs."""
+        """Yield all that is left, in pieces that are empty where there are only NULs."""
         while True:
             if not self._held:
                 chunk = next(self._chunks, None)

@@ -159,7 +159,7 @@ class Catalog:
         return Listing(self.sink.list())
 
     def manifest(self, journal: str, backup_id: str) -> tuple[Manifest, str]:
-        """Read a manifest; give it and the SHA-256 of its stored bytes.
+        """Read a manifest; return it and the SHA-256 of its stored bytes.
 
         Raises:
             ManifestError: it is not valid, or not of this backup.
@@ -195,7 +195,7 @@ class Catalog:
         return None, damaged
 
     def manifest_sha256(self, journal: str, backup_id: str) -> str:
-        """Give the SHA-256 of a manifest as it is stored, valid or not."""
+        """Return the SHA-256 of a manifest as it is stored, valid or not."""
         data = self.read(manifest_key(journal, backup_id))
         return hashlib.sha256(data).hexdigest()
 
@@ -237,7 +237,7 @@ class Catalog:
             raise
 
     def why_not_good(self, backup: Backup, listing: Listing) -> str | None:
-        """Say what speaks against a backup; None for a good one. No archive is read."""
+        """Return what speaks against a backup; None for a good one. No archive is read."""
         try:
             manifest, _ = self.manifest(backup.journal, backup.id)
         except (ManifestError, UnsupportedFormatError) as error:
@@ -255,7 +255,7 @@ class Catalog:
     def store(
         self, key: str, feed: Feed, *, max_bytes: int, readback: Readback, stop: Stop
     ) -> Stored:
-        """Put an archive of so many bytes at most, and say what the sink holds; judge nothing."""
+        """Put an archive, and find out what the sink holds; judge nothing."""
         self.sink.put(key, feed, max_bytes=max_bytes, alive=feed.alive)
         feed.alive()
         return self._held(key, readback=readback, stop=stop, alive=feed.alive)
@@ -312,7 +312,7 @@ class Catalog:
         return manifest
 
     def held(self, archive: Archive, *, stop: Stop) -> Stored:
-        """Say what the sink holds of an archive, as thoroughly as its manifest claims."""
+        """Find out what the sink holds of an archive, as thoroughly as its manifest claims."""
         return self._held(archive.key, readback=archive.readback, stop=stop, alive=unwatched)
 
     def mark(self, mark: Mark) -> bool:

@@ -103,7 +103,7 @@ class _Plain(_Verb):
     """A verb that needs no run: it asks no sink and logs nothing."""
 
     answer: Callable[[argparse.Namespace], int]
-    """Prints the result; gives the exit code."""
+    """Prints the result, and returns the exit code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,7 @@ class _Window:
     has_bar: bool
     """Whether stderr is a terminal that a progress bar can be drawn on."""
     has_report: bool
-    """Whether the report, which tells problems too, is printed in the same window."""
+    """Whether the report, which has the problems too, is printed in the same window."""
 
 
 @dataclass(slots=True)
@@ -139,7 +139,7 @@ class _Ending:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; give the exit code."""
+    """Run the command line; return the exit code."""
     gc.set_threshold(_NEW_OBJECTS)
     given = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -774,7 +774,7 @@ def _bug(error: Exception) -> BackupError:
 
 
 def _width(stream: TextIO) -> int | None:
-    """Give the columns of a terminal; None where there is none."""
+    """Return the columns of a terminal; None where there is none."""
     if not stream.isatty():
         return None
     return os.get_terminal_size(stream.fileno()).columns or 80

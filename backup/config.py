@@ -182,7 +182,7 @@ class Settings(BaseSettings):
         return {k: v for k, v in stripped.items() if v != ""}
 
     def sink_options(self) -> SinkOptions:
-        """Say what the settings say about all sinks."""
+        """Return what the settings say about all sinks."""
         return SinkOptions(
             source=self.source,
             file=FileOptions(require_mount=self.file_require_mount),

@@ -214,7 +214,7 @@ class BillingDownError(BackupError):
 
 
 class StopError(BackupError):
-    """The run was told to stop."""
+    """The run has to end before its work is done."""
 
 
 class DeadlineError(StopError):

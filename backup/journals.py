@@ -433,8 +433,7 @@ def await_filled(captured: Capture, offset: int, *, seconds: float, stop: Stop) 
     only to whoever opens a file after the writer's data has arrived.
 
     Returns:
-        Whether that happened within the time. It has just been seen as NULs, so each look comes
-        after a pause, and in no time nothing can have happened.
+        Whether it was filled in time; with ``seconds`` 0 there is no look, and it was not.
     """
     for _ in range(int(seconds / HOLE_POLL_SECONDS)):
         stop.sleep(HOLE_POLL_SECONDS)

@@ -4,7 +4,7 @@ Rules:
 
 - One listener turns events into log lines; nothing else logs, so the names of events are a closed
   list: ``noun_verb``, in the past.
-- Keys carry their units; what says nothing (none, empty) is left out. Progress is told every ten
+- Keys carry their units; what says nothing (none, empty) is left out. Progress is logged every ten
   seconds at most. A run ends with one canonical line, ``run_finished``, with the run's figures.
 - On a terminal a line is a sentence, and what the report is about to say in the same window is
   left to it: nobody should read a problem twice. JSON leaves nothing out.
@@ -94,7 +94,7 @@ def set_up(
         level: ``debug``, ``info``, ``warning`` or ``error``.
         style: ``json`` or ``console``.
         run_id: bound to every line.
-        has_report: the report, which tells problems too, will be printed in the same window.
+        has_report: the report, which has the problems too, will be printed in the same window.
         monotonic: a clock in seconds that never goes back.
 
     Returns:

@@ -327,7 +327,7 @@ def _major(version: str) -> int:
 
 
 def schema() -> dict[str, Any]:
-    """Give the JSON schema of format v1 (draft 2020-12)."""
+    """Return the JSON schema of format v1 (draft 2020-12)."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Manifest.model_json_schema(mode="serialization"),

@@ -24,7 +24,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from backup.errors import BackupError, IntegrityError
 
 Clock = Callable[[], datetime]
-"""Gives the time now, in UTC."""
+"""Returns the time now, in UTC."""
 
 Continuity = Literal["first", "unchanged", "extended", "rewritten", "shrunk"]
 Consistency = Literal["live", "quiesced"]
@@ -121,7 +121,7 @@ def id_time(backup_id: str) -> datetime:
 
 
 def is_id(text: str) -> bool:
-    """Tell whether this is the id of a backup: its form, and a time that there is."""
+    """Whether this is the id of a backup: its form, and a time that there is."""
     return ID_PATTERN.fullmatch(text) is not None and _is_time(text)
 
 
@@ -261,7 +261,7 @@ class Digest:
         return self._hash.hexdigest()
 
     def at(self, length: int) -> str | None:
-        """Give the SHA-256 of the first ``length`` bytes; None if the stream was shorter."""
+        """Return the SHA-256 of the first ``length`` bytes; None if the stream was shorter."""
         return self._at.get(length)
 
 

@@ -70,7 +70,7 @@ class Checker:
             self._tail = b""
 
     def finish(self) -> Count:
-        """Give the result; a last line without an end counts as bad."""
+        """Return the result; a last line without an end counts as bad."""
         if self._tail or self._long is not None:
             self._note_bad(self._line_offset)
         return Count(records=self._records, bad=self._bad, first_bad_offset=self._first_bad)
@@ -128,6 +128,10 @@ def _is_object(line: bytes) -> bool:
 
 
 # -- long lines
+#
+# orjson wants a document whole, and so do all parsers that are installed here. A line that is too
+# long to be held is still not to be called wrong unread, nor right: so its grammar is followed sign
+# by sign. A test compares what this says with what orjson says.
 
 _Want = Literal["object", "key or end", "key", "colon", "value", "value or end", "next", "nothing"]
 

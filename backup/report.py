@@ -66,7 +66,7 @@ Result = (
 
 
 def worst(codes: Iterable[int]) -> int:
-    """Give the most severe of some exit codes: 8, signals, 1, 6, 7, 2, 4, 5, 9, 3, 0."""
+    """Return the most severe of some exit codes: 8, signals, 1, 6, 7, 2, 4, 5, 9, 3, 0."""
     return min(codes, key=_rank, default=OK)
 
 
@@ -84,7 +84,7 @@ def exit_code_table() -> str:
 
 
 def figures(result: Result) -> dict[str, int]:
-    """Give what a run's canonical log line counts."""
+    """Return what a run's canonical log line counts."""
     counts: dict[str, int] = {"problems": len(result.problems)}
     if isinstance(result, BackupResult):
         stored = [j for j in result.journals if _is_stored(j)]
@@ -228,7 +228,7 @@ def _say_problem(
 
 
 def _say_problems(page: Page, problems: Sequence[Problem]) -> None:
-    """Say problems, and hints that several in a row share only once."""
+    """Write problems; hints that several in a row share are written once, after the last."""
     for hints, group in groupby(problems, key=lambda problem: problem.hints):
         *others, last = group
         for problem in others:

@@ -80,7 +80,7 @@ class Stop:
 
 
 class Grace(Stop):
-    """For what has to be done at the end of a run, and even more where it was told to end."""
+    """A stop for clean-up: ``seconds``, cut to ``grace_seconds`` once the run is told to end."""
 
     def __init__(
         self,
@@ -93,9 +93,9 @@ class Grace(Stop):
         """Start counting.
 
         Args:
-            of: what tells the run to end.
-            seconds: the time allowed as long as nobody does.
-            grace_seconds: the time allowed from then on.
+            of: the stop of the run.
+            seconds: the time allowed while the run may go on.
+            grace_seconds: the time allowed from when it may not.
             monotonic: a clock in seconds that never goes back.
         """
         super().__init__(seconds=seconds, monotonic=monotonic)

@@ -94,7 +94,7 @@ def connect(options: S3Options, ca_cert_file: Path | None, *, stall_seconds: flo
 
 
 def _addressing(path_style: bool | None, has_own_endpoint: bool) -> str:  # noqa: FBT001
-    """Say where the bucket's name stands; "auto" would be the path at any endpoint of one's own."""
+    """Return where the bucket's name goes; "auto" is the path at any endpoint of one's own."""
     if path_style is None:
         return "path" if has_own_endpoint else "auto"
     return "path" if path_style else "virtual"
@@ -114,12 +114,12 @@ def _names_endpoint(core: botocore.session.Session) -> bool:
 
 
 def code(error: sdk.ClientError) -> str:
-    """Give the word by which S3 calls an error (API Reference, "Error responses")."""
+    """Return the word by which S3 calls an error (API Reference, "Error responses")."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def translate(message: str, error: Exception) -> SinkError:
-    """Say what an exception of the SDK means.
+    """Translate an exception of the SDK.
 
     Args:
         message: what could not be done, and where.

@@ -13,7 +13,7 @@ Rules:
 - A call that hangs is left behind after ``stall_seconds``. ``put`` and ``open`` move data in the
   caller's thread: whoever calls them watches them (:mod:`backup.streams`).
 - A key is a name, or a name in a directory ``journal-…``; plain ASCII; no deeper, as another
-  site's prefix may lie beneath. It is checked on the way in, and ``list`` gives nothing else out.
+  site's prefix may lie beneath. It is checked on the way in, and ``list`` shows no other.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Sink(ABC):
         return sorted((o for o in listing if _KEY.fullmatch(o.key)), key=lambda o: o.key)
 
     def size(self, key: str) -> int:
-        """Give an object's size in bytes.
+        """Return an object's size in bytes.
 
         Raises:
             ObjectMissingError: there is none.

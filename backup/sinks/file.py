@@ -48,11 +48,13 @@ from backup.stop import Stop
 _PART = re.compile(r"(?:\.probe|journal-[^/]+/\.[A-Za-z0-9][A-Za-z0-9._-]*)\.[0-9a-f]{8}\.part")
 """The path below the root of a temporary file of ours."""
 _BEGIN_BYTES = 8 << 20
-"""So often Linux is asked to begin writing back (what POSIX_FADV_DONTNEED does to dirty pages)."""
+"""After this many bytes Linux is asked to write them back: POSIX_FADV_DONTNEED has that effect on
+dirty pages, and drops clean ones."""
 _BEHIND_BYTES = 32 << 20
-"""So far behind, what has been written back is dropped, so that the page cache stays small."""
+"""This far behind they are asked for again: what is clean by then is dropped, so the page cache
+stays small."""
 _FLUSH_BYTES = 256 << 20
-"""Flushed so often, a large object never has more than this left for its last flush."""
+"""After this many bytes they are flushed, so the last fsync has no more than this to do."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM}
@@ -322,7 +324,12 @@ def _are_same(one: Path, other: Path) -> bool:
 
 
 def _mount_point(path: Path) -> Path:
-    """Find the mount that holds a path, in ``/proc/self/mountinfo`` (proc(5)), field 5."""
+    """Find the mount that holds a path, in ``/proc/self/mountinfo`` (proc(5)), field 5.
+
+    ``os.path.ismount`` would not do: it knows a mount by another device number, and so does not see
+    a directory that is bound into a container from the same file system; nor does it know a
+    subdirectory of a mount.
+    """
     mounts = {
         Path(_unescaped(line.split()[4]))
         for line in Path("/proc/self/mountinfo")

@@ -123,13 +123,13 @@ def _mounted(session: S, ca: str | None) -> S:
 
 
 def response_of(error: BaseException) -> requests.Response | None:
-    """Give the answer that an exception is about."""
+    """Return the answer that an exception is about; None if it is about none."""
     response = getattr(error, "response", None)
     return response if isinstance(response, requests.Response) else None
 
 
 def translate(message: str, error: Exception) -> SinkError:
-    """Say what an exception of the SDK means that is about no answer of the store.
+    """Translate an exception of the SDK that is not about an answer of the store.
 
     Args:
         message: how to begin.
@@ -185,7 +185,7 @@ def _is_refusal(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Give an exception and those inside it: the SDK and urllib3 wrap them in several ways."""
+    """Yield an exception and those inside it: the SDK and urllib3 wrap them in several ways."""
     yield error
     for inner in (error.__cause__, getattr(error, "reason", None), *error.args):
         if isinstance(inner, BaseException):
@@ -201,7 +201,7 @@ def _innermost(causes: Sequence[BaseException]) -> str:
 
 
 def refusal(message: str, response: requests.Response, who: str) -> SinkError:
-    """Say what an answer of the store means; not 404, which has two meanings.
+    """Translate an answer of the store that says no; not 404, which has two meanings.
 
     Args:
         message: how to begin.
@@ -252,7 +252,7 @@ def _fix(status: int, reason: str, said: str) -> str:
 
 
 def _answer(response: requests.Response) -> tuple[str, str]:
-    """Give the reason (a word) and the message of a refusal, either of which may be lacking."""
+    """Return the reason (a word) and the message of a refusal; either may be lacking."""
     said = response.reason or "refused"
     try:
         error = response.json()["error"]

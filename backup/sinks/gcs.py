@@ -59,7 +59,7 @@ PART_BYTES = 8 << 20
 _WHOLE_BYTES = CHUNK_BYTES
 """The largest object that is sent in one request: the SDK copies it more than once."""
 _SLICE_BYTES = 128 << 10
-"""So much is sent between two looks at the stop."""
+"""How much is sent between two looks at the stop."""
 
 _CONNECT_SECONDS = 10.0
 _LENIENCE_SECONDS = 1.0
@@ -69,7 +69,7 @@ _CANCEL_SECONDS = 0.4
 
 _BINARY = "application/octet-stream"
 _MARK = "journal-backup-put"
-"""The field of an object's metadata that tells which put made it."""
+"""The field of an object's metadata that says which put made it."""
 
 _MADE = {HTTPStatus.OK, HTTPStatus.CREATED}
 _LOST = {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
@@ -306,7 +306,7 @@ class GcsSink(Sink):
         return refusal(message, response, self._access.who)
 
     def _missing(self, message: str) -> SinkError:
-        """Tell a missing object from a missing bucket, of which the status is the same."""
+        """Find out whether the object is missing or the bucket: the status is the same."""
         try:
             self._require_bucket()
         except Exception as error:  # noqa: BLE001 - of whatever kind, it is translated
@@ -375,7 +375,7 @@ class _Body:
 
 
 def _parts(chunks: Iterable[bytes]) -> Iterator[tuple[memoryview, bool]]:
-    """Fill parts, each over the one before it, and tell which is the last; it may be empty."""
+    """Fill parts, each over the one before it, and say which is the last; it may be empty."""
     buffer, filled = memoryview(bytearray(PART_BYTES)), 0
     for chunk in chunks:
         rest = memoryview(chunk)

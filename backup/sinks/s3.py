@@ -76,7 +76,7 @@ class _Part:
 
 
 class _Pulse:
-    """Tells that data moves; and, once the upload is given up, the data not to."""
+    """Says that data moves; and, once the upload is given up, keeps it from moving on."""
 
     def __init__(self, alive: Callable[[], None]) -> None:
         self._alive = alive
@@ -108,7 +108,7 @@ class _Body:
         return self._size
 
     def read(self, _size: int = -1) -> memoryview | bytes:
-        """Give the next chunk, whatever its size: http.client sends what it gets."""
+        """Return the next chunk, whatever its size: http.client sends what it gets."""
         self._pulse.beat()
         if self._next == len(self._chunks):
             return b""
@@ -168,7 +168,7 @@ class S3Sink(Sink):
     # -- storing
 
     def _wishes(self) -> dict[str, Any]:
-        """Give what the options ask of every new object."""
+        """Return what the options ask of every new object."""
         options = self._options
         wishes: dict[str, Any] = {
             "StorageClass": options.storage_class,
@@ -355,7 +355,7 @@ class S3Sink(Sink):
 
 
 def part_bytes(max_bytes: int | None) -> int:
-    """Say how large the parts of an object must be whose size is at most that; all in bytes."""
+    """Return how large the parts of an object must be that has at most so many bytes."""
     return max(1, math.ceil((max_bytes or 0) / MAX_PARTS / PART_BYTES)) * PART_BYTES
 
 

@@ -20,7 +20,7 @@ SETTING = "BACKUP_CA_CERT_FILE"
 
 @cache
 def ca_bundle(ca_cert_file: Path) -> str:
-    """Give the path of a file with the public certificates and those of this file, both PEM.
+    """Return the path of a file with the public certificates and those of this file, both PEM.
 
     The file lives in memory (memfd_create(2)) for as long as the process: a container's root file
     system may be read-only, without a directory for temporary files.
@@ -44,7 +44,7 @@ def ca_bundle(ca_cert_file: Path) -> str:
 
 
 def tls_problem(text: str) -> tuple[str, str]:
-    """Say in a few words why a TLS connection failed, and what to do.
+    """Return in a few words why a TLS connection failed, and what to do.
 
     Args:
         text: what OpenSSL said, wherever an SDK has put it.

@@ -57,7 +57,7 @@ class S3Options:
     object_lock_days: int | None = None
 
     def contradiction(self) -> tuple[str, str] | None:
-        """Say what does not go together, and the fix; None where all does."""
+        """Return what does not go together, and the fix; None where all does."""
         if (self.object_lock_mode is None) != (self.object_lock_days is None):
             return "object_lock_mode and object_lock_days go together", "set both, or neither"
         if self.sse_kms_key_id is not None and self.sse not in {"aws:kms", "aws:kms:dsse"}:
@@ -110,15 +110,15 @@ class Location:
     """The options of this sink, by their names in the options' class."""
 
     def s3(self, defaults: S3Options) -> S3Options:
-        """Give all options of an S3 sink."""
+        """Return all options of an S3 sink."""
         return replace(defaults, **self.query)
 
     def gcs(self, defaults: GcsOptions) -> GcsOptions:
-        """Give all options of a GCS sink."""
+        """Return all options of a GCS sink."""
         return replace(defaults, **self.query)
 
     def file(self, defaults: FileOptions) -> FileOptions:
-        """Give all options of a file sink."""
+        """Return all options of a file sink."""
         return replace(defaults, **self.query)
 
     def __str__(self) -> str:
@@ -152,7 +152,7 @@ def locate(url: str) -> Location:
 
 
 def redacted(url: str) -> str:
-    """Give a URL as it may be shown: without a user, a password or a query."""
+    """Return a URL as it may be shown: without a user, a password or a query."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -8,7 +8,7 @@ Rules:
 - One reading serves all sinks. Each sink has its own history, so each gets its own manifest: a
   sink that missed yesterday is still right today.
 - A manifest is committed only when what the sink holds is what was read; how one journal gets
-  there is told in :mod:`backup.verbs.passes`.
+  there is in :mod:`backup.verbs.passes`.
 - A failure that may pass gets one second pass over the same bound, which must hash as the first
   did. A journal that changed under us, or has a hole, is read again; see :mod:`backup.journals`.
 - A directory without the file ``journal`` fails the run even where nobody expected that journal:

@@ -37,7 +37,7 @@ class Piece:
 
 
 def extract(catalog: Catalog, manifest: Manifest, *, stop: Stop) -> Iterator[Piece]:
-    """Give the pieces of all files of a backup, checked.
+    """Yield the pieces of all files of a backup, checked.
 
     Raises:
         IntegrityError: an archive or a file is not what the manifest says.

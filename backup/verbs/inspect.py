@@ -119,7 +119,7 @@ class _DetailReader:
         self._answering = {shelf.url for shelf in shelves}
 
     def read(self, copies: Sequence[Chosen]) -> Details | None:
-        """Give what one of the copies says; None if none can be read."""
+        """Return what one of the copies says; None if none can be read."""
         for copy in copies:
             if copy.shelf.url not in self._answering:
                 continue

@@ -86,12 +86,12 @@ def acknowledge(
     shelves, problems = open_shelves(sinks, emit=emit)
     unread: list[BackupError] = []
 
-    def tell(error: BackupError, place: str, journal: str) -> None:
+    def miss(error: BackupError, place: str, journal: str) -> None:
         unread.append(error)
         problems.append(Problem.of(error, journal=journal, sink=place, exit_code=NEEDS_A_LOOK))
         emit(problems[-1])
 
-    alarms = [p for shelf in shelves for p in _alarms(shelf, tell)]
+    alarms = [p for shelf in shelves for p in _alarms(shelf, miss)]
     matches = [p for p in alarms if selector and p.id.startswith(selector)]
     matches = [p for p in matches if not p.is_marked] or matches
     names = sorted({f"{p.journal} {p.id}" for p in matches})
@@ -107,7 +107,7 @@ def acknowledge(
     return _mark_all("acknowledged", matches, problems, by=by, note=note, clock=clock, emit=emit)
 
 
-def _alarms(shelf: Shelf, tell: Callable[[BackupError, str, str], None]) -> Iterator[_Place]:
+def _alarms(shelf: Shelf, miss: Callable[[BackupError, str, str], None]) -> Iterator[_Place]:
     """Find the alarms of a sink: those its latest manifests carry, and those answered before."""
     listing = shelf.listing
     for journal in listing.journals:
@@ -116,10 +116,10 @@ def _alarms(shelf: Shelf, tell: Callable[[BackupError, str, str], None]) -> Iter
         try:
             newest, damaged = shelf.catalog.newest(journal, listing)
         except (SinkError, UnsupportedFormatError) as error:
-            tell(error, shelf.url, journal)
+            miss(error, shelf.url, journal)
         else:
             for damage in damaged:
-                tell(damage, shelf.url, journal)
+                miss(damage, shelf.url, journal)
             carried = set(newest[0].alarms if newest else ())
         for alarm in sorted(carried | answered):
             yield _Place(shelf, journal, alarm, is_marked=alarm in answered)

@@ -5,7 +5,7 @@ passes follow stand in :mod:`backup.verbs.backup`. What they mean here:
 
 - The bound may be fixed anew, or cut before a hole, only while no sink holds this backup: one id
   means the same bytes everywhere. Once one holds it, a journal that changed is a problem of the
-  others, and what was committed is told all the same.
+  others, and what was committed is reported all the same.
 - What failed in a way that may pass is tried again once the sink answers its probe, for which it
   gets :data:`RECOVERY_SECONDS`: many outages are shorter than that (a rolling restart, a leader
   election, throttling), and a nightly run can wait. A sink that does not come back, or hangs, is
@@ -496,7 +496,7 @@ class JournalBackup:
 
 
 def announcement(manifest: Manifest, sink: str, *, seconds: float) -> BackupCommitted:
-    """Say that a manifest is committed on a sink, so long after its journal's turn came."""
+    """Make the event for a committed manifest, ``seconds`` after its journal's turn began."""
     return BackupCommitted(
         journal=manifest.journal,
         sink=sink,
@@ -539,7 +539,7 @@ def _entry(captured: Capture, member: Member) -> Entry:
 
 
 def _seconds(member: Member) -> float:
-    """Give the time of the last change, as far as a calendar goes: a file system goes further."""
+    """Return the time of the last change, as far as a calendar goes: a file system goes further."""
     return min(max(0.0, member.mtime_ns / 1e9), _LAST_SECOND)
 
 

@@ -10,7 +10,7 @@ Rules:
   nor a manifest can write outside the partial directory, through a link, or more than the
   manifest says.
 - Mode and time are restored, owners where the process may, as far as the file system can (a
-  stick that is carried to Deepgram may not). What counts is the content.
+  USB stick may not keep them). What counts is the content.
 """
 
 from __future__ import annotations

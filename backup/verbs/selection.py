@@ -7,7 +7,7 @@ Rules:
 - ``latest`` is the latest *good* one: its manifest is valid, its archives are there at their size,
   it is not suspect, and no alarm stands. A backup that is not good is chosen by its id alone.
 - Without a sink being named, the first one that holds a good copy is read. A sink that does not
-  answer is passed over and told.
+  answer is skipped and reported.
 - A manifest that cannot be read is not a bad one: nobody knows. Another sink may have the copy; if
   none has, ``latest`` fails, because the backup before it is silently older.
 """
