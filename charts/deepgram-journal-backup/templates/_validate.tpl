@@ -85,7 +85,7 @@ Everything that is wrong with the values, at once.
 {{- $problems = append $problems "a PVC that is `ReadWriteOncePod` can be read only while billing is down: say for how long it may be, with `maxDowntime`" }}
 {{- end }}
 {{- end }}
-{{- /* LET_GO_SECONDS and CLEANUP_SECONDS of backup/cluster, and some to spare: a test compares them */}}
+{{- /* REMOVAL_SECONDS and CLEANUP_SECONDS of backup/cluster, and some to spare: a test compares them */}}
 {{- $grace := int .Values.terminationGracePeriodSeconds }}
 {{- if and (include "deepgram-journal-backup.mayScale" .) (lt $grace 75) }}
 {{- $problems = append $problems (printf "`terminationGracePeriodSeconds` is %d, and a run that is told to stop may take 70 s to bring billing back: set it to 75 at least" $grace) }}
