@@ -1,4 +1,9 @@
 """Verbs: what a user asks for. Each takes sinks and plain options, emits events, returns a result.
 
 A verb prints nothing, reads no environment and knows no cluster.
+
+Begin with :mod:`~backup.verbs.backup`, a run, and :mod:`~backup.verbs.passes`, one journal of it;
+:mod:`~backup.verbs.commit` finishes what was put while billing was down. What reads backups begins
+with :mod:`~backup.verbs.selection` (which one is meant) and ends in
+:mod:`~backup.verbs.extraction` (its bytes, proved).
 """

@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import tarfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -126,6 +127,33 @@ def test_the_readme_shows_every_verb() -> None:
     for name, verb in cli._VERBS.items():
         shown = f"journal-backup {name}" in text
         assert shown is not verb.is_hidden or name == "version"
+
+
+def test_the_map_has_every_module() -> None:
+    """One line each; the cluster wing's own map is in its docstring."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    table = text.partition("| module | holds |\n|---|---|\n")[2].partition("\n\n")[0]
+    mapped = re.findall(r"^\| `([a-z0-9/]+)` \|", table, re.MULTILINE)
+    paths = [path.relative_to(ROOT / "backup") for path in (ROOT / "backup").rglob("*.py")]
+    modules = {str(path.with_suffix("")).removesuffix("/__init__") for path in paths}
+    there = {m for m in modules if not m.startswith(("__", "cluster/"))} - {"verbs"}
+
+    assert sorted(mapped) == sorted(there)
+
+    wing = (ROOT / "backup/cluster/__init__.py").read_text()
+    listed = re.findall(r"^- :mod:`~backup\.cluster\.([a-z0-9]+)`", wing, re.MULTILINE)
+    assert sorted(f"cluster/{name}" for name in listed) == sorted(
+        m for m in modules if m.startswith("cluster/")
+    )
+
+
+def test_the_order_of_imports_is_the_one_that_the_linter_keeps() -> None:
+    """A module that is new in one of them has to be in both."""
+    (chain,) = [block for _, block in blocks(ROOT / "CONTRIBUTING.md") if "→" in block]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = contracts["contracts"][0]["layers"]
+
+    assert [step.strip() for step in chain.split("→")] == layers
 
 
 def test_exit_codes_agree() -> None:
