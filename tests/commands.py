@@ -24,7 +24,7 @@ from unittest import mock
 from urllib.parse import urlsplit
 
 from backup import cli
-from tests.billing import records, write_journal
+from tests.journal_data import records, write_journal
 from tests.servers.s3 import REGION
 
 COMMAND = (sys.executable, "-m", "backup")

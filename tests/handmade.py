@@ -18,8 +18,8 @@ from backup.catalog import archive_key, checksum_key, checksums, manifest_key
 from backup.manifest import Archive, File, Manifest, Mark, MarkKind, Previous, Segment, Source
 from backup.model import encode_name, new_id
 from backup.sinks import Sink
-from tests.billing import NOON
-from tests.simulator import Held, SimulatedSink
+from tests.journal_data import NOON
+from tests.simulated_sink import Held, SimulatedSink
 
 JOURNAL = "journal-deepgram-billing-0"
 MTIME = NOON - timedelta(days=30, microseconds=-250_000)

@@ -55,8 +55,8 @@ from backup.errors import ClusterConflictError, ClusterError
 from backup.model import Clock as ClockLike
 from backup.model import Emit, Holdings, Problem, State, Warned
 from backup.stop import Stop
-from tests.billing import Clock, Events
-from tests.simulator import CrashError, Fault
+from tests.journal_data import Clock, Events
+from tests.simulated_sink import CrashError, Fault
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from backup.errors import SinkDeniedError, SinkUnavailableError
 from backup.sinks import Sink
 from backup.sinks.file import FileSink
 from backup.stop import Stop
-from tests import faultfs, simulator
+from tests import faultfs, simulated_sink
 from tests.conftest import Start
 from tests.contract import buckets
 
@@ -159,20 +159,20 @@ class FilePlace:
 class SimulatedPlace:
     """A dictionary."""
 
-    kept: simulator.Place = field(default_factory=simulator.Place)
-    sinks: list[simulator.SimulatedSink] = field(default_factory=list)
+    kept: simulated_sink.Place = field(default_factory=simulated_sink.Place)
+    sinks: list[simulated_sink.SimulatedSink] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
 
     def sink(self, *, stop: Stop | None = None, stall_seconds: float = STALL_SECONDS) -> Sink:
         """Open it."""
-        sink = simulator.SimulatedSink(place=self.kept, stop=stop, stall_seconds=stall_seconds)
+        sink = simulated_sink.SimulatedSink(place=self.kept, stop=stop, stall_seconds=stall_seconds)
         self.sinks.append(sink)
         return sink
 
     def plant(self, names: Iterable[str]) -> None:
         """Keep objects; each holds its name."""
         for name in names:
-            self.kept.objects[name] = simulator.Held(name.encode(), datetime.now(UTC))
+            self.kept.objects[name] = simulated_sink.Held(name.encode(), datetime.now(UTC))
 
     def interrupt(self, key: str) -> None:
         """Leave an unfinished upload."""
@@ -186,7 +186,7 @@ class SimulatedPlace:
     def stuck(self) -> Iterator[None]:
         """Let every call of every sink opened so far hang."""
         for sink in self.sinks:
-            for operation in simulator.OPERATIONS:
+            for operation in simulated_sink.OPERATIONS:
                 sink.hang(operation)
         try:
             yield
@@ -197,9 +197,9 @@ class SimulatedPlace:
     @contextmanager
     def faulty(self, fault: Fault) -> Iterator[Sink]:
         """Let the script do it."""
-        sink = simulator.SimulatedSink(place=self.kept, stall_seconds=STALL_SECONDS)
+        sink = simulated_sink.SimulatedSink(place=self.kept, stall_seconds=STALL_SECONDS)
         if fault == "denied":
-            for operation in simulator.OPERATIONS:
+            for operation in simulated_sink.OPERATIONS:
                 sink.fail(operation, SinkDeniedError("403"))
         elif fault == "changed":
             sink.flip("*")

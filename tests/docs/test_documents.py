@@ -23,7 +23,7 @@ from backup import catalog, cli, manifest, report
 from backup.config import Settings
 from docs import generate
 from tests import manifests
-from tests.billing import records, write_journal
+from tests.journal_data import records, write_journal
 
 ROOT = generate.ROOT
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]

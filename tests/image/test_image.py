@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import backup
-from tests.billing import records, write_journal
 from tests.image.container import Container, Image, Mount
+from tests.journal_data import records, write_journal
 
 USER = 65532
 MIB = 1 << 20

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.billing import records, write_journal
+from tests.journal_data import records, write_journal
 
 COMMAND = (sys.executable, "-m", "backup")
 HEAVY = (

@@ -29,7 +29,7 @@ from backup.verbs.backup import back_up
 from backup.verbs.holdings import SWEEP_GRACE
 from backup.verbs.verify import verify
 from tests import faultfs
-from tests.billing import Events, options, records, write_journal
+from tests.journal_data import Events, options, records, write_journal
 
 CHECKOUT = Path(__file__).parents[2]
 JOURNAL = "journal-deepgram-billing-0"

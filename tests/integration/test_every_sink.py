@@ -15,7 +15,7 @@ import pytest
 
 from backup import cli
 from tests import servers
-from tests.billing import NAME, records, write_journal
+from tests.journal_data import NAME, records, write_journal
 
 Kind = Literal["file"] | servers.Name
 Start = Callable[[servers.Name], servers.Server]

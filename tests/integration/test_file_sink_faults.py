@@ -44,7 +44,7 @@ from backup.sinks import Sink, SinkOptions, open_sink
 from backup.sinks.urls import FileOptions
 from backup.stop import Stop
 from backup.verbs.backup import BackupResult
-from tests import billing, faultfs
+from tests import faultfs, journal_data
 from tests.faultfs import tmpfs
 
 CHECKOUT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ needs_tmpfs = pytest.mark.skipif(NO_TMPFS is not None, reason=f"no tmpfs: {NO_TM
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """Write one journal."""
-    billing.write_journal(tmp_path / "source", 0, billing.records(300))
+    journal_data.write_journal(tmp_path / "source", 0, journal_data.records(300))
     return tmp_path / "source"
 
 
@@ -132,9 +132,9 @@ class Three:
         """Back up to all of them; a later run has a later clock."""
         one, two = (open_file(root, self.source) for root in self.good)
         bad = open_file(self.bad, self.source, stall_seconds=stall_seconds)
-        clock = billing.Clock()
+        clock = journal_data.Clock()
         clock.advance(minutes=len(manifests(self.good[0])))
-        return billing.run_backup(
+        return journal_data.run_backup(
             self.source, [one, bad, two], clock=clock, emit=emit, stall_seconds=stall_seconds
         )
 
@@ -308,7 +308,7 @@ def test_what_passes_is_made_good_by_a_second_pass(
 ) -> None:
     """The journal is read once more for that sink alone, and its archive has a key of its own."""
     fs.fail(op, code, PART, times=2 if op == "link" and code == errno.ESTALE else 1)
-    events = billing.Events()
+    events = journal_data.Events()
     result = three.run(emit=events)
 
     assert result.exit_codes == ()
@@ -326,7 +326,7 @@ def test_a_commit_that_fails_once_is_tried_again(
 ) -> None:
     """It is small and held in memory: no second pass for it."""
     fs.fail(op, errno.EIO, f"*.{suffix}.*.part", times=1)
-    events = billing.Events()
+    events = journal_data.Events()
 
     assert three.run(emit=events).exit_codes == ()
     assert events.of(PassRepeated) == []
@@ -686,7 +686,7 @@ def test_a_sink_that_always_changes_what_it_stores_alone_is_damage(
 ) -> None:
     """The journal is nowhere, and somebody's storage lies."""
     fs.flip(ARCHIVE, 100)
-    result = billing.run_backup(source, [open_file(fs.root, source)])
+    result = journal_data.run_backup(source, [open_file(fs.root, source)])
 
     assert worst(result.exit_codes) == 6
     assert manifests(fs.backing) == []
@@ -789,7 +789,7 @@ def test_a_place_that_cannot_be_a_sink_does_not_stop_the_others(
     options = SinkOptions(source=source)
     with ExitStack() as stack:
         bad = open_sink(refusal.url(request, stack), options, stop=Stop(), stall_seconds=20)
-        result = billing.run_backup(
+        result = journal_data.run_backup(
             source, [open_file(good[0], source), bad, open_file(good[1], source)]
         )
 
@@ -812,7 +812,7 @@ def test_a_url_overrides_whether_a_mount_is_required(
 ) -> None:
     """One sink of several may be a directory of the node, on purpose."""
     options = SinkOptions(source=source, file=FileOptions(require_mount=setting))
-    result = billing.run_backup(
+    result = journal_data.run_backup(
         source, [open_sink(f"file://{unmounted}{query}", options, stop=Stop())]
     )
 
@@ -828,7 +828,7 @@ def test_a_mounted_volume_is_one(tmp_path: Path, source: Path) -> None:
         url = f"file://{tmp_path}/my%20volume/site?require_mount=true"
         sink = open_sink(url, SinkOptions(source=source), stop=Stop())
 
-        assert billing.run_backup(source, [sink]).exit_codes == ()
+        assert journal_data.run_backup(source, [sink]).exit_codes == ()
         assert len(manifests(volume / "site")) == 1
 
 
@@ -852,7 +852,7 @@ def test_a_sink_of_another_user_is_refused_with_ids() -> None:
         base = Path(directory)
         base.chmod(0o755)
         source, sink = base / "source", base / "sink"
-        billing.write_journal(source, 0, billing.records(3))
+        journal_data.write_journal(source, 0, journal_data.records(3))
         sink.mkdir(mode=0o555)
         prepare = ("-c", _AS_ANOTHER, str(uid)) if uid == NOBODY else ("-m", "backup", "backup")
         ended = command(source, f"file://{sink}", prepare=prepare)
@@ -867,8 +867,8 @@ def test_a_sink_of_another_user_is_refused_with_ids() -> None:
 def test_a_volume_that_is_really_full_is_good_again_once_there_is_room(tmp_path: Path) -> None:
     """Nothing half-written is left in the way of the next run, which needs that room."""
     source = tmp_path / "source"
-    data = billing.records(9_000)
-    billing.write_journal(source, 0, data)
+    data = journal_data.records(9_000)
+    journal_data.write_journal(source, 0, data)
     with tmpfs.small_tmpfs(tmp_path / "volume", size="1m") as volume:
         full = command(source, f"file://{volume}")
 
@@ -937,12 +937,12 @@ from pathlib import Path
 from backup.report import worst
 from backup.sinks import SinkOptions, open_sink
 from backup.stop import Stop
-from tests import billing
+from tests import journal_data
 
 source, *urls = sys.argv[1:]
 options = SinkOptions(source=Path(source))
 sinks = [open_sink(url, options, stop=Stop(), stall_seconds=1) for url in urls]
-result = billing.run_backup(Path(source), sinks, stall_seconds=1)
+result = journal_data.run_backup(Path(source), sinks, stall_seconds=1)
 sys.exit(worst(result.exit_codes))
 """
 

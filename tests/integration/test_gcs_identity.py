@@ -26,8 +26,8 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.billing import records, write_journal
 from tests.gcs_store import BUCKET, Handler, Kind, Store, serving
+from tests.journal_data import records, write_journal
 from tests.servers import Certificate
 
 WHO = "backup@acme.iam.gserviceaccount.com"

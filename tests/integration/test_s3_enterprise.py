@@ -26,8 +26,8 @@ from backup.sinks import SinkOptions, open_sink
 from backup.sinks.urls import S3Options
 from backup.stop import Stop
 from tests import servers
-from tests.billing import NAME, Clock, records, run_backup, write_journal
 from tests.commands import Answer, Asked, Site, Witness, refusal, run, run_here, witness
+from tests.journal_data import NAME, Clock, records, run_backup, write_journal
 from tests.servers import Certificates, S3Server
 
 NOWHERE = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}

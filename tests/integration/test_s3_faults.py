@@ -42,11 +42,11 @@ from backup.sinks import Sink, SinkOptions, open_sink, s3
 from backup.stop import Stop
 from backup.verbs.backup import BackupResult
 from backup.verbs.verify import verify
-from tests import billing, httpd, servers
+from tests import httpd, journal_data, servers
 from tests.httpd import is_
 
 CHECKOUT = Path(__file__).parents[2]
-JOURNAL = billing.NAME
+JOURNAL = journal_data.NAME
 KEY = f"{JOURNAL}/{JOURNAL}-20261123T120000Z-3f9a1c.tar.gz"
 MIB = 1 << 20
 SITE = "site"
@@ -166,7 +166,7 @@ class Two:
     bucket: str
     endpoint: str
     options: str = ""
-    clock: billing.Clock = field(default_factory=billing.Clock)
+    clock: journal_data.Clock = field(default_factory=journal_data.Clock)
 
     @property
     def url(self) -> str:
@@ -200,14 +200,14 @@ class Two:
         bad = self.open(endpoint=endpoint, stall_seconds=stall_seconds)
         settings = {"stall_seconds": stall_seconds, "recovery_seconds": 0.0} | options
         sinks = [bad] if alone else [bad, good]
-        return billing.run_backup(self.source, sinks, clock=self.clock, emit=emit, **settings)
+        return journal_data.run_backup(self.source, sinks, clock=self.clock, emit=emit, **settings)
 
     def problem(self, result: BackupResult, code: int = 3) -> str:
         """Insist that all problems are the bad sink's; give them."""
-        assert worst(result.exit_codes) == code, billing.said(result)
+        assert worst(result.exit_codes) == code, journal_data.said(result)
         assert {p.sink for p in result.problems} == {self.open().url}
         assert len(manifests(self.good)) == (1 if code == 3 else 0)
-        return billing.said(result)
+        return journal_data.said(result)
 
     def names(self, suffix: str = "") -> list[str]:
         """List the store, by the door beside the sink."""
@@ -231,7 +231,7 @@ class Two:
             assert gzip.decompress(self.content(key)), "whatever has the name of an archive is one"
         assert self.uploads() == []
         if not backups:  # without a history there, any journal will do: a small one
-            billing.write_journal(self.source, 0, large_journal(SIZES["small"]))
+            journal_data.write_journal(self.source, 0, large_journal(SIZES["small"]))
         assert self.run(endpoint=self.store.endpoint, alone=not backups).exit_codes == ()
         assert len(self.names(".manifest.json")) == backups + 1
         self.verify_deep()
@@ -258,7 +258,7 @@ def manifests(root: Path) -> list[Path]:
 def two(tmp_path: Path, store: servers.S3Server, door: httpd.Door) -> Two:
     """Make them, with a small journal."""
     (tmp_path / "good").mkdir()
-    billing.write_journal(tmp_path / "source", 0, large_journal(SIZES["small"]))
+    journal_data.write_journal(tmp_path / "source", 0, large_journal(SIZES["small"]))
     return Two(
         source=tmp_path / "source",
         good=tmp_path / "good",
@@ -270,7 +270,7 @@ def two(tmp_path: Path, store: servers.S3Server, door: httpd.Door) -> Two:
 
 def enlarge(two: Two) -> None:
     """Let the journal be so large that its archive is stored in parts."""
-    billing.write_journal(two.source, 0, large_journal(SIZES["large"]))
+    journal_data.write_journal(two.source, 0, large_journal(SIZES["large"]))
 
 
 def sized(two: Two, size: str) -> Two:
@@ -309,7 +309,7 @@ def test_a_reply_that_is_lost_after_the_store_is_no_conflict(
     size, lost = STEPS[step]
     sized(two, size)
     door.on(_not_a_probe(lost), httpd.lose_reply(), times=times)
-    events = billing.Events()
+    events = journal_data.Events()
 
     assert two.run(emit=events).exit_codes == ()
     assert events.of(PassRepeated) == [], "one pass did"
@@ -370,7 +370,7 @@ def test_a_read_back_that_breaks_goes_on_where_it_broke(
     reached = 50_000
     door.on(fetch, httpd.cut_reply(reached, reset=is_reset), times=1)
     door.on(fetch, httpd.cut_reply(1, reset=is_reset), times=2)
-    events = billing.Events()
+    events = journal_data.Events()
 
     assert two.run(emit=events).exit_codes == ()
     assert events.of(PassRepeated) == []
@@ -414,7 +414,7 @@ def test_a_slow_link_is_not_a_dead_one(
 
     result = two.run(stall_seconds=1.6)
 
-    assert result.exit_codes == (), billing.said(result)
+    assert result.exit_codes == (), journal_data.said(result)
     assert time.monotonic() - begun > 2
     two.require_sound(backups=1)
 
@@ -517,7 +517,7 @@ def test_a_store_that_changes_what_it_stores_is_not_trusted(
 ) -> None:
     """It says 200; what it holds is read, and discarded (velero-io/velero#9951)."""
     door.on(archive, httpd.change_request(signed_anew(two.store, LIES[lie])))
-    events = billing.Events()
+    events = journal_data.Events()
 
     problem = two.problem(two.run(emit=events, alone=True), code=6)
 
@@ -550,7 +550,7 @@ def test_a_byte_that_flips_on_its_way_is_refused_by_the_store(
     two.options = f"&checksum_mode={mode}"
     flip = httpd.change_request(lambda request, body: (request, flipped(body)))
     door.on(archive, flip, times=1)
-    events = billing.Events()
+    events = journal_data.Events()
 
     assert two.run(emit=events).exit_codes == ()
     assert events.of(PassRepeated) == []
@@ -599,11 +599,11 @@ def test_an_outage_costs_a_second_pass(
         return begun(request) and len(door.seen(listing)) < 5  # two were before, three are probes
 
     door.on(outage, httpd.answer(status, refusal(code) if code else b"<html>later"))
-    events = billing.Events()
+    events = journal_data.Events()
 
     result = two.run(emit=events, recovery_seconds=60.0)
 
-    assert result.exit_codes == (), billing.said(result)
+    assert result.exit_codes == (), journal_data.said(result)
     assert len(events.of(PassRepeated)) == 1
     assert [key[-9:] for key in two.names(".tar.gz")] == [".2.tar.gz"]
     two.open().sweep(datetime.now(UTC) + timedelta(hours=1))  # an abort was refused too
@@ -637,7 +637,7 @@ def test_what_will_not_pass_is_told_at_once(
     sized(two, size)
     failing = is_("PUT", query="partNumber") if size == "large" else archive
     door.on(lambda r: failing(r) and r.query.get("partNumber", "1") == "1", refuse(status, code))
-    events = billing.Events()
+    events = journal_data.Events()
 
     problem = two.problem(two.run(emit=events))
 

@@ -22,8 +22,8 @@ from backup.errors import ConfigError
 from backup.report import worst
 from backup.sinks import SinkOptions, locate, open_sink
 from backup.stop import Stop
-from tests.billing import NAME, Clock, records, run_backup, said, write_journal
 from tests.commands import Answer, Asked, Done, Site, Witness, refusal, run, run_here, witness
+from tests.journal_data import NAME, Clock, records, run_backup, said, write_journal
 from tests.servers import S3Server
 
 PAGE = Path(__file__).parents[2] / "docs" / "s3.md"

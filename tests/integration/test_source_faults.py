@@ -24,7 +24,7 @@ from backup.errors import JournalChangedError, JournalUnreadableError
 from backup.journals import Reading, capture, discover, read
 from backup.model import Event, Journal, PassRepeated
 from tests import faultfs
-from tests.billing import (
+from tests.journal_data import (
     NAME,
     Clock,
     Events,
@@ -38,7 +38,7 @@ from tests.billing import (
     stored_journal,
     write_journal,
 )
-from tests.simulator import SimulatedSink
+from tests.simulated_sink import SimulatedSink
 
 REASON = faultfs.available()
 BIG = records(2_000) * 4

@@ -19,8 +19,8 @@ import pytest
 
 from backup.sinks import SinkOptions, open_sink
 from backup.stop import Stop
-from tests.billing import records
 from tests.handmade import JOURNAL, Chain
+from tests.journal_data import records
 
 CHECKOUT = Path(__file__).parents[2]
 DATA = records(60)

@@ -43,8 +43,8 @@ from backup.model import Key, parse_key
 from backup.verbs.backup import BackupResult
 from backup.verbs.holdings import SWEEP_GRACE
 from backup.verbs.ledger import acknowledge, retire
-from tests.billing import Clock, Events, records, run_backup, write_journal
-from tests.simulator import CrashError, Held, Place, SimulatedSink
+from tests.journal_data import Clock, Events, records, run_backup, write_journal
+from tests.simulated_sink import CrashError, Held, Place, SimulatedSink
 
 OPERATIONS = ("probe", "put", "put_exclusive", "open", "list", "size", "delete", "sweep")
 FOREIGN = {"model.dg": b"weights", "journal-deepgram-billing-0/notes.txt": b"mine"}

@@ -17,7 +17,7 @@ from backup.verbs.backup import BackupResult
 from backup.verbs.ledger import acknowledge
 from backup.verbs.passes import compare
 from backup.verbs.verify import verify
-from tests.billing import (
+from tests.journal_data import (
     NAME,
     NOON,
     Clock,
@@ -34,7 +34,7 @@ from tests.billing import (
     stored_journal,
     write_journal,
 )
-from tests.simulator import Held, SimulatedSink
+from tests.simulated_sink import Held, SimulatedSink
 
 DAY = records(20)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backup.errors import ConfigError
-from tests.billing import (
+from tests.journal_data import (
     NAME,
     Events,
     exit_code,
@@ -23,7 +23,7 @@ from tests.billing import (
     stored_journal,
     write_journal,
 )
-from tests.simulator import SimulatedSink
+from tests.simulated_sink import SimulatedSink
 
 SECOND = "journal-deepgram-billing-1"
 

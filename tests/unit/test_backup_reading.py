@@ -17,7 +17,7 @@ from backup.errors import (
 )
 from backup.model import BackupCommitted, Event, PassRepeated, Progressed
 from backup.stop import Stop
-from tests.billing import (
+from tests.journal_data import (
     NAME,
     Events,
     Meddler,
@@ -33,7 +33,7 @@ from tests.billing import (
     stored_journal,
     write_journal,
 )
-from tests.simulator import SimulatedSink
+from tests.simulated_sink import SimulatedSink
 
 BIG = records(2_000) * 4
 """More than the pieces in which a file is read: 1 MiB each."""

@@ -22,7 +22,7 @@ from backup.model import BackupCommitted, Event, PassRepeated, Progressed, Remai
 from backup.sinks.base import ATTEMPTS
 from backup.stop import Stop
 from backup.verbs import backup as verb
-from tests.billing import (
+from tests.journal_data import (
     NAME,
     NOON,
     Clock,
@@ -36,7 +36,7 @@ from tests.billing import (
     stored_journal,
     write_journal,
 )
-from tests.simulator import Held, Place, SimulatedSink
+from tests.simulated_sink import Held, Place, SimulatedSink
 
 DATA = records(50)
 BUSY = SinkUnavailableError("503 slow down")

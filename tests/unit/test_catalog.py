@@ -33,9 +33,9 @@ from backup.manifest import MAX_BYTES, Mark
 from backup.sinks.base import Object
 from backup.stop import Stop
 from backup.streams import Feed, fan_out
-from tests.billing import NOON, records
 from tests.handmade import JOURNAL, Chain, archive, mark, packed, sha256
-from tests.simulator import Held, SimulatedSink
+from tests.journal_data import NOON, records
+from tests.simulated_sink import Held, SimulatedSink
 
 DAY = timedelta(days=1)
 OTHER = "journal-deepgram-billing-1"

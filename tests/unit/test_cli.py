@@ -27,9 +27,9 @@ from backup.model import Problem, Warned
 from backup.sinks import Sink, open_sink
 from backup.stop import Stop
 from backup.verbs import holdings
-from tests.billing import records, run_backup, write_journal
+from tests.journal_data import records, run_backup, write_journal
 from tests.simulated_cluster import SimulatedCluster, Worker
-from tests.simulator import SimulatedSink
+from tests.simulated_sink import SimulatedSink
 
 JOURNAL = "journal-deepgram-billing-0"
 SELECTOR = "20261123T020000Z-3f9a1c"

@@ -22,7 +22,7 @@ from backup.errors import (
     ClusterUnavailableError,
     RefusedError,
 )
-from tests.billing import NOON
+from tests.journal_data import NOON
 from tests.simulated_cluster import BILLING, SimulatedCluster, World
 
 SCALE = "replace statefulsets/scale"

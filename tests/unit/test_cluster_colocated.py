@@ -12,7 +12,7 @@ from backup.cluster.colocated import ATTEMPTS
 from backup.cluster.lease import lease_name
 from backup.errors import ClusterDeniedError, LeaseLostError, SignalledError
 from backup.model import Holdings, Problem, Step
-from tests.billing import Events
+from tests.journal_data import Events
 from tests.simulated_cluster import (
     BILLING,
     RUN_ID,
@@ -24,7 +24,7 @@ from tests.simulated_cluster import (
     hasten,
     perform,
 )
-from tests.simulator import CrashError
+from tests.simulated_sink import CrashError
 
 ONE, TWO, THREE = (f"journal-{BILLING}-{n}" for n in range(3))
 LEASE = lease_name(BILLING)

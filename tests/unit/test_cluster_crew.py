@@ -23,7 +23,7 @@ from backup.cluster.workers import GATE, Order, Pod, read_template
 from backup.errors import ClusterConflictError, ClusterDeniedError, LeaseLostError
 from backup.model import Problem, Step, Warned
 from backup.stop import Stop
-from tests.billing import Clock, Events
+from tests.journal_data import Clock, Events
 from tests.simulated_cluster import BILLING, RUN_ID, SimulatedCluster, Worker, World, hasten
 
 ONE, TWO = f"journal-{BILLING}-0", f"journal-{BILLING}-1"

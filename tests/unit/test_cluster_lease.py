@@ -20,7 +20,7 @@ from backup.cluster.lease import (
     lease_name,
 )
 from backup.errors import ClusterUnavailableError, LeaseHeldError, LeaseLostError, RefusedError
-from tests.billing import NOON, Clock
+from tests.journal_data import NOON, Clock
 from tests.simulated_cluster import BILLING, SimulatedCluster, World
 
 NAME = lease_name(BILLING)

@@ -21,7 +21,7 @@ from backup.errors import (
 )
 from backup.model import Holdings, RunStarted, Warned
 from backup.report import figures, result_text
-from tests.billing import NOON, Clock, Events
+from tests.journal_data import NOON, Clock, Events
 from tests.simulated_cluster import (
     BILLING,
     RUN_ID,
@@ -33,7 +33,7 @@ from tests.simulated_cluster import (
     perform,
     plan,
 )
-from tests.simulator import CrashError
+from tests.simulated_sink import CrashError
 
 LEASE = lease_name(BILLING)
 SCALE = "replace statefulsets/scale"

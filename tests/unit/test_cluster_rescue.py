@@ -20,9 +20,9 @@ from backup.errors import (
     LeaseHeldError,
 )
 from backup.model import Problem, Warned
-from tests.billing import NOON, Clock, Events
+from tests.journal_data import NOON, Clock, Events
 from tests.simulated_cluster import BILLING, SimulatedCluster, World
-from tests.simulator import CrashError
+from tests.simulated_sink import CrashError
 
 SCALE = "replace statefulsets/scale"
 LINE = f"kubectl -n voice scale statefulset {BILLING} --replicas=3"

@@ -31,7 +31,7 @@ from backup.errors import (
 )
 from backup.model import Holdings, Problem
 from backup.stop import Stop
-from tests.billing import Clock, Events
+from tests.journal_data import Clock, Events
 from tests.simulated_cluster import (
     BILLING,
     RUN_ID,
@@ -43,7 +43,7 @@ from tests.simulated_cluster import (
     hasten,
     perform,
 )
-from tests.simulator import CrashError
+from tests.simulated_sink import CrashError
 
 ONE, TWO = f"journal-{BILLING}-0", f"journal-{BILLING}-1"
 LEASE = lease_name(BILLING)

@@ -26,7 +26,7 @@ from backup.stop import Stop
 from backup.verbs.backup import BackupResult
 from backup.verbs.commit import CommitResult, Committed, commit
 from backup.verbs.verify import verify
-from tests.billing import (
+from tests.journal_data import (
     NAME,
     NOON,
     Clock,
@@ -40,7 +40,7 @@ from tests.billing import (
     stored_journal,
     write_journal,
 )
-from tests.simulator import CrashError, Held, Place, SimulatedSink
+from tests.simulated_sink import CrashError, Held, Place, SimulatedSink
 
 DATA = records(50)
 OTHER = "journal-deepgram-billing-1"

@@ -22,9 +22,9 @@ from backup.errors import (
 from backup.manifest import Manifest
 from backup.stop import Stop
 from backup.verbs.extraction import extract
-from tests.billing import NOON, records
 from tests.handmade import JOURNAL, Chain, archive, file, packed, segment, sha256
-from tests.simulator import Held, SimulatedSink
+from tests.journal_data import NOON, records
+from tests.simulated_sink import Held, SimulatedSink
 
 DATA = records(40)
 NAME = f"{JOURNAL}/journal".encode()

@@ -11,7 +11,7 @@ from backup.errors import ManifestError, SignalledError, SinkDeniedError
 from backup.model import Event, Holdings, RemainsSwept, Warned
 from backup.stop import Stop
 from backup.verbs import holdings
-from tests.billing import (
+from tests.journal_data import (
     NAME,
     NOON,
     Clock,
@@ -22,7 +22,7 @@ from tests.billing import (
     run_backup,
     write_journal,
 )
-from tests.simulator import Held, SimulatedSink
+from tests.simulated_sink import Held, SimulatedSink
 
 DATA = records(50)
 OTHER = "journal-deepgram-billing-1"

@@ -18,9 +18,9 @@ from backup.errors import (
 from backup.model import Problem, new_id
 from backup.sinks import Sink
 from backup.verbs.inspect import ListResult, list_backups, show
-from tests.billing import NOON, Events, records
 from tests.handmade import JOURNAL, Chain, mark, put
-from tests.simulator import SimulatedSink
+from tests.journal_data import NOON, Events, records
+from tests.simulated_sink import SimulatedSink
 
 OTHER = "journal-deepgram-billing-1"
 

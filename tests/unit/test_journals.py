@@ -27,7 +27,16 @@ from backup.errors import (
 from backup.journals import Capture, Reading, await_filled, capture, cut_before, discover, read
 from backup.model import Consistency, Journal
 from backup.stop import Stop
-from tests.billing import NAME, NOON, Clock, append, overwrite, records, replace_file, write_journal
+from tests.journal_data import (
+    NAME,
+    NOON,
+    Clock,
+    append,
+    overwrite,
+    records,
+    replace_file,
+    write_journal,
+)
 
 BILLING = "deepgram-billing"
 JOURNAL = Journal(statefulset=BILLING, ordinal=0)

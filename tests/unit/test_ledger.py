@@ -11,9 +11,9 @@ from backup.catalog import Catalog, manifest_key
 from backup.errors import SelectorError, SinkDeniedError, SinkError
 from backup.manifest import parse_mark
 from backup.verbs.ledger import LedgerResult, acknowledge, retire
-from tests.billing import NOON, Clock, Events, records
 from tests.handmade import JOURNAL, Chain
-from tests.simulator import Held, SimulatedSink
+from tests.journal_data import NOON, Clock, Events, records
+from tests.simulated_sink import Held, SimulatedSink
 
 OTHER = "journal-deepgram-billing-1"
 

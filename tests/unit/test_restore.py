@@ -25,10 +25,10 @@ from backup.model import Event, Problem, Progressed
 from backup.stop import Stop
 from backup.verbs.restore import RestoreResult, restore
 from tests import faultfs
-from tests.billing import NOON, Events, records
 from tests.faultfs import tmpfs
 from tests.handmade import JOURNAL, MTIME, Chain, archive, file, packed, segment
-from tests.simulator import Held, SimulatedSink
+from tests.journal_data import NOON, Events, records
+from tests.simulated_sink import Held, SimulatedSink
 
 OTHER = "journal-deepgram-billing-1"
 DATA = records(30)

@@ -16,9 +16,9 @@ from backup.errors import (
 )
 from backup.sinks import Sink
 from backup.verbs.selection import Chosen, known_journals, open_shelves, select
-from tests.billing import NOON, Events, records
 from tests.handmade import JOURNAL, Chain
-from tests.simulator import Held, SimulatedSink
+from tests.journal_data import NOON, Events, records
+from tests.simulated_sink import Held, SimulatedSink
 
 OTHER = "journal-deepgram-billing-1"
 

@@ -26,7 +26,7 @@ from backup.errors import (
 )
 from backup.sinks.base import ATTEMPTS, PAGE_OBJECTS, Object
 from backup.stop import Stop
-from tests.simulator import OPERATIONS, CrashError, Held, SimulatedSink
+from tests.simulated_sink import OPERATIONS, CrashError, Held, SimulatedSink
 
 KEY = "journal-a-0/x"
 DATA = bytes(range(256)) * 1_000

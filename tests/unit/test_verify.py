@@ -24,9 +24,9 @@ from backup.model import Problem, Progressed
 from backup.sinks import Sink
 from backup.stop import Stop
 from backup.verbs.verify import VerifyResult, verify
-from tests.billing import Events, records
 from tests.handmade import JOURNAL, Chain, archive, file, mark, packed, put, segment
-from tests.simulator import SimulatedSink
+from tests.journal_data import Events, records
+from tests.simulated_sink import SimulatedSink
 
 OTHER = "journal-deepgram-billing-1"
 

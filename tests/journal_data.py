@@ -21,7 +21,7 @@ from backup.report import worst
 from backup.sinks.base import Sink
 from backup.stop import Stop
 from backup.verbs.backup import BackupResult, Options, back_up
-from tests.simulator import Held, Place
+from tests.simulated_sink import Held, Place
 
 NAME = "journal-deepgram-billing-0"
 """The first journal."""
