@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.asked_for import ignore_unless_asked
 from tests.chart import programs
 
 HERE = Path(__file__).parent
@@ -13,9 +14,7 @@ HERE = Path(__file__).parent
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
     """Leave this directory out unless an argument of pytest is in it."""
-    names = (argument.partition("::")[0] for argument in config.args)
-    asked = any((config.invocation_params.dir / name).is_relative_to(HERE) for name in names)
-    return None if asked else True
+    return ignore_unless_asked(config, HERE)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.asked_for import ignore_unless_asked
 from tests.cluster import controlplane, programs
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.site import Site, made_up_nodes, site
@@ -21,9 +22,7 @@ HERE = Path(__file__).parent
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
     """Leave this directory out unless an argument of pytest is in it."""
-    names = (argument.partition("::")[0] for argument in config.args)
-    asked = any((config.invocation_params.dir / name).is_relative_to(HERE) for name in names)
-    return None if asked else True
+    return ignore_unless_asked(config, HERE)
 
 
 @pytest.fixture(scope="session")

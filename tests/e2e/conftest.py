@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.asked_for import ignore_unless_asked
 from tests.e2e import programs
 from tests.e2e.cluster import Cluster, given_cluster, own_cluster
 from tests.e2e.nodes import Nodes
@@ -30,9 +31,7 @@ _TIMEOUT_SECONDS = 300  # the first one has the start of the cluster in it
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
     """Leave this directory out unless an argument of pytest is in it."""
-    names = (argument.partition("::")[0] for argument in config.args)
-    asked = any((config.invocation_params.dir / name).is_relative_to(HERE) for name in names)
-    return None if asked else True
+    return ignore_unless_asked(config, HERE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
