@@ -147,7 +147,7 @@ class Member:
     path: bytes
     """Relative to the journal's directory."""
     size_bytes: int
-    """The bound: exactly so many bytes are read, from the start."""
+    """The bound: exactly this many bytes are read, from the start."""
     omitted_tail_bytes: int
     """Live: what lies behind the bound, because its record is not complete."""
     torn_tail_bytes: int

@@ -108,7 +108,7 @@ def set_up(
             structlog.processors.JSONRenderer() if style == "json" else _sentence,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(file=_Stderr()),  # type: ignore[arg-type]
+        logger_factory=structlog.PrintLoggerFactory(file=_Stderr()),  # type: ignore[arg-type]  # all that it uses
         cache_logger_on_first_use=False,
     )
     left_out = _TOLD_BY_REPORT if has_report else ()

@@ -279,7 +279,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progressed:
-    """So many bytes of a subject are done."""
+    """A part of the work on a subject is done."""
 
     verb: str
     subject: str

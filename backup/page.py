@@ -35,7 +35,7 @@ class Page:
     """Lines of text for a terminal of some width, or, without a width, for anything else."""
 
     def __init__(self, width: int | None) -> None:
-        """Begin empty, for a terminal of so many columns; None for no terminal."""
+        """Begin empty, for a terminal of ``width`` columns; None where there is none."""
         self.width = width
         self._lines: list[str] = []
         dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"

@@ -15,7 +15,7 @@ from backup.stop import Stop
 __all__ = ["Location", "Object", "Sink", "SinkOptions", "check", "locate", "open_sink", "redacted"]
 
 STALL_SECONDS = 60.0
-"""A sink that moves no data for so long is dropped from the pass."""
+"""A sink that moves no data for this long is dropped from the pass."""
 
 
 def check(url: str, options: SinkOptions) -> Location:

@@ -78,7 +78,9 @@ def connect(options: S3Options, ca_cert_file: Path | None, *, stall_seconds: flo
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 s3={
-                    "addressing_style": _addressing(options.path_style, has_own_endpoint),
+                    "addressing_style": _addressing(
+                        path_style=options.path_style, has_own_endpoint=has_own_endpoint
+                    ),
                     "payload_signing_enabled": options.checksum_mode in {"sha256", "none"},
                 },
             ),
@@ -93,7 +95,7 @@ def connect(options: S3Options, ca_cert_file: Path | None, *, stall_seconds: flo
         ) from error
 
 
-def _addressing(path_style: bool | None, has_own_endpoint: bool) -> str:  # noqa: FBT001
+def _addressing(*, path_style: bool | None, has_own_endpoint: bool) -> str:
     """Return where the bucket's name goes; "auto" is the path at any endpoint of one's own."""
     if path_style is None:
         return "path" if has_own_endpoint else "auto"

@@ -72,7 +72,7 @@ class Sink(ABC):
         Args:
             url: what reports call this sink; holds no secret.
             stop: asked wherever the sink waits.
-            stall_seconds: after so long, a call that has not returned counts as stalled.
+            stall_seconds: a call that has not returned after this long counts as stalled.
         """
         self.url = url
         self._stop = stop

@@ -77,7 +77,7 @@ def access(endpoint: str | None, ca_cert_file: Path | None) -> Access:
     """Find credentials, and make a client of them that asks for no project.
 
     Raises:
-        ConfigError: the CA's file is no such.
+        ConfigError: the CA's file cannot be read, or holds no certificate.
         Exception: what the SDK raises where it finds no credentials.
     """
     os.environ[_NO_BUCKET] = "true"
@@ -87,7 +87,7 @@ def access(endpoint: str | None, ca_cert_file: Path | None) -> Access:
         credentials: Any = AnonymousCredentials()  # type: ignore[no-untyped-call]  # as is the SDK
     else:
         credentials, _project = google.auth.default(scopes=[_SCOPE], request=tokens)
-    session = AuthorizedSession(credentials, auth_request=tokens)  # type: ignore[no-untyped-call]
+    session = AuthorizedSession(credentials, auth_request=tokens)  # type: ignore[no-untyped-call]  # likewise
     _mounted(session, ca)
     options = {"api_endpoint": endpoint} if endpoint else None
     client = Client(project=None, credentials=credentials, _http=session, client_options=options)

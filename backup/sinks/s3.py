@@ -355,7 +355,7 @@ class S3Sink(Sink):
 
 
 def part_bytes(max_bytes: int | None) -> int:
-    """Return how large the parts of an object must be that has at most so many bytes."""
+    """Return the size of the parts of an object of at most ``max_bytes``; all in bytes."""
     return max(1, math.ceil((max_bytes or 0) / MAX_PARTS / PART_BYTES)) * PART_BYTES
 
 
