@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import stat
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -308,16 +310,74 @@ def test_what_appears_meanwhile_is_not_overwritten_either(
     assert [p.name for p in tmp_path.iterdir()] == [JOURNAL]
 
 
-def test_what_a_killed_restore_left_is_removed(sink: SimulatedSink, tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", [errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR])
+@needs_fuse
+def test_what_appears_at_the_last_moment_is_named(
+    sink: SimulatedSink, tmp_path: Path, code: int
+) -> None:
+    """Between the last look and the rename, which tells it in one of these ways."""
+    Chain(sink).full(DATA)
+    with faultfs.mounted(tmp_path, limit=30) as fs:
+        fs.fail("rename", code)
+        result = restored([sink], fs.root / "out")
+
+        assert result.exit_codes == (2,)
+        assert result.problems[0].message == f"{fs.root / 'out' / JOURNAL} is already there"
+        assert nothing_left(fs.root / "out")
+
+
+# -- several restores, and what was left of one
+
+
+def left_behind(target: Path, made: Manifest, *, has_lock: bool = True) -> Path:
+    """Make what a killed restore leaves; give the hidden directory."""
+    hidden = target / f".partial-{made.journal}-{made.id}-00c0ffee"
+    (hidden / JOURNAL).mkdir(parents=True)
+    (hidden / JOURNAL / "journal").write_bytes(b"half")
+    if has_lock:
+        (hidden / "lock").touch()
+    return hidden
+
+
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_what_a_killed_restore_left_is_removed(
+    sink: SimulatedSink, tmp_path: Path, *, has_lock: bool
+) -> None:
     """By the next one of the same backup; the hidden directory never looks like a journal."""
-    made = Chain(sink).full(DATA)
-    left = tmp_path / f".partial-{made.id}" / JOURNAL
-    left.mkdir(parents=True)
-    (left / "journal").write_bytes(b"half")
+    left_behind(tmp_path, Chain(sink).full(DATA), has_lock=has_lock)
     restored([sink], tmp_path)
 
     assert [p.name for p in tmp_path.iterdir()] == [JOURNAL]
     assert tree(tmp_path) == {f"{JOURNAL}/journal": DATA}
+
+
+def test_what_is_in_use_is_not_taken_for_left_behind(sink: SimulatedSink, tmp_path: Path) -> None:
+    """Whoever holds the lock is alive."""
+    left = left_behind(tmp_path, Chain(sink).full(DATA))
+    with (left / "lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = restored([sink], tmp_path)
+
+    assert result.exit_codes == ()
+    assert (left / JOURNAL / "journal").read_bytes() == b"half"
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_nothing_is_removed(
+    sink: SimulatedSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """An NFS export without a lock daemon: who knows whether the other one is alive?"""
+
+    def flock(_fd: int, _operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    left = left_behind(tmp_path, Chain(sink).full(DATA))
+    monkeypatch.setattr(fcntl, "flock", flock)
+    result = restored([sink], tmp_path)
+
+    assert result.exit_codes == ()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [left.name, JOURNAL]
+    assert (tmp_path / JOURNAL / "journal").read_bytes() == DATA
 
 
 def test_a_link_in_place_of_the_hidden_directory_is_not_followed(
@@ -328,12 +388,149 @@ def test_a_link_in_place_of_the_hidden_directory_is_not_followed(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "precious").touch()
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / f".partial-{made.id}").symlink_to(elsewhere)
-    result = restored([sink], tmp_path / "out")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / f".partial-{made.journal}-{made.id}-00c0ffee").symlink_to(elsewhere)
+    restored([sink], out)
+
+    assert [p.name for p in elsewhere.iterdir()] == ["precious"]
+    assert (out / JOURNAL / "journal").read_bytes() == DATA
+
+
+def test_two_restores_of_one_backup_do_not_write_into_each_other(
+    sink: SimulatedSink, tmp_path: Path
+) -> None:
+    """The first ends while the second is half through: what it names is whole, and its own."""
+    data = records(3000)
+    Chain(sink).full(data)
+    is_half, may_go_on = threading.Event(), threading.Event()
+    results: list[RestoreResult] = []
+
+    def pause(event: Event) -> None:
+        if isinstance(event, Progressed):
+            is_half.set()
+            may_go_on.wait(30)
+
+    other = threading.Thread(
+        target=lambda: results.append(
+            restored([SimulatedSink("two", place=sink.place)], tmp_path, emit=pause)
+        )
+    )
+
+    def begin_the_other(event: Event) -> None:
+        if isinstance(event, Progressed) and not is_half.is_set():
+            other.start()
+            is_half.wait(30)
+
+    first = restored([sink], tmp_path, emit=begin_the_other)
+    named = tree(tmp_path / JOURNAL)
+    may_go_on.set()
+    other.join(30)
+
+    assert ([r.journal for r in first.restored], first.exit_codes) == ([JOURNAL], ())
+    assert named == {"journal": data}
+    assert [r.exit_codes for r in results] == [(2,)]
+    assert results[0].problems[0].message == f"{tmp_path / JOURNAL} is already there"
+    assert tree(tmp_path) == {f"{JOURNAL}/journal": data}
+    assert [p.name for p in tmp_path.iterdir()] == [JOURNAL]
+
+
+def meanwhile(act: Callable[[], object]) -> Callable[[Event], None]:
+    """Make a listener that acts once, when the first bytes are written."""
+    todo = [act]
+
+    def emit(event: Event) -> None:
+        if isinstance(event, Progressed) and todo:
+            todo.pop()()
+
+    return emit
+
+
+def test_each_journal_is_named_by_one_of_two_restores(sink: SimulatedSink, tmp_path: Path) -> None:
+    """The whole second one runs while the first is at its first journal."""
+    Chain(sink).full(DATA)
+    Chain(sink, OTHER).full(DATA)
+    again = SimulatedSink("two", place=sink.place)
+    inner: list[RestoreResult] = []
+    first = restored(
+        [sink], tmp_path, emit=meanwhile(lambda: inner.append(restored([again], tmp_path)))
+    )
+
+    assert [r.journal for r in inner[0].restored] == [JOURNAL, OTHER]
+    assert (first.restored, first.exit_codes) == ((), (2, 2))
+    assert tree(tmp_path) == {f"{JOURNAL}/journal": DATA, f"{OTHER}/journal": DATA}
+    assert sorted(p.name for p in tmp_path.iterdir()) == [JOURNAL, OTHER]
+
+
+def test_restores_of_different_journals_leave_each_other_alone(
+    sink: SimulatedSink, tmp_path: Path
+) -> None:
+    """Although their ids may be the same."""
+    Chain(sink).full(DATA)
+    Chain(sink, OTHER).full(DATA)
+    again = SimulatedSink("two", place=sink.place)
+    inner: list[RestoreResult] = []
+    first = restored(
+        [sink],
+        tmp_path,
+        journal=JOURNAL,
+        emit=meanwhile(lambda: inner.append(restored([again], tmp_path, journal=OTHER))),
+    )
+
+    assert (first.exit_codes, inner[0].exit_codes) == ((), ())
+    assert tree(tmp_path) == {f"{JOURNAL}/journal": DATA, f"{OTHER}/journal": DATA}
+
+
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_a_restore_that_is_taken_for_left_behind_as_it_begins_says_so(
+    sink: SimulatedSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_lock: bool
+) -> None:
+    """Another one has looked between the making of the hidden directory and its lock."""
+    Chain(sink).full(DATA)
+    kernel = fcntl.flock
+
+    def flock(fd: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", kernel)
+        if has_lock:
+            raise BlockingIOError(errno.EAGAIN, "held")
+        (hidden,) = tmp_path.glob(".partial-*")
+        hidden.rename(tmp_path / "doomed")
+        kernel(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    result = restored([sink], tmp_path)
 
     assert result.exit_codes == (2,)
-    assert [p.name for p in elsewhere.iterdir()] == ["precious"]
+    assert result.problems[0].message.endswith("is being restored by somebody else")
+    assert not (tmp_path / JOURNAL).exists()
+    assert list(tmp_path.glob(".partial-*")) == []
+
+
+@pytest.mark.parametrize("how", ["removed", "shortened", "replaced"])
+def test_what_somebody_does_to_the_files_meanwhile_is_found(
+    sink: SimulatedSink, tmp_path: Path, how: str
+) -> None:
+    """A clean-up job, or another node that sees no lock: what was hashed must be what is named."""
+    Chain(sink).full(DATA)
+    precious = tmp_path / "precious"
+    precious.touch(mode=0o604)
+    out = tmp_path / "out"
+
+    def meddle() -> None:
+        (path,) = out.glob(".partial-*/*/journal")
+        if how == "shortened":
+            os.truncate(path, 0)
+        else:
+            path.unlink()
+            if how == "replaced":
+                path.symlink_to(precious)
+
+    result = restored([sink], out, emit=meanwhile(meddle))
+
+    assert (result.restored, result.exit_codes) == ((), (2,))
+    assert "was changed by somebody else" in result.problems[0].message
+    assert nothing_left(out)
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o604, "nobody goes through the link"
 
 
 # -- what fails leaves nothing
