@@ -1,7 +1,12 @@
-"""Progress on a terminal: a listener that draws a bar for each subject that is worked on."""
+"""Progress on a terminal: a listener that draws a bar for each subject that is worked on.
+
+A terminal may go away while a run goes on (a detached session): that costs the bar, not the run.
+"""
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from backup.model import Event, Progressed
@@ -40,6 +45,26 @@ class ProgressBar:
             self._progress.remove_task(self._tasks.pop(event.subject))
 
 
+class _Terminal:
+    """Standard error as it was before the bar, which draws on it and sends others' lines to it."""
+
+    def __init__(self) -> None:
+        self._file = sys.stderr
+        self.encoding = sys.stderr.encoding
+
+    def isatty(self) -> bool:
+        return self._file.isatty()
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):  # it is gone; ValueError: it is closed
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._file.flush()
+
+
 def _bar() -> Progress:
     from rich.console import Console  # noqa: PLC0415 - 60 ms that only a terminal has to pay
     from rich.progress import (  # noqa: PLC0415 - as above
@@ -57,7 +82,10 @@ def _bar() -> Progress:
         TaskProgressColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True, soft_wrap=True),  # lines of the log are not folded
+        console=Console(
+            file=_Terminal(),  # type: ignore[arg-type]  # all of a file that rich asks for
+            soft_wrap=True,  # lines of the log are not folded
+        ),
         transient=True,
         expand=True,
     )
