@@ -82,6 +82,15 @@ class Stored:
         return "size" if self.sha256 is None else "full"
 
 
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """What speaks against a backup."""
+
+    message: str
+    is_damage: bool = False
+    """Its manifest or an archive is damaged or missing; else it is as it was made."""
+
+
 class Listing:
     """All that one listing of a sink shows; no manifest is read for it."""
 
@@ -236,18 +245,20 @@ class Catalog:
                 raise ManifestError(message) from error
             raise
 
-    def why_not_good(self, backup: Backup, listing: Listing) -> str | None:
+    def why_not_good(self, backup: Backup, listing: Listing) -> Flaw | None:
         """Return what speaks against a backup; None for a good one. No archive is read."""
         try:
             manifest, _ = self.manifest(backup.journal, backup.id)
-        except (ManifestError, UnsupportedFormatError) as error:
-            return error.message
+        except ManifestError as error:
+            return Flaw(error.message, is_damage=True)
+        except UnsupportedFormatError as error:
+            return Flaw(error.message)
         if absent := self.absent_archives(manifest, listing):
-            return f"{absent[0]} is missing or has another size"
+            return Flaw(f"{absent[0]} is missing or has another size", is_damage=True)
         if manifest.suspect:
-            return f"suspect: {manifest.suspicion}"
+            return Flaw(f"suspect: {manifest.suspicion}")
         if alarms := self.standing_alarms(manifest, listing):
-            return f"standing alarm: {', '.join(alarms)}"
+            return Flaw(f"standing alarm: {', '.join(alarms)}")
         return None
 
     # -- writing, in this order

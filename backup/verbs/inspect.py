@@ -4,6 +4,7 @@ Rules:
 
 - ``list`` costs one listing a sink and reads no manifest unless asked for more.
 - A sink that has stopped answering is not asked once more for each of its backups.
+- Showing the latest good backup tells where it is not the latest.
 - No verb succeeds because there was nothing to look at: a journal that nobody knows is an error.
 """
 
@@ -27,7 +28,14 @@ from backup.errors import (
 from backup.manifest import Manifest
 from backup.model import Continuity, Emit, Problem, WithExitCodes, id_time
 from backup.sinks import Sink
-from backup.verbs.selection import Chosen, copies_of, known_journals, open_shelves, select
+from backup.verbs.selection import (
+    Chosen,
+    copies_of,
+    known_journals,
+    open_shelves,
+    passed_over,
+    select,
+)
 
 # -- list
 
@@ -191,8 +199,12 @@ def show(sinks: Sequence[Sink], selector: str, *, journal: str | None, emit: Emi
         message = f"{without[0].journal} {without[0].message}"
         raise SelectorError(message, *without[0].hints)
     chosen = found[0]
+    if (older := passed_over(chosen)) is not None:
+        emit(older)
+        problems.append(older)
     catalog, backup, listing = chosen.shelf.catalog, chosen.backup, chosen.shelf.listing
     manifest, digest = catalog.manifest(backup.journal, backup.id)
+    flaw = catalog.why_not_good(backup, listing)
     return ShowResult(
         sink=chosen.shelf.url,
         also_on=tuple(
@@ -204,6 +216,6 @@ def show(sinks: Sequence[Sink], selector: str, *, journal: str | None, emit: Emi
         manifest_sha256=digest,
         marks=tuple(sorted(backup.marks)),
         standing_alarms=catalog.standing_alarms(manifest, listing),
-        against=catalog.why_not_good(backup, listing),
+        against=flaw.message if flaw else None,
         problems=tuple(problems),
     )

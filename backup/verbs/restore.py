@@ -37,14 +37,14 @@ from pathlib import Path
 
 from backup.catalog import Catalog
 from backup.disk import flush_directory, write_all
-from backup.errors import NEEDS_A_LOOK, BackupError, StopError, TargetError
+from backup.errors import BackupError, StopError, TargetError
 from backup.manifest import File, Manifest
 from backup.model import Emit, Problem, Progressed, WithExitCodes, decode_name
 from backup.sinks import Sink
 from backup.stop import Stop
 from backup.streams import call
 from backup.verbs.extraction import extract
-from backup.verbs.selection import Chosen, open_shelves, select
+from backup.verbs.selection import Chosen, open_shelves, passed_over, select
 
 _LOCK = "lock"
 """The file in a hidden directory whose lock its owner holds; beside the journal's directory."""
@@ -104,8 +104,8 @@ def restore(
     restored: list[Restored] = []
     failed = without
     for choice in chosen:
-        if choice.newer:
-            failed.append(_older(choice))
+        if (older := passed_over(choice)) is not None:
+            failed.append(older)
         try:
             restored.append(_restore(choice, target, emit=emit, stop=stop))
         except StopError:
@@ -116,15 +116,6 @@ def restore(
         emit(problem)
     problems += failed
     return RestoreResult(restored=tuple(restored), problems=tuple(problems))
-
-
-def _older(choice: Chosen) -> Problem:
-    return Problem(
-        exit_code=NEEDS_A_LOOK,
-        message=f"{choice.backup.id} is the latest good backup, and not the latest",
-        hints=(*choice.newer[:3], "choose one by its id to restore it all the same"),
-        journal=choice.backup.journal,
-    )
 
 
 def _require_absent(final: Path) -> None:

@@ -6,6 +6,8 @@ Rules:
   archive without its suffix serves too.
 - ``latest`` is the latest *good* one: its manifest is valid, its archives are there at their size,
   it is not suspect, and no alarm stands. A backup that is not good is chosen by its id alone.
+- Where that is not the newest one, it is told: no verb may take the backup before the last for all
+  that there is.
 - Without a sink being named, the first one that holds a good copy is read. A sink that does not
   answer is skipped and reported.
 - A manifest that cannot be read is not a bad one: nobody knows. Another sink may have the copy; if
@@ -18,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from backup.catalog import Backup, Shelf
+from backup.catalog import Backup, Flaw, Shelf
 from backup.errors import (
     NEEDS_A_LOOK,
     ManifestError,
@@ -39,7 +41,7 @@ class Chosen:
 
     shelf: Shelf
     backup: Backup
-    newer: tuple[str, ...] = ()
+    newer: tuple[Flaw, ...] = ()
     """Where it is the latest good one: why newer ones are not good."""
 
 
@@ -119,15 +121,38 @@ def _latest(shelves: Sequence[Shelf], names: Sequence[str]) -> tuple[list[Chosen
 
 
 def _latest_of(shelves: Sequence[Shelf], journal: str) -> Chosen:
-    reasons: list[str] = []
+    flaws: list[Flaw] = []
     candidates = {b.id for shelf in shelves for b in shelf.listing.backups(journal)}
     for backup_id in sorted(candidates, reverse=True):
         good, against = _first_good(copies_of(shelves, journal, backup_id))
         if good is not None:
-            return replace(good, newer=tuple(reasons))
-        reasons += [f"{backup_id}: {reason}" for reason in against]
+            return replace(good, newer=tuple(flaws))
+        flaws += [replace(flaw, message=f"{backup_id}: {flaw.message}") for flaw in against]
     message = "has no good backup"
-    raise SelectorError(message, *reasons[:3], "choose one by its id to use it all the same")
+    raise SelectorError(message, *_hints(flaws))
+
+
+def passed_over(choice: Chosen, *, damage_code: int = NEEDS_A_LOOK) -> Problem | None:
+    """Say that the latest good backup is not the latest; None where it is.
+
+    Args:
+        choice: what ``latest`` has chosen.
+        damage_code: the exit code where one that is newer is damaged; else it needs a look.
+    """
+    if not choice.newer:
+        return None
+    is_damage = any(flaw.is_damage for flaw in choice.newer)
+    return Problem(
+        exit_code=damage_code if is_damage else NEEDS_A_LOOK,
+        message=f"{choice.backup.id} is the latest good backup, and not the latest",
+        hints=_hints(choice.newer),
+        journal=choice.backup.journal,
+    )
+
+
+def _hints(flaws: Sequence[Flaw]) -> tuple[str, ...]:
+    reasons = (flaw.message for flaw in flaws[:3])
+    return (*reasons, "choose one by its id to use it all the same")
 
 
 def _by_id(shelves: Sequence[Shelf], selector: str, names: Sequence[str]) -> Chosen:
@@ -164,25 +189,25 @@ def copies_of(shelves: Iterable[Shelf], journal: str, backup_id: str) -> list[Ch
     return [Chosen(shelf, backup) for shelf, backup in found if backup and backup.has_manifest]
 
 
-def _first_good(copies: Sequence[Chosen]) -> tuple[Chosen | None, list[str]]:
+def _first_good(copies: Sequence[Chosen]) -> tuple[Chosen | None, list[Flaw]]:
     """Find the first good one of a backup's copies; if there is none, say what is wrong with each.
 
     Raises:
         SinkError: none is good as far as is known, and one could not be read.
     """
-    against: list[str] = []
+    against: list[Flaw] = []
     unread: SinkError | None = None
     for copy in copies:
         try:
-            reason = copy.shelf.catalog.why_not_good(copy.backup, copy.shelf.listing)
+            flaw = copy.shelf.catalog.why_not_good(copy.backup, copy.shelf.listing)
         except ObjectMissingError as error:  # removed since it was listed
-            reason = error.message
+            flaw = Flaw(error.message)
         except SinkError as error:
             unread = error
             continue
-        if reason is None:
+        if flaw is None:
             return copy, []
-        against.append(reason)
+        against.append(flaw)
     if unread is not None:
         raise unread
     return None, against

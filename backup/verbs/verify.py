@@ -9,7 +9,8 @@ Rules:
   all of them. What could not be read is no finding but a problem, and a backup of which nothing
   else is known is not among the verified ones.
 - A sink that has stopped answering is not asked once more for each of its backups.
-- Verifying nothing is an error, not a success.
+- Verifying nothing is an error, not a success; nor is it a success to verify the latest good backup
+  where a newer one is damaged.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from backup.verbs.selection import (
     known_journals,
     no_backups,
     open_shelves,
+    passed_over,
     select,
 )
 
@@ -127,7 +129,8 @@ def _to_verify(
         for choice in chosen
         for copy in copies_of(shelves, choice.backup.journal, choice.backup.id)
     ]
-    return everywhere, without
+    older = (passed_over(choice, damage_code=IntegrityError.exit_code) for choice in chosen)
+    return everywhere, [*without, *filter(None, older)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import pytest
 
 from backup.catalog import (
     Catalog,
+    Flaw,
     Listing,
     archive_key,
     checksum_key,
@@ -225,26 +226,33 @@ def test_the_newest_manifest_is_the_newest_valid_one(sink: SimulatedSink, chain:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("spoil", "reason", "is_damage"),
     [
-        (lambda s, m: put(s, m.archives[0].key, b"short"), "is missing or has another size"),
-        (lambda s, m: s.place.objects.pop(m.archives[0].key), "is missing or has another size"),
-        (lambda s, m: put(s, manifest_key(JOURNAL, m.id), b"{}"), "not a valid manifest"),
-        (lambda s, m: put(s, manifest_key(JOURNAL, m.id), b'{"format":"9.0"}'), "has format 9.0"),
-        (lambda s, _: s.heal(), None),
+        (lambda s, m: put(s, m.archives[0].key, b"short"), "is missing or has another size", True),
+        (lambda s, m: s.place.objects.pop(m.archives[0].key), "is missing or has another", True),
+        (lambda s, m: put(s, manifest_key(JOURNAL, m.id), b"{}"), "not a valid manifest", True),
+        (
+            lambda s, m: put(s, manifest_key(JOURNAL, m.id), b'{"format":"9.0"}'),
+            "format 9.0",
+            False,
+        ),
     ],
 )
 def test_a_good_backup_has_a_valid_manifest_and_its_archives(
-    sink: SimulatedSink, chain: Chain, spoil: Any, reason: str | None
+    sink: SimulatedSink, chain: Chain, spoil: Any, reason: str, *, is_damage: bool
 ) -> None:
     """``latest`` must be one that can be restored, as far as a listing tells."""
     made = chain.full(records(5))
-    spoil(sink, made)
     catalog = Catalog(sink)
+    whole = catalog.listing()
+    assert catalog.why_not_good(whole.backups(JOURNAL)[0], whole) is None
+    spoil(sink, made)
     listing = catalog.listing()
     found = catalog.why_not_good(listing.backups(JOURNAL)[0], listing)
 
-    assert (reason or "None") in str(found)
+    assert found
+    assert reason in found.message
+    assert found.is_damage == is_damage
 
 
 def test_a_suspect_backup_is_not_good(chain: Chain) -> None:
@@ -253,7 +261,7 @@ def test_a_suspect_backup_is_not_good(chain: Chain) -> None:
     catalog = Catalog(chain.sink)
     listing = catalog.listing()
 
-    assert catalog.why_not_good(listing.backups(JOURNAL)[0], listing) == "suspect: a hole"
+    assert catalog.why_not_good(listing.backups(JOURNAL)[0], listing) == Flaw("suspect: a hole")
 
 
 def test_an_alarm_speaks_against_a_backup_until_it_is_acknowledged(chain: Chain) -> None:
@@ -266,7 +274,9 @@ def test_an_alarm_speaks_against_a_backup_until_it_is_acknowledged(chain: Chain)
     catalog.mark(mark("acknowledged", raised))
     after = catalog.listing()
 
-    assert catalog.why_not_good(before.backups(JOURNAL)[-1], before) == f"standing alarm: {raised}"
+    assert catalog.why_not_good(before.backups(JOURNAL)[-1], before) == Flaw(
+        f"standing alarm: {raised}"
+    )
     assert catalog.standing_alarms(made, before) == (raised,)
     assert catalog.why_not_good(after.backups(JOURNAL)[-1], after) is None
     assert catalog.standing_alarms(made, after) == ()

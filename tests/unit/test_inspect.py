@@ -277,6 +277,19 @@ def test_latest_of_several_journals_has_to_be_narrowed_down(sink: SimulatedSink)
     assert "suspect: a hole" in caught.value.hints[0]
 
 
+def test_an_older_backup_instead_of_the_latest_is_told(sink: SimulatedSink) -> None:
+    """What is shown is not all that there is: exit 3, and the reason."""
+    chain = Chain(sink)
+    good, bad = chain.full(records(1)), chain.full(records(2))
+    put(sink, manifest_key(JOURNAL, bad.id), b"{}")
+    events = Events()
+    result = show([sink], "latest", journal=None, emit=events)
+
+    assert (result.manifest, result.against, result.exit_codes) == (good, None, (3,))
+    assert bad.id in result.problems[0].hints[0]
+    assert events == list(result.problems)
+
+
 def test_a_sink_that_is_down_is_told_even_when_nothing_matches(sink: SimulatedSink) -> None:
     """It may be the one that has it."""
     down = SimulatedSink("down")

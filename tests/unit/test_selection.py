@@ -15,7 +15,7 @@ from backup.errors import (
     SinkUnavailableError,
 )
 from backup.sinks import Sink
-from backup.verbs.selection import Chosen, known_journals, open_shelves, select
+from backup.verbs.selection import Chosen, known_journals, open_shelves, passed_over, select
 from tests.handmade import JOURNAL, Chain
 from tests.journal_data import NOON, Events, records
 from tests.simulated_sink import Held, SimulatedSink
@@ -261,3 +261,70 @@ def test_latest_of_a_later_day_needs_no_look_at_older_ones() -> None:
     chosen([sink], "latest")
 
     assert sink.calls == [("list", ""), ("open", manifest_key(JOURNAL, chain.last.id))]
+
+
+# -- latest, when it is not the newest
+
+
+def latest(sink: SimulatedSink) -> Chosen:
+    """Select the latest good backup of the only journal."""
+    ((choice,), _) = select(open_shelves([sink], emit=Events())[0], "latest")
+    return choice
+
+
+def test_nothing_is_passed_over_where_the_newest_is_good() -> None:
+    """So there is nothing to tell."""
+    sink = SimulatedSink()
+    Chain(sink).full(records(1))
+
+    assert passed_over(latest(sink), damage_code=6) is None
+
+
+@pytest.mark.parametrize(
+    ("how", "is_damage"),
+    [
+        ("damaged", True),
+        ("absent", True),
+        ("short", True),
+        ("newer", False),
+        ("vanished", False),
+        ("suspect", False),
+        ("alarmed", False),
+    ],
+)
+def test_what_was_passed_over_is_told_with_the_reason(how: str, *, is_damage: bool) -> None:
+    """Damage weighs as much as the reader says; what is only suspect needs a look: exit 3."""
+    sink = SimulatedSink()
+    chain = Chain(sink)
+    good = chain.full(records(1))
+    ways: dict[str, dict[str, Any]] = {
+        "suspect": {"suspect": True, "suspicion": "a hole"},
+        "alarmed": {"alarms": (good.id,)},
+    }
+    changes = ways.get(how, {})
+    bad = chain.full(records(2), **changes)
+    if not changes:
+        spoil(sink, bad, how)
+    choice = latest(sink)
+    lenient, strict = passed_over(choice), passed_over(choice, damage_code=6)
+
+    assert lenient
+    assert strict
+    assert (lenient.exit_code, strict.exit_code) == (3, 6 if is_damage else 3)
+    assert lenient.message == f"{good.id} is the latest good backup, and not the latest"
+    assert lenient.hints[0].startswith(f"{bad.id}: ")
+    assert (lenient.journal, lenient.sink) == (JOURNAL, None)
+
+
+def test_one_damaged_backup_among_those_passed_over_is_enough() -> None:
+    """Also where the newest is only suspect."""
+    sink = SimulatedSink()
+    chain = Chain(sink)
+    chain.full(records(1))
+    damaged = chain.full(records(2))
+    chain.full(records(3), suspect=True, suspicion="a hole")
+    spoil(sink, damaged, "damaged")
+    problem = passed_over(latest(sink), damage_code=6)
+
+    assert problem
+    assert problem.exit_code == 6

@@ -217,6 +217,25 @@ def test_verifying_nothing_is_no_success(
         verified([sink], selector, journal=journal)
 
 
+@pytest.mark.parametrize(("how", "code"), [("damaged", 6), ("suspect", 3)])
+def test_verifying_the_latest_does_not_pass_over_a_newer_one_in_silence(
+    sink: SimulatedSink, how: str, code: int
+) -> None:
+    """Whoever verifies what came last night must not be told that the night before is fine."""
+    chain = Chain(sink)
+    good = chain.full(records(1))
+    bad = chain.full(records(2), suspect=how == "suspect", suspicion="a hole")
+    if how == "damaged":
+        del sink.place.objects[bad.archives[0].key]
+    events = Events()
+    result = verified([sink], "latest", emit=events)
+
+    assert [(b.id, b.findings) for b in result.backups] == [(good.id, ())]
+    assert result.exit_codes == (code,)
+    assert bad.id in result.problems[0].hints[0]
+    assert events.of(Problem) == list(result.problems)
+
+
 # -- verify: what is damaged
 
 
