@@ -35,9 +35,11 @@ class Count:
     records: int
     """Complete lines."""
     bad: int
-    """Complete lines that are not one JSON object, and a last line without an end."""
+    """Those of them that are not one JSON object."""
     first_bad_offset: int | None
     """Where the first of those begins, in bytes from the start."""
+    unfinished_bytes: int = 0
+    """Behind the last newline: a record without its end, whole or not."""
 
 
 class Checker:
@@ -70,10 +72,13 @@ class Checker:
             self._tail = b""
 
     def finish(self) -> Count:
-        """Return the result; a last line without an end counts as bad."""
-        if self._tail or self._long is not None:
-            self._note_bad(self._line_offset)
-        return Count(records=self._records, bad=self._bad, first_bad_offset=self._first_bad)
+        """Return the result; a last line without an end is no record."""
+        return Count(
+            records=self._records,
+            bad=self._bad,
+            first_bad_offset=self._first_bad,
+            unfinished_bytes=len(self._tail) if self._long is None else self._long.size_bytes,
+        )
 
     def _continue_long_line(self, line: _LongLine, chunk: bytes) -> bytes:
         head, newline, rest = chunk.partition(b"\n")

@@ -466,6 +466,7 @@ def _write_verify(result: VerifyResult, page: Page) -> None:
     rows: list[list[str | Cell]] = []
     for row in sorted(result.backups, key=lambda row: (row.journal, row.id, row.sink)):
         notes = ["suspect"] if row.suspect else []
+        notes += ["an unfinished record"] if row.unfinished_bytes else []
         notes += [f"alarm {alarm}" for alarm in row.alarms]
         verdict = "damaged" if row.findings else ", ".join(["ok", *notes])
         style = "red" if row.findings else "yellow" if notes else "green"

@@ -8,6 +8,8 @@ Rules:
 - A *finding* is a fact about one backup on one sink. Verifying goes on after it: the reader gets
   all of them. What could not be read is no finding but a problem, and a backup of which nothing
   else is known is not among the verified ones.
+- A record without its end is damage in a journal that was read to its last newline, and a note in
+  one that was taken byte for byte: because billing was stopped, or as evidence, which is suspect.
 - A sink that has stopped answering is not asked once more for each of its backups.
 - Verifying nothing is an error, not a success; nor is it a success to verify the latest good backup
   where a newer one is damaged.
@@ -64,6 +66,8 @@ class Verified:
     archive_bytes: int = 0
     records: int | None = None
     """Records parsed; None where it was not deep."""
+    unfinished_bytes: int = 0
+    """Behind the last newline, as the journal was left; 0 where it was not deep."""
     suspect: bool = False
     alarms: tuple[str, ...] = ()
 
@@ -139,6 +143,8 @@ class _Unpacked:
 
     records: int | None = None
     """The records in it; None where the end was not reached."""
+    unfinished_bytes: int = 0
+    """Behind the last of them."""
     is_damaged: bool = False
     """Whether that was for damage, and not for a sink that cannot be read."""
 
@@ -186,14 +192,15 @@ class _Verifier:
             self._compare_link(chosen, manifest, findings)
         with self._noting(chosen, findings):
             self._compare_checksums(chosen, manifest, findings)
-        unpacked = self._unpack(chosen, manifest, findings) if self.deep else None
+        unpacked = self._unpack(chosen, manifest, findings) if self.deep else _Unpacked()
         # Unpacking compares hashes too, but ends at the first archive that is damaged.
-        if unpacked is None or unpacked.is_damaged:
+        if not self.deep or unpacked.is_damaged:
             self._hash_archives(chosen, manifest, findings)
         return replace(
             result,
             archive_bytes=manifest.archive_bytes,
-            records=unpacked.records if unpacked else None,
+            records=unpacked.records,
+            unfinished_bytes=unpacked.unfinished_bytes,
             suspect=manifest.suspect,
             alarms=catalog.standing_alarms(manifest, chosen.shelf.listing),
         )
@@ -291,7 +298,7 @@ class _Verifier:
             return _Unpacked()
         count = checker.finish()
         findings += _wrong_records(count, manifest)
-        return _Unpacked(records=count.records)
+        return _Unpacked(records=count.records, unfinished_bytes=count.unfinished_bytes)
 
     def _progress(self, backup: Backup, done: int, total: int) -> None:
         subject = f"{backup.journal} {backup.id}"
@@ -304,6 +311,10 @@ def _wrong_records(count: Count, manifest: Manifest) -> Iterator[str]:
             f"{count.bad} of {count.records} records are not JSON objects,"
             f" the first at byte {count.first_bad_offset}"
         )
+    is_as_left = manifest.source.consistency == "quiesced" or manifest.suspect
+    if count.unfinished_bytes and not is_as_left:
+        size = count.unfinished_bytes
+        yield f"the last record is not finished: {size} bytes without a newline"
     recorded = manifest.main.records
     if recorded != count.records:
         yield f"the manifest counts {recorded} records, not {count.records}"

@@ -67,9 +67,12 @@ def judged(whole: list[bytes], torn: bytes) -> Count:
         if not is_object:
             bad.append(offset)
         offset += len(line) + 1
-    if torn:
-        bad.append(offset)
-    return Count(records=len(whole), bad=len(bad), first_bad_offset=bad[0] if bad else None)
+    return Count(
+        records=len(whole),
+        bad=len(bad),
+        first_bad_offset=bad[0] if bad else None,
+        unfinished_bytes=len(torn),
+    )
 
 
 def checked(data: bytes, sizes: list[int], *, long_line_bytes: int | None = None) -> Count:

@@ -135,6 +135,7 @@ VERIFIED = VerifyResult(
         Verified(journal=ONE, id=SECOND, sink=NAS, findings=("wrong",), archive_bytes=5_000),
         Verified(journal=ZERO, id=SECOND, sink=PV, findings=(), archive_bytes=5_000, records=7),
         Verified(journal=ZERO, id=SECOND, sink=NAS, findings=(), suspect=True, alarms=(FIRST,)),
+        Verified(journal=TWO, id=SECOND, sink=NAS, findings=(), records=7, unfinished_bytes=9),
     ),
     problems=(),
 )
@@ -355,6 +356,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
                     "findings": [None],
                     "archive_bytes": None,
                     "records": None,
+                    "unfinished_bytes": None,
                     "suspect": None,
                     "alarms": None,
                 }
@@ -670,9 +672,11 @@ def test_verifying_lists_each_backup_on_each_sink() -> None:
         f"  {SECOND}  4.9 KiB        7  2     ok",
         ONE,
         f"  {SECOND}  4.9 KiB           1     damaged",
+        TWO,
+        f"  {SECOND}      0 B        7  1     ok, an unfinished record",
         f"sink 1: {NAS}",
         f"sink 2: {PV}",
-        "3 backups verified, 1 damaged",
+        "4 backups verified, 1 damaged",
         "exit code 6: integrity: stored bytes contradict their record, or a journal's",
         "             alarm stands",
     ]
@@ -896,7 +900,7 @@ def test_the_canonical_line_counts_what_a_run_did() -> None:
         "records": 40_000,
     }
     assert figures(LISTED) == {"problems": 0, "backups": 3}
-    assert figures(VERIFIED) == {"problems": 0, "backups": 3}
+    assert figures(VERIFIED) == {"problems": 0, "backups": 4}
     assert figures(RESTORED) == {"problems": 0, "journals_restored": 1, "size_bytes": 7_890_000}
     assert figures(MARKED) == {"problems": 0}
     assert figures(SPREAD) == {

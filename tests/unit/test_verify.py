@@ -19,7 +19,7 @@ from backup.errors import (
     SinkStalledError,
     SinkUnavailableError,
 )
-from backup.manifest import Manifest, Previous
+from backup.manifest import Manifest, Previous, Source
 from backup.model import Problem, Progressed
 from backup.sinks import Sink
 from backup.stop import Stop
@@ -446,7 +446,6 @@ GOOD = b'{"d":"","s":""}\n'
         (GOOD + b"not json\n" + GOOD, 1, 3, 16),
         (GOOD * 3 + b"[1]\n" + b"2\n", 2, 5, 48),
         (b"\n", 1, 1, 0),
-        (GOOD + GOOD[:-1], 1, 1, 16),
         (GOOD + b"{" * 70_000 + b"\n", 1, 2, 16),
     ],
 )
@@ -459,6 +458,40 @@ def test_a_record_that_is_no_object_is_counted_and_the_first_is_located(
 
     assert findings(verified([sink], deep=True)) == {made.id: expected}
     assert findings(verified([sink])) == {}
+
+
+def test_a_record_without_an_end_is_damage_where_records_were_cut_off_whole(
+    sink: SimulatedSink,
+) -> None:
+    """A live journal is read to its last newline, so there is none behind it."""
+    made = Chain(sink).full(GOOD + GOOD[:-1])
+    expected = ("the last record is not finished: 15 bytes without a newline",)
+
+    assert findings(verified([sink], deep=True)) == {made.id: expected}
+    assert findings(verified([sink])) == {}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source": Source(strategy="scale-down", consistency="quiesced")},
+        {"suspect": True, "suspicion": "not one complete record in 15 bytes: no newline"},
+    ],
+)
+def test_a_record_without_an_end_is_noted_where_the_journal_was_taken_as_it_is(
+    sink: SimulatedSink, changes: dict[str, Any]
+) -> None:
+    """Billing has left it so, and the backup is what was read; a wrong record is still found."""
+    chain = Chain(sink)
+    chain.full(GOOD + GOOD[:-1], **changes)
+    wrong = chain.full(GOOD + b"[]\n" + GOOD[:-1], **changes)
+    result = verified([sink], deep=True)
+
+    assert [b.unfinished_bytes for b in result.backups] == [15, 15]
+    assert findings(result) == {
+        wrong.id: ("1 of 2 records are not JSON objects, the first at byte 16",)
+    }
+    assert [b.unfinished_bytes for b in verified([sink]).backups] == [0, 0]
 
 
 def test_a_record_across_two_archives_is_one_record(sink: SimulatedSink) -> None:
