@@ -6,6 +6,9 @@ Rules:
 - Only directories named ``journal-<statefulset>-<ordinal>`` are entered. Everything else on the
   volume (model weights!) is counted and never opened. Links are never followed; devices, sockets
   and FIFOs are never opened; ``lost+found``, ``.snapshot`` and ``.nfs*`` are passed over.
+- A path is gone step by step: each directory is opened in the one above it, and must be one; so
+  must a file be a file, without waiting for a FIFO's writer. A name that was good when it was
+  listed may be a link, or a FIFO, by the time it is opened. Only ``BACKUP_SOURCE`` may be a link.
 - What will be read is fixed once, by :func:`capture`, for all passes and all sinks. Of a live
   journal it ends at its last complete record, because a record may be half written; billing goes
   on appending behind that bound and is not disturbed. Of a quiesced one every byte is taken.
@@ -60,6 +63,13 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _NEAR_HOLE_BYTES = 64 << 10
+
+_PATH_BYTES = 4096 - 256
+"""Of a path in a journal: what stands before it has to find room in PATH_MAX too."""
+_TO_ENTER = os.O_RDONLY | os.O_DIRECTORY
+_TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_REPLACED = {errno.ESTALE, errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
+"""Something else has the name now: another inode (NFS), a link, no directory, a socket."""
 
 MAX_NAMES_BYTES = 6 << 20
 """So much of a manifest, which is 8 MiB at most, may name the files beside a journal."""
@@ -246,16 +256,23 @@ class _Look:
         pending = [b""]
         while pending:
             below = pending.pop()
-            with self._sparing_the_journal(below):
-                for path, kind in _listed(self._root, below):
-                    if kind == _DIRECTORY:
-                        pending.append(path)
-                    elif kind == _FILE and self._has_room(path):
-                        self._fix(path)
-                    elif kind == _FILE:
-                        self._passed_over[path] = _TOO_MANY
-                    else:
-                        self._passed_over[path] = kind
+            with self._sparing_the_journal(below), _listed(self._root, below) as entries:
+                for entry in entries:
+                    path = os.path.join(below, os.fsencode(entry.name))
+                    with self._sparing_the_journal(path), _translated(self._root, path):
+                        kind = _kind(path, entry)
+                        if kind == _DIRECTORY:
+                            pending.append(path)
+                        else:
+                            self._take(path, kind)
+
+    def _take(self, path: bytes, kind: str) -> None:
+        if kind != _FILE:
+            self._passed_over[path] = kind
+        elif self._has_room(path):
+            self._fix(path)
+        else:
+            self._passed_over[path] = _TOO_MANY
 
     def _has_room(self, path: bytes) -> bool:
         if path == JOURNAL_FILE:
@@ -269,7 +286,7 @@ class _Look:
 
     def _fix(self, path: bytes) -> None:
         is_live = self._consistency == "live"
-        with self._sparing_the_journal(path), _opened(self._root, path) as fd:
+        with _opened(self._root, path) as fd:
             state = os.fstat(fd)
             size = state.st_size
             end = _end_of_records(fd, size) if path == JOURNAL_FILE else size
@@ -300,20 +317,22 @@ class _Look:
         )
 
 
-def _listed(root: Path, below: bytes) -> list[tuple[bytes, str]]:
-    where = os.path.join(os.fsencode(root), below)
-    with _translated(root, below), os.scandir(where) as entries:
-        return [(os.path.join(below, entry.name), _kind(entry)) for entry in entries]
+@contextmanager
+def _listed(root: Path, below: bytes) -> Iterator[Iterator[os.DirEntry[str]]]:
+    with _translated(root, below), _directory(root, below) as fd, os.scandir(fd) as entries:
+        yield entries
 
 
-def _kind(entry: os.DirEntry[bytes]) -> str:
-    if _PASSED_OVER.fullmatch(entry.name):
+def _kind(path: bytes, entry: os.DirEntry[str]) -> str:
+    if _PASSED_OVER.fullmatch(os.path.basename(path)):
         return _LEFT_ALONE
-    try:
-        mode = entry.stat(follow_symlinks=False).st_mode
-    except FileNotFoundError:
-        return _GONE
-    return _KINDS.get(stat.S_IFMT(mode), "neither a file nor a directory")
+    if len(path) > _PATH_BYTES:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    return _kind_of(entry.stat(follow_symlinks=False))
+
+
+def _kind_of(state: os.stat_result) -> str:
+    return _KINDS.get(stat.S_IFMT(state.st_mode), "neither a file nor a directory")
 
 
 def _member(path: bytes, state: os.stat_result, *, bound: int, end: int) -> Member:
@@ -472,31 +491,60 @@ def cut_before(captured: Capture, offset: int) -> Capture:
 
 @contextmanager
 def _opened(root: Path, path: bytes) -> Iterator[int]:
+    below, name = os.path.split(path)
     with _translated(root, path):
-        fd = os.open(os.path.join(os.fsencode(root), path), os.O_RDONLY | os.O_NOFOLLOW)
+        with _directory(root, below) as above:
+            fd = os.open(name, _TO_READ, dir_fd=above)
         try:
+            _require_file(root, path, os.fstat(fd))
+            os.set_blocking(fd, True)
             yield fd
         finally:
             os.close(fd)
 
 
+@contextmanager
+def _directory(root: Path, below: bytes) -> Iterator[int]:
+    """Open a directory of a journal, from the source on: no step of the way may be a link."""
+    fd = os.open(root.parent, _TO_ENTER)
+    try:
+        for name in filter(None, (os.fsencode(root.name), *below.split(b"/"))):
+            above, fd = fd, os.open(name, _TO_ENTER | os.O_NOFOLLOW, dir_fd=fd)
+            os.close(above)
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def _stat(root: Path, path: bytes) -> os.stat_result:
-    return os.stat(os.path.join(os.fsencode(root), path), follow_symlinks=False)
+    below, name = os.path.split(path)
+    with _directory(root, below) as above:
+        return os.stat(name, dir_fd=above, follow_symlinks=False)
+
+
+def _require_file(root: Path, path: bytes, state: os.stat_result) -> None:
+    if (kind := _kind_of(state)) != _FILE:
+        message = f"{_name(root, path)!r} was replaced while it was read: by {kind}"
+        raise JournalChangedError(message)
+
+
+def _name(root: Path, path: bytes) -> str:
+    return os.fsdecode(os.path.join(os.fsencode(root), path)) if path else str(root)
 
 
 @contextmanager
 def _translated(root: Path, path: bytes) -> Iterator[None]:
-    name = os.fsdecode(os.path.join(os.fsencode(root), path)) if path else str(root)
+    name = _name(root, path)
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if not path:
+    except OSError as error:
+        if not path and error.errno in {errno.ENOENT, errno.ENOTDIR}:
             message = f"{name} is not a directory"
             raise JournalMissingError(message) from error
-        message = f"{name!r} vanished while it was read"
-        raise JournalChangedError(message) from error
-    except OSError as error:
-        if error.errno in {errno.ESTALE, errno.ELOOP}:
+        if error.errno == errno.ENOENT:
+            message = f"{name!r} vanished while it was read"
+            raise JournalChangedError(message) from error
+        if error.errno in _REPLACED:
             message = f"{name!r} was replaced while it was read: {error.strerror}"
             raise JournalChangedError(message) from error
         raise _unreadable(name, error) from error
