@@ -15,7 +15,8 @@ Rules:
 - A short read, another inode, or a file that is now smaller than the bound means that it was
   replaced under us: :class:`~backup.errors.JournalChangedError`, and nothing is kept of the pass.
 - Files beside the file ``journal`` are taken along, but they never cost the journal its backup:
-  one that vanishes is passed over, one that may not be read makes the backup suspect.
+  one that vanishes is passed over, one that may not be read makes the backup suspect. Nor do they
+  cost it room: so many are taken as a manifest can name, the first of the others are told of.
 - A NUL inside the bound of a live journal is not data. JSON has none; it is a block that NFS shows
   before its content has arrived: :class:`~backup.errors.JournalHoleError`. It is waited for
   (:func:`await_filled`), and if it stays, the bound ends before it (:func:`cut_before`) and the
@@ -30,10 +31,12 @@ import errno
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from backup.errors import (
@@ -53,6 +56,7 @@ _LEFT_ALONE = "left to the file system"
 _GONE = "gone before it was read"
 _UNREADABLE = "unreadable"
 _TOO_MANY = "more than can be named"
+_NOT_ODD = {_LEFT_ALONE, _GONE, _UNREADABLE, _TOO_MANY}
 _KINDS = {
     stat.S_IFREG: _FILE,
     stat.S_IFDIR: _DIRECTORY,
@@ -74,6 +78,12 @@ _REPLACED = {errno.ESTALE, errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
 MAX_NAMES_BYTES = 6 << 20
 """So much of a manifest, which is 8 MiB at most, may name the files beside a journal."""
 _ENTRY_BYTES = 800  # of a manifest, for each file, without its name
+MAX_NAMED = 100
+"""So many of the entries of a kind that are not read are named; the others are counted."""
+MAX_TOLD = 20
+"""Of so many files beside a journal it is told why they could not be read."""
+MAX_TOLD_CHARACTERS = 400
+"""No longer is what is told of one of them: its path may be ten times as long."""
 HOLE_POLL_SECONDS = 0.5
 
 
@@ -187,16 +197,31 @@ class Capture:
     members: tuple[Member, ...]
     """By path; the file ``journal`` is always among them."""
     passed_over: tuple[tuple[bytes, str], ...]
-    """Entries that are not read, and what they are."""
-    suspicion: str | None = None
-    """What could not be read as it should be."""
+    """Entries that are not read, and what they are: the first of each kind."""
+    passed_over_counts: Counter[str]
+    """How many of each kind they are in all."""
+    suspicions: tuple[str, ...] = ()
+    """What of the journal could not be read as it should be."""
+    unread: tuple[str, ...] = ()
+    """What of the files beside it could not be read: the first of them."""
+    unread_count: int = 0
+    """How many they are in all."""
+
+    @property
+    def suspicion(self) -> str | None:
+        """What could not be read as it should be, in one line of bounded length."""
+        unread = few(self.unread, count=self.unread_count)
+        return "; ".join([*self.suspicions, *unread]) or None
 
     @property
     def odd(self) -> tuple[tuple[bytes, str], ...]:
         """Those of them that are neither files nor directories, and that billing never makes."""
-        return tuple(
-            p for p in self.passed_over if p[1] not in {_LEFT_ALONE, _GONE, _UNREADABLE, _TOO_MANY}
-        )
+        return tuple(p for p in self.passed_over if p[1] not in _NOT_ODD)
+
+    @property
+    def odd_count(self) -> int:
+        """How many those are in all."""
+        return sum(n for kind, n in self.passed_over_counts.items() if kind not in _NOT_ODD)
 
     @property
     def main(self) -> Member:
@@ -207,6 +232,18 @@ class Capture:
     def size_bytes(self) -> int:
         """How much will be read in all."""
         return sum(m.size_bytes for m in self.members)
+
+
+def few(texts: Iterable[str], *, count: int) -> list[str]:
+    """Keep the first of so many texts, none of them long, and say how many more there are."""
+    first = [_shortened(text) for text in islice(texts, MAX_TOLD)]
+    return [*first, f"and {count - len(first)} more"] if count > len(first) else first
+
+
+def _shortened(text: str) -> str:
+    """Cut a text in the middle: it begins with what it is about, and ends with the cause."""
+    half = MAX_TOLD_CHARACTERS // 2
+    return text if len(text) <= MAX_TOLD_CHARACTERS else f"{text[:half]}…{text[1 - half :]}"
 
 
 def capture(
@@ -234,7 +271,10 @@ class _Look:
         self._consistency = consistency
         self._members: list[Member] = []
         self._passed_over: dict[bytes, str] = {}
+        self._passed_over_counts = Counter[str]()
         self._suspicions: list[str] = []
+        self._unread: list[str] = []
+        self._unread_count = 0
         self._room = MAX_NAMES_BYTES
 
     def capture(self, journal: Journal, clock: Clock) -> Capture:
@@ -249,7 +289,10 @@ class _Look:
             taken_at=taken_at,
             members=tuple(sorted(self._members, key=lambda m: m.path)),
             passed_over=tuple(sorted(self._passed_over.items())),
-            suspicion="; ".join(self._suspicions) or None,
+            passed_over_counts=self._passed_over_counts,
+            suspicions=tuple(self._suspicions),
+            unread=tuple(self._unread),
+            unread_count=self._unread_count,
         )
 
     def _walk(self) -> None:
@@ -268,11 +311,21 @@ class _Look:
 
     def _take(self, path: bytes, kind: str) -> None:
         if kind != _FILE:
-            self._passed_over[path] = kind
+            self._pass_over(path, kind)
         elif self._has_room(path):
             self._fix(path)
         else:
-            self._passed_over[path] = _TOO_MANY
+            self._pass_over(path, _TOO_MANY)
+
+    def _pass_over(self, path: bytes, kind: str) -> None:
+        self._passed_over_counts[kind] += 1
+        if path == JOURNAL_FILE or self._passed_over_counts[kind] <= MAX_NAMED:
+            self._passed_over[path] = kind
+
+    def _tell(self, message: str) -> None:
+        self._unread_count += 1
+        if len(self._unread) < MAX_TOLD:
+            self._unread.append(message)
 
     def _has_room(self, path: bytes) -> bool:
         if path == JOURNAL_FILE:
@@ -281,7 +334,7 @@ class _Look:
             return False
         self._room -= _ENTRY_BYTES + 6 * len(path)  # named twice, percent-encoded
         if self._room < 0:
-            self._suspicions.append("more files than a manifest can name; some are left out")
+            self._tell("more files than a manifest can name; some are left out")
         return self._room >= 0
 
     def _fix(self, path: bytes) -> None:
@@ -303,10 +356,11 @@ class _Look:
         except (JournalChangedError, JournalUnreadableError) as error:
             if path in {b"", JOURNAL_FILE}:
                 raise
-            self._passed_over[path] = _GONE
             if isinstance(error, JournalUnreadableError):
-                self._passed_over[path] = _UNREADABLE
-                self._suspicions.append(error.message)
+                self._pass_over(path, _UNREADABLE)
+                self._tell(error.message)
+            else:
+                self._pass_over(path, _GONE)
 
     def _without_file(self) -> JournalMissingError:
         what = self._passed_over.get(JOURNAL_FILE)
@@ -482,7 +536,7 @@ def cut_before(captured: Capture, offset: int) -> Capture:
     return replace(
         captured,
         members=tuple(cut if m.is_journal else m for m in captured.members),
-        suspicion="; ".join(filter(None, (captured.suspicion, hole))),
+        suspicions=(*captured.suspicions, hole),
     )
 
 

@@ -40,7 +40,7 @@ from backup.errors import (
     ManifestError,
     SinkError,
 )
-from backup.journals import Capture, Discovery, capture, discover
+from backup.journals import Capture, Discovery, capture, discover, few
 from backup.model import (
     Clock,
     Consistency,
@@ -93,7 +93,9 @@ class JournalOutcome:
     """Whether the file ``journal`` gave no byte."""
     suspicion: str | None = None
     passed_over: tuple[tuple[str, str], ...] = ()
-    """Entries of its directory that were not read, and what they are."""
+    """Entries of its directory that were not read, and what they are: the first of each kind."""
+    passed_over_count: int = 0
+    """How many they are in all."""
     copies: tuple[Copy, ...] = ()
     """One for each sink of the run; none where the journal could not even be captured."""
     problem: Problem | None = None
@@ -378,6 +380,7 @@ class _Run:
             is_empty=not work.captured.main.size_bytes,
             suspicion=work.captured.suspicion,
             passed_over=tuple((encode_name(p), kind) for p, kind in work.captured.passed_over),
+            passed_over_count=work.captured.passed_over_counts.total(),
             copies=(*copies, *self._unopened),
         )
         self._judge_copies(outcome.journal, copies, problem=work.problem)
@@ -426,8 +429,11 @@ class _Run:
         elif outcome.state == "empty":
             self._warn("is empty: no complete record yet", journal=journal)
         if captured.odd:
-            odd = ", ".join(f"{encode_name(path)} is {kind}" for path, kind in captured.odd)
-            self._warn(f"was backed up without what is no file: {odd}", journal=journal)
+            odd = few(
+                (f"{encode_name(p)} is {kind}" for p, kind in captured.odd),
+                count=captured.odd_count,
+            )
+            self._warn(f"was backed up without what is no file: {', '.join(odd)}", journal=journal)
 
     def _welcome_back(self, outcome: JournalOutcome, targets: Sequence[Target]) -> None:
         held = {c.sink for c in outcome.copies if c.is_held}

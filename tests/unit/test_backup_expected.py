@@ -332,6 +332,21 @@ def test_strange_entries_are_reported_and_extras_packed(source: Path, sink: Simu
     assert [f.path for f in manifests(sink.place)[0].files] == ["an%20extra%0A", "journal"]
 
 
+def test_strange_entries_without_end_are_counted(source: Path, sink: SimulatedSink) -> None:
+    """The first are named, for the others can be seen where they are."""
+    root = write_journal(source, 0, records(3)).parent
+    for number in range(200):
+        (root / f"link-{number}").symlink_to("nowhere")
+
+    result = run_backup(source, [sink])
+
+    assert exit_code(result) == 0
+    assert said(result).count("is a symbolic link") == 20
+    assert "and 180 more" in said(result)
+    assert len(result.journals[0].passed_over) == 100
+    assert result.journals[0].passed_over_count == 200
+
+
 def test_empty_journal_without_history_is_a_warning(source: Path, sink: SimulatedSink) -> None:
     """Billing has just begun; tomorrow's must extend it."""
     path = write_journal(source, 0, b"")

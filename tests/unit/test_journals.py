@@ -404,6 +404,54 @@ def test_more_files_than_a_manifest_can_name(
     assert found.suspicion == "more files than a manifest can name; some are left out"
 
 
+def test_names_so_much_of_what_it_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody may make a million links; the report, and our memory, hold the first ones."""
+    monkeypatch.setattr(journals, "MAX_NAMED", 3)
+    root = write_journal(tmp_path, 0, b"{}\n").parent
+    for number in range(5):
+        (root / f"link-{number}").symlink_to("nowhere")
+        (root / f".nfs{number}").touch()
+
+    found = take(tmp_path)
+
+    assert found.passed_over_counts == {"a symbolic link": 5, "left to the file system": 5}
+    assert len(found.passed_over) == 6
+    assert (len(found.odd), found.odd_count) == (3, 5)
+
+
+def test_says_what_journal_is_however_much_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in the journal's place is the one that matters."""
+    monkeypatch.setattr(journals, "MAX_NAMED", 0)
+    (tmp_path / NAME).mkdir()
+    os.mkfifo(tmp_path / NAME / "journal")
+
+    with pytest.raises(JournalMissingError, match="its 'journal' is a FIFO"):
+        take(tmp_path)
+
+
+def test_suspicion_stays_short(open_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands in the manifest, which nobody reads again once it is too large."""
+    monkeypatch.setattr(journals, "MAX_TOLD", 2)
+    root = write_journal(open_source, 0, b"no newline").parent
+    for number in range(5):
+        (root / f"{number}{'x' * 250}").mkdir(0o700)
+    with as_nobody():
+        found = take(open_source)
+
+    first, *others, last = (found.suspicion or "").split("; ")
+    assert first == "not one complete record in 10 bytes: no newline"
+    assert len(others) == 2
+    for other in others:
+        assert len(other) == journals.MAX_TOLD_CHARACTERS
+        assert "xx…" in other
+        assert other.endswith("belongs to uid 0 gid 0, mode 0700")
+    assert last == "and 3 more"
+
+
 # -- capture: the bound
 
 

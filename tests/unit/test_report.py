@@ -288,6 +288,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
                     "is_empty": None,
                     "suspicion": None,
                     "passed_over": None,
+                    "passed_over_count": None,
                     "copies": [
                         {
                             "sink": None,
