@@ -95,6 +95,16 @@ class JournalHoleError(JournalChangedError):
         self.offset = offset
 
 
+class JournalExtraError(JournalError):
+    """A file beside the journal changed or could not be read; the journal is not to blame."""
+
+    def __init__(self, message: str, *hints: str, path: bytes, is_unreadable: bool) -> None:
+        """Take its path in the journal's directory, and whether the system does not let us read."""
+        super().__init__(message, *hints)
+        self.path = path
+        self.is_unreadable = is_unreadable
+
+
 # -- sinks: exit 5
 
 

@@ -15,7 +15,8 @@ Rules:
 - A short read, another inode, or a file that is now smaller than the bound means that it was
   replaced under us: :class:`~backup.errors.JournalChangedError`, and nothing is kept of the pass.
 - Files beside the file ``journal`` are taken along, but they never cost the journal its backup:
-  one that vanishes is passed over, one that may not be read makes the backup suspect. Nor do they
+  one that vanishes or changes is passed over, one that cannot be read makes the backup suspect;
+  also if that shows only while it is read (:func:`leave_behind`). Nor do they
   cost it room: so many are taken as a manifest can name, the first of the others are told of.
 - A NUL inside the bound of a live journal is not data. JSON has none; it is a block that NFS shows
   before its content has arrived: :class:`~backup.errors.JournalHoleError`. It is waited for
@@ -43,6 +44,7 @@ from backup.errors import (
     ConfigError,
     JournalChangedError,
     JournalError,
+    JournalExtraError,
     JournalHoleError,
     JournalMissingError,
     JournalUnreadableError,
@@ -54,9 +56,10 @@ _PASSED_OVER = re.compile(rb"lost\+found|\.snapshot|\.nfs.*", re.DOTALL)
 _FILE, _DIRECTORY = "a file", "a directory"
 _LEFT_ALONE = "left to the file system"
 _GONE = "gone before it was read"
+_CHANGED = "changed while it was read"
 _UNREADABLE = "unreadable"
 _TOO_MANY = "more than can be named"
-_NOT_ODD = {_LEFT_ALONE, _GONE, _UNREADABLE, _TOO_MANY}
+_NOT_ODD = {_LEFT_ALONE, _GONE, _CHANGED, _UNREADABLE, _TOO_MANY}
 _KINDS = {
     stat.S_IFREG: _FILE,
     stat.S_IFDIR: _DIRECTORY,
@@ -457,9 +460,10 @@ def read(captured: Capture, member: Member, reading: Reading) -> Iterator[bytes]
             it should be quiesced, written.
         JournalHoleError: a live journal holds a NUL.
         JournalUnreadableError: the operating system failed.
+        JournalExtraError: one of these, of a file beside the journal.
     """
     guarded = member.is_journal and captured.consistency == "live"
-    with _opened(captured.root, member.path) as fd:
+    with _laid_on(member), _opened(captured.root, member.path) as fd:
         _require_unchanged(captured, member, os.fstat(fd))
         os.posix_fadvise(fd, 0, member.size_bytes, os.POSIX_FADV_SEQUENTIAL)
         left = member.size_bytes
@@ -475,6 +479,22 @@ def read(captured: Capture, member: Member, reading: Reading) -> Iterator[bytes]
             reading.update(chunk)
             yield chunk
         _require_unchanged(captured, member, _stat(captured.root, member.path))
+
+
+@contextmanager
+def _laid_on(member: Member) -> Iterator[None]:
+    """Tell the failure of a file beside the journal from one of the journal."""
+    try:
+        yield
+    except (JournalChangedError, JournalUnreadableError) as error:
+        if member.is_journal:
+            raise
+        raise JournalExtraError(
+            error.message,
+            *error.hints,
+            path=member.path,
+            is_unreadable=isinstance(error, JournalUnreadableError),
+        ) from error
 
 
 def _require_unchanged(captured: Capture, member: Member, state: os.stat_result) -> None:
@@ -494,6 +514,37 @@ def _changed(captured: Capture, member: Member, how: str) -> JournalChangedError
         f"{name!r} changed while it was read: {how}",
         "nothing of this reading was kept; find out what writes there beside billing",
     )
+
+
+# -- beside the journal
+
+
+def leave_behind(captured: Capture, lost: JournalExtraError) -> Capture:
+    """Go on without a file beside the journal, and without the others that are lost by now.
+
+    All are looked at: who clears a directory of many shall not cost us a reading for each.
+    """
+    others = [m for m in captured.members if not m.is_journal and m.path != lost.path]
+    gone = [lost, *filter(None, (_why_lost(captured, m) for m in others))]
+    kinds = {e.path: _UNREADABLE if e.is_unreadable else _CHANGED for e in gone}
+    unread = [e.message for e in gone if e.is_unreadable]
+    return replace(
+        captured,
+        members=tuple(m for m in captured.members if m.path not in kinds),
+        passed_over=tuple(sorted([*captured.passed_over, *islice(kinds.items(), MAX_NAMED)])),
+        passed_over_counts=captured.passed_over_counts + Counter(kinds.values()),
+        unread=(*captured.unread, *unread)[:MAX_TOLD],
+        unread_count=captured.unread_count + len(unread),
+    )
+
+
+def _why_lost(captured: Capture, member: Member) -> JournalExtraError | None:
+    try:
+        with _laid_on(member), _translated(captured.root, member.path):
+            _require_unchanged(captured, member, _stat(captured.root, member.path))
+    except JournalExtraError as error:
+        return error
+    return None
 
 
 # -- holes

@@ -6,6 +6,9 @@ passes follow stand in :mod:`backup.verbs.backup`. What they mean here:
 - The bound may be fixed anew, or cut before a hole, only while no sink holds this backup: one id
   means the same bytes everywhere. Once one holds it, a journal that changed is a problem of the
   others, and what was committed is reported all the same.
+- A file beside the journal that changed, or cannot be read, is left behind and the rest read again,
+  as often as it takes; likewise only while no sink holds this backup. They are read first, so that
+  what fails there costs no reading of the journal.
 - What failed in a way that may pass is tried again once the sink answers its probe, for which it
   gets :data:`RECOVERY_SECONDS`: many outages are shorter than that (a rolling restart, a leader
   election, throttling), and a nightly run can wait. A sink that does not come back, or hangs, is
@@ -30,13 +33,23 @@ from backup.errors import (
     IntegrityError,
     JournalChangedError,
     JournalError,
+    JournalExtraError,
     JournalHoleError,
     ReadbackError,
     SinkError,
     SinkStalledError,
     StopError,
 )
-from backup.journals import Capture, Member, Reading, await_filled, capture, cut_before, read
+from backup.journals import (
+    Capture,
+    Member,
+    Reading,
+    await_filled,
+    capture,
+    cut_before,
+    leave_behind,
+    read,
+)
 from backup.manifest import Archive, File, Manifest, Previous, Segment, Source
 from backup.model import (
     JOURNAL_FILE,
@@ -301,6 +314,11 @@ class JournalBackup:
         while done is None:
             try:
                 done = self._pass_unless_hole(attempt, urls)
+            except JournalExtraError as lost:
+                if self._is_held:
+                    raise
+                self._repeat(lost.message)
+                self.captured = call(partial(leave_behind, self.captured, lost), stop=self._stop)
             except JournalChangedError as change:
                 if self._is_held or not self._may_capture_anew:
                     raise
@@ -350,7 +368,7 @@ class JournalBackup:
         )
         contents = (
             (_entry(captured, m), read(captured, m, result.readings[m.path]))
-            for m in captured.members
+            for m in sorted(captured.members, key=lambda m: m.is_journal)
         )
         tar = prefetch(self._counted(frame(contents)), stop=self._stop)
         compress = partial(each, workers=COMPRESSORS, stop=self._stop)

@@ -263,14 +263,17 @@ def test_extra_that_vanishes_while_it_is_captured(fs: faultfs.FaultFS, sink: Sim
     (fs.backing / NAME / "brief").touch()
     (fs.backing / NAME / "gone").touch()
     (fs.backing / NAME / "broken").touch()
+    (fs.backing / NAME / "blind").touch()
     fs.fail("open", errno.ENOENT, f"{NAME}/brief")
     fs.fail("getattr", errno.ENOENT, f"{NAME}/gone")
     fs.fail("open", errno.EIO, f"{NAME}/broken")
+    fs.fail("getattr", errno.EIO, f"{NAME}/blind")
 
     result = run_backup(fs.root, [sink])
 
     assert (exit_code(result), states(result)) == (4, {0: "suspect"})
     assert dict(result.journals[0].passed_over) == {
+        "blind": "unreadable",
         "brief": "gone before it was read",
         "broken": "unreadable",
         "gone": "gone before it was read",
@@ -278,6 +281,23 @@ def test_extra_that_vanishes_while_it_is_captured(fs: faultfs.FaultFS, sink: Sim
     assert "broken' cannot be read: Input/output error" in said(result)
     assert "brief" not in said(result)
     assert stored_journal(sink.place) == BIG
+
+
+def test_extra_with_a_bad_block(fs: faultfs.FaultFS, sink: SimulatedSink) -> None:
+    """It could be opened, and cannot be read: suspect, and the records are safe."""
+    for name in ("broken", "worse"):
+        (fs.backing / NAME / name).write_bytes(b"x")
+    fs.fail("read", errno.EIO, f"{NAME}/broken")
+    events = OnRepeat(lambda: fs.fail("getattr", errno.EIO, f"{NAME}/worse"))
+
+    result = run_backup(fs.root, [sink], emit=events)
+
+    assert (exit_code(result), states(result)) == (4, {0: "suspect"})
+    assert stored_journal(sink.place) == BIG
+    assert dict(result.journals[0].passed_over) == {"broken": "unreadable", "worse": "unreadable"}
+    assert "broken' cannot be read: Input/output error; " in (
+        manifests(sink.place)[0].suspicion or ""
+    )
 
 
 def test_journal_that_vanishes_while_it_is_captured(fs: faultfs.FaultFS) -> None:

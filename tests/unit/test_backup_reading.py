@@ -22,6 +22,7 @@ from tests.journal_data import (
     Events,
     Meddler,
     append,
+    contents,
     exit_code,
     manifests,
     overwrite,
@@ -191,6 +192,114 @@ def test_quiesced_but_written_is_given_up(
 
     assert (exit_code(result), sink.place.keys()) == (4, [])
     assert "it was written although billing is stopped" in said(result)
+
+
+# -- beside the journal
+
+
+@pytest.fixture
+def extra(source: Path) -> Path:
+    """Make a journal, and a file beside it that is read in several pieces."""
+    path = write_journal(source, 0, BIG).with_name("offset")
+    path.write_bytes(b"0" * (3 << 20))
+    return path
+
+
+def become_a_fifo(path: Path) -> None:
+    """Leave nothing of a file but its name."""
+    path.unlink()
+    os.mkfifo(path)
+
+
+GONE = [
+    pytest.param(lambda path: path.unlink(), 1, "vanished", id="removed"),
+    pytest.param(lambda path: replace_file(path, b"1"), 1, "another file", id="replaced"),
+    pytest.param(lambda path: os.truncate(path, 9), 2, "it ended", id="truncated"),
+    pytest.param(become_a_fifo, 1, "by a FIFO", id="fifo"),
+]
+
+
+@pytest.mark.parametrize(("change", "piece", "how"), GONE)
+def test_what_changes_beside_the_journal_costs_it_nothing(
+    sink: SimulatedSink, extra: Path, change: Change, piece: int, how: str
+) -> None:
+    """An offset that is replaced every second is no reason to have no backup of the records."""
+    events = Meddler(lambda: change(extra), piece=piece)
+
+    result = run_backup(extra.parent.parent, [sink], emit=events)
+
+    assert (exit_code(result), states(result)) == (0, {0: "backed up"})
+    assert contents(sink.place, manifests(sink.place)[0]) == {"journal": BIG}
+    assert result.journals[0].passed_over == (("offset", "changed while it was read"),)
+    assert result.journals[0].passed_over_count == 1
+    assert len(events.of(PassRepeated)) == 1
+    assert how in events.of(PassRepeated)[0].reason
+    assert result.warnings == ()
+
+
+def test_many_that_are_gone_cost_one_reading(source: Path, sink: SimulatedSink) -> None:
+    """Somebody clears a directory: each of its files would cost a reading of the whole journal."""
+    root = write_journal(source, 0, BIG).parent
+    for number in range(9):
+        (root / f"chunk-{number}").write_bytes(b"x")
+
+    def clear() -> None:
+        for number in range(7):
+            (root / f"chunk-{number}").unlink()
+
+    events = Meddler(clear, piece=1)
+
+    result = run_backup(source, [sink], emit=events)
+
+    assert exit_code(result) == 0
+    assert set(contents(sink.place, manifests(sink.place)[0])) == {"chunk-7", "chunk-8", "journal"}
+    assert len(events.of(PassRepeated)) == 1
+
+
+def test_journal_is_read_after_what_is_beside_it(
+    source: Path, sink: SimulatedSink, extra: Path
+) -> None:
+    """What fails there has then cost no reading of the journal."""
+    extra.with_name("zz").write_bytes(b"z")
+
+    run_backup(source, [sink])
+
+    manifest = manifests(sink.place)[0]
+    assert list(contents(sink.place, manifest)) == ["offset", "zz", "journal"]
+    assert [f.path for f in manifest.files] == ["journal", "offset", "zz"]
+
+
+def test_journal_that_changes_too_is_captured_anew(
+    source: Path, sink: SimulatedSink, extra: Path
+) -> None:
+    """What was lost beside it did not use up its second chance."""
+    events = Meddler(extra.unlink, piece=1)
+    journal = Meddler(lambda: os.truncate(extra.with_name("journal"), BIG.index(b"\n") + 1))
+
+    def both(event: Event) -> None:
+        if events.of(PassRepeated):
+            journal(event)
+        events(event)
+
+    result = run_backup(source, [sink], emit=both)
+
+    assert (exit_code(result), states(result)) == (0, {0: "backed up"})
+    assert len(events.of(PassRepeated)) == 2
+    assert stored_journal(sink.place) == BIG[: BIG.index(b"\n") + 1]
+
+
+def test_what_one_sink_holds_keeps_what_is_beside_the_journal(
+    source: Path, sinks: list[SimulatedSink], extra: Path
+) -> None:
+    """One id means the same files everywhere: the other sink has to wait for tomorrow's."""
+    sinks[0].on("put_exclusive", once(extra.unlink))
+
+    result = run_backup(source, sinks)
+
+    assert (exit_code(result), states(result)) == (4, {0: "partial"})
+    assert set(contents(sinks[0].place, manifests(sinks[0].place)[0])) == {"journal", "offset"}
+    assert manifests(sinks[1].place) == []
+    assert "offset' vanished while it was read" in said(result)
 
 
 # -- between two readings

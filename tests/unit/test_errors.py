@@ -22,6 +22,7 @@ CODES = {
     "JournalUnreadableError": 4,
     "JournalChangedError": 4,
     "JournalHoleError": 4,
+    "JournalExtraError": 4,
     "SinkError": 5,
     "SinkUnavailableError": 5,
     "SinkStalledError": 5,
