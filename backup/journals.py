@@ -23,7 +23,8 @@ Rules:
   (:func:`await_filled`), and if it stays, the bound ends before it (:func:`cut_before`) and the
   backup is marked suspect. Nothing is ever padded or guessed.
 - A live journal without a single newline has no complete record; it is taken whole, as evidence,
-  and marked suspect.
+  and marked suspect. So is one with more behind its last newline than a record that is half
+  written can be: what does not part records as we believe must not be left out night after night.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ MAX_TOLD = 20
 """Of so many files beside a journal it is told why they could not be read."""
 MAX_TOLD_CHARACTERS = 400
 """No longer is what is told of one of them: its path may be ten times as long."""
+MAX_RECORD_BYTES = 1 << 20
+"""Behind the last newline, so much may be a record that is half written; they have 1 KiB."""
 HOLE_POLL_SECONDS = 0.5
 
 
@@ -174,7 +177,8 @@ class Member:
     omitted_tail_bytes: int
     """Live: what lies behind the bound, because its record is not complete."""
     torn_tail_bytes: int
-    """Quiesced: what lies within the bound although its record is not complete."""
+    """What lies within the bound although its record is not complete: of a quiesced journal, or
+    of a live one that is taken whole."""
     device: int
     inode: int
     mode: int
@@ -346,9 +350,10 @@ class _Look:
             state = os.fstat(fd)
             size = state.st_size
             end = _end_of_records(fd, size) if path == JOURNAL_FILE else size
-            bound = end if is_live and end else size
+            is_cut = is_live and end > 0 and size - end <= MAX_RECORD_BYTES
+            bound = end if is_cut else size
             if is_live and bound > end:
-                self._suspicions.append(f"not one complete record in {size} bytes: no newline")
+                self._suspicions.append(_without_newline(size, end))
             self._members.append(_member(path, state, bound=bound, end=end))
 
     @contextmanager
@@ -405,6 +410,12 @@ def _member(path: bytes, state: os.stat_result, *, bound: int, end: int) -> Memb
         gid=state.st_gid,
         mtime_ns=state.st_mtime_ns,
     )
+
+
+def _without_newline(size: int, end: int) -> str:
+    if not end:
+        return f"not one complete record in {size} bytes: no newline"
+    return f"no record ends in its last {size - end} bytes: no newline"
 
 
 def _end_of_records(fd: int, end: int) -> int:

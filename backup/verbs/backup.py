@@ -387,7 +387,7 @@ class _Run:
         if work.problem is not None:
             problem = Problem.of(work.problem, journal=outcome.journal)
             return replace(outcome, problem=self._fail(problem))
-        self._judge_reading(outcome, work.captured)
+        self._judge_reading(outcome, work)
         self._welcome_back(outcome, targets)
         return outcome
 
@@ -412,8 +412,8 @@ class _Run:
                 )
             )
 
-    def _judge_reading(self, outcome: JournalOutcome, captured: Capture) -> None:
-        journal = outcome.journal
+    def _judge_reading(self, outcome: JournalOutcome, work: JournalBackup) -> None:
+        journal, captured = outcome.journal, work.captured
         if outcome.suspicion is not None:
             self._fail(
                 Problem(
@@ -426,6 +426,13 @@ class _Run:
         elif captured.main.torn_tail_bytes:
             torn = captured.main.torn_tail_bytes
             self._warn(f"ends in the middle of a record: {torn} bytes, kept", journal=journal)
+        elif work.has_old_tail:
+            tail = captured.main.omitted_tail_bytes
+            self._warn(
+                f"{tail} bytes after its last complete record were left out, as in its last "
+                "backup: billing does not go on with that record",
+                journal=journal,
+            )
         elif outcome.state == "empty":
             self._warn("is empty: no complete record yet", journal=journal)
         if captured.odd:

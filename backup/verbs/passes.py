@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -226,6 +226,16 @@ class JournalBackup:
             self.problem = error
         return [self._concluded(url) for url in self._targets]
 
+    @property
+    def has_old_tail(self) -> bool:
+        """Whether the journal's last backup left out the very bytes that are left out again."""
+        main = self.captured.main
+        tail = (main.size_bytes, main.omitted_tail_bytes, _mtime(main))
+        return main.omitted_tail_bytes > 0 and any(
+            (f.size_bytes, f.omitted_tail_bytes, f.mtime) == tail
+            for f in self._previous(self._histories)
+        )
+
     def _concluded(self, url: str) -> Copy:
         copy = self._copies[url]
         if isinstance(copy.error, SinkStalledError):
@@ -304,8 +314,11 @@ class JournalBackup:
             self._copies[url] = Copy(sink=url, problems=tuple(problems))
 
     def _marks(self, urls: Sequence[str]) -> list[int]:
+        return [f.size_bytes for f in self._previous(urls)]
+
+    def _previous(self, urls: Iterable[str]) -> list[File]:
         histories = [self._histories[url] for url in urls]
-        return [h.manifest.main.size_bytes for h in histories if h is not None]
+        return [h.manifest.main for h in histories if h is not None]
 
     # -- passes
 
@@ -561,6 +574,10 @@ def _seconds(member: Member) -> float:
     return min(max(0.0, member.mtime_ns / 1e9), _LAST_SECOND)
 
 
+def _mtime(member: Member) -> datetime:
+    return datetime.fromtimestamp(_seconds(member), UTC)
+
+
 def _file(journal: str, member: Member, reading: Reading, archive: str) -> File:
     return File(
         path=encode_name(member.path),
@@ -571,7 +588,7 @@ def _file(journal: str, member: Member, reading: Reading, archive: str) -> File:
         mode=member.mode,
         uid=member.uid,
         gid=member.gid,
-        mtime=datetime.fromtimestamp(_seconds(member), UTC),
+        mtime=_mtime(member),
         segments=(
             Segment(
                 archive=archive,

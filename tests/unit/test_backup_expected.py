@@ -11,6 +11,7 @@ from backup.errors import ConfigError
 from tests.journal_data import (
     NAME,
     Events,
+    append,
     exit_code,
     manifests,
     mark,
@@ -392,6 +393,46 @@ def test_record_cut_in_the_middle_is_left_for_tomorrow(source: Path, sink: Simul
     assert (outcome.records, outcome.size_bytes) == (3, len(whole))
     assert outcome.omitted_tail_bytes == 10
     assert manifests(sink.place)[0].files[0].omitted_tail_bytes == 10
+
+
+def test_tail_that_stays_is_told(source: Path, sink: SimulatedSink) -> None:
+    """Tomorrow's reading takes what is half written today; what is not written on is lost."""
+    path = write_journal(source, 0, records(3) + b'{"d":"half')
+    first = run_backup(source, [sink])
+
+    same = run_backup(source, [sink])
+    os.utime(path, (1, 1))
+    touched = run_backup(source, [sink])
+    append(path, b'"}\n{"d":"another')
+    longer = run_backup(source, [sink])
+
+    assert [exit_code(r) for r in (first, same, touched, longer)] == [0, 0, 0, 0]
+    assert "10 bytes after its last complete record were left out, as in its last backup" in said(
+        same
+    )
+    assert [said(r) for r in (first, touched, longer)] == ["", "", ""]
+
+
+def test_nothing_that_stays_is_nothing_to_tell(source: Path, sink: SimulatedSink) -> None:
+    """A journal at rest ends with a record."""
+    write_journal(source, 0, records(3))
+    run_backup(source, [sink])
+
+    assert said(run_backup(source, [sink])) == ""
+
+
+def test_tail_too_long_for_a_record_is_kept_and_suspect(source: Path, sink: SimulatedSink) -> None:
+    """Exit 4, and no byte is left out; tomorrow's may extend it."""
+    data = records(3) + records(9000).replace(b"\n", b",")
+    path = write_journal(source, 0, data)
+
+    result = run_backup(source, [sink])
+
+    assert (exit_code(result), states(result)) == (4, {0: "suspect"})
+    assert stored_journal(sink.place) == data
+    path.write_bytes(data + b"\n")
+    again = run_backup(source, [sink])
+    assert (exit_code(again), manifests(sink.place)[1].continuity) == (0, "extended")
 
 
 def test_quiesced_keeps_the_torn_tail_and_tells_of_it(source: Path, sink: SimulatedSink) -> None:

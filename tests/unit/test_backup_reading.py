@@ -523,6 +523,20 @@ def test_hole_at_the_very_start_leaves_nothing(source: Path, sink: SimulatedSink
     assert "is empty" not in said(result)
 
 
+def test_hole_behind_the_last_record_that_is_too_large_for_one(
+    source: Path, sink: SimulatedSink
+) -> None:
+    """It may hide many records: it is waited for, and what stays is told."""
+    write_journal(source, 0, BIG + bytes(2 << 20))
+
+    result = run_backup(source, [sink])
+
+    assert (exit_code(result), states(result)) == (4, {0: "suspect"})
+    assert stored_journal(sink.place) == BIG
+    assert result.journals[0].omitted_tail_bytes == 2 << 20
+    assert f"a hole at byte {len(BIG)} was not filled" in said(result)
+
+
 def test_two_holes_one_filled(source: Path, sink: SimulatedSink) -> None:
     """Each is waited for; the one that stays ends the bound."""
     path, holes = with_holes(source, BIG, 300, 1_500_000)

@@ -649,6 +649,23 @@ def test_quiesced_journal_must_not_be_written(tmp_path: Path, change: object) ->
         list(chunks)
 
 
+def test_tail_that_is_too_long_for_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer billing may part its records otherwise: nothing of that may be left out for ever."""
+    monkeypatch.setattr(journals, "MAX_RECORD_BYTES", 100)
+    path = write_journal(tmp_path, 0, b"{}\n" + b"x" * 100)
+
+    main = take(tmp_path).main
+    append(path, b"x")
+    found = take(tmp_path)
+
+    assert (main.size_bytes, main.omitted_tail_bytes) == (3, 100)
+    assert (found.main.size_bytes, found.main.omitted_tail_bytes) == (104, 0)
+    assert content(found) == b"{}\n" + b"x" * 101
+    assert found.suspicion == "no record ends in its last 101 bytes: no newline"
+
+
 def test_long_line_takes_constant_memory(tmp_path: Path) -> None:
     """A line of 100 MiB is read and searched in pieces."""
     size = 100 << 20
@@ -668,7 +685,7 @@ def test_long_line_takes_constant_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
 
-    assert (found.main.size_bytes, found.main.omitted_tail_bytes) == (3, size)
+    assert (found.main.size_bytes, found.main.omitted_tail_bytes) == (3 + size, 0)
     assert read_bytes == size + 4
     assert peak < 8 << 20
 
