@@ -25,6 +25,8 @@ Rules:
 - A live journal without a single newline has no complete record; it is taken whole, as evidence,
   and marked suspect. So is one with more behind its last newline than a record that is half
   written can be: what does not part records as we believe must not be left out night after night.
+- Where a live journal's last record ended, one must end when it is read. A file that was truncated
+  and has grown beyond the bound since shows that in nothing else: it has changed.
 """
 
 from __future__ import annotations
@@ -478,6 +480,7 @@ def read(captured: Capture, member: Member, reading: Reading) -> Iterator[bytes]
         _require_unchanged(captured, member, os.fstat(fd))
         os.posix_fadvise(fd, 0, member.size_bytes, os.POSIX_FADV_SEQUENTIAL)
         left = member.size_bytes
+        chunk = b"\n"
         while left:
             chunk = os.read(fd, min(CHUNK_BYTES, left))
             if not chunk:
@@ -490,6 +493,8 @@ def read(captured: Capture, member: Member, reading: Reading) -> Iterator[bytes]
             reading.update(chunk)
             yield chunk
         _require_unchanged(captured, member, _stat(captured.root, member.path))
+        if guarded and not member.torn_tail_bytes and not chunk.endswith(b"\n"):
+            raise _changed(captured, member, "no record ends where its last one ended")
 
 
 @contextmanager

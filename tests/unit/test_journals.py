@@ -609,6 +609,18 @@ def test_change_before_reading(tmp_path: Path, change: object, said: str) -> Non
         content(found)
 
 
+def test_truncated_and_grown_again_while_it_is_read(tmp_path: Path, small_chunks: int) -> None:
+    """Size and inode say nothing; but where its last record ended, another one is being cut."""
+    path = write_journal(tmp_path, 0, b"a" * 31 + b"\n")
+    found = take(tmp_path)
+    chunks = read(found, found.main, Reading())
+    next(chunks)
+    path.write_bytes(b"b" * 47 + b"\n")
+
+    with pytest.raises(JournalChangedError, match="no record ends where its last one ended"):
+        list(chunks)
+
+
 def test_truncated_after_its_last_byte_was_read(tmp_path: Path, small_chunks: int) -> None:
     """The file is looked at once more at the end."""
     path = write_journal(tmp_path, 0, b"a" * 31 + b"\n")
