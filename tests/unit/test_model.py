@@ -20,6 +20,7 @@ from backup.model import (
     encode_name,
     id_time,
     is_id,
+    located,
     new_id,
     parse_key,
     stamp,
@@ -82,6 +83,13 @@ def test_a_journal_is_known_by_its_name(name: str, statefulset: str, ordinal: in
 def test_other_names_are_no_journals(name: str) -> None:
     """What is not ours is never opened."""
     assert Journal.parse(name) is None
+
+
+def test_a_journal_is_of_one_statefulset() -> None:
+    """Of two whose names begin alike, too; what names no journal is of none."""
+    assert Journal.is_of("a", "journal-a-1")
+    assert not Journal.is_of("a", "journal-a-1-2")
+    assert not Journal.is_of("a", "journal-a")
 
 
 def test_journals_sort_by_number() -> None:
@@ -305,6 +313,23 @@ def test_a_digest_passes_the_stream_on() -> None:
 
 
 # -- events
+
+
+@pytest.mark.parametrize(
+    ("message", "journal", "sink", "said"),
+    [
+        ("failed", None, None, "failed"),
+        ("failed", "j-0", None, "j-0: failed"),
+        ("failed", "j-0", "s3://a", "j-0 on s3://a: failed"),
+        ("s3://a: failed", "j-0", "s3://a", "j-0: s3://a: failed"),
+        ("j-0 failed on s3://a", "j-0", "s3://a", "j-0 failed on s3://a"),
+    ],
+)
+def test_a_message_begins_with_what_it_is_about(
+    message: str, journal: str | None, sink: str | None, said: str
+) -> None:
+    """And names nothing twice."""
+    assert said == located(message, journal, sink)
 
 
 def test_a_problem_says_what_an_error_means_for_whom() -> None:
