@@ -368,6 +368,8 @@ class Feed:
         """Read from that channel."""
         self._channel = channel
         self._never = Stop()
+        self._deciding = threading.Lock()
+        self._is_concluded = False
         self.last_sign_of_life = time.monotonic()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -386,6 +388,27 @@ class Feed:
     def alive(self) -> None:
         """Say that work goes on, where it goes on without reading (a read-back, say)."""
         self.last_sign_of_life = time.monotonic()
+
+    def conclude(self) -> None:
+        """Wait for the end of the source; from then on, this consumer is not given up any more.
+
+        For what only one may do: whoever was given up may have been replaced already.
+
+        Raises:
+            StreamAbortedError: the source failed, or this consumer was given up.
+        """
+        for _chunk in self:
+            pass
+        with self._deciding:
+            self._channel.receive(self._never)  # it may have been given up since
+            self._is_concluded = True
+
+    def give_up(self, why: str) -> bool:
+        """Let the consumer meet StreamAbortedError; False if it has concluded."""
+        with self._deciding:
+            if not self._is_concluded:
+                self._channel.finish(StreamAbortedError(why))
+            return not self._is_concluded
 
 
 def unwatched() -> None:
@@ -523,12 +546,11 @@ class _Consumer(Generic[R]):
             return False
 
     def drop(self, error: Exception) -> None:
-        self.dropped = error
-        self.channel.finish(StreamAbortedError(error.args[0]))
+        if self.feed.give_up(error.args[0]):
+            self.dropped = error
 
-    def wait(self, *, stop: Stop, stall_seconds: float) -> None:
-        """Wait for its end; where the source was slow, its time counts from now."""
-        since = time.monotonic()
+    def wait(self, *, since: float, stop: Stop, stall_seconds: float) -> None:
+        """Wait for its end; where the source was slow, its time counts from ``since``."""
         while self.dropped is None and not self.done.wait(SLICE_SECONDS):
             stop.check()
             if time.monotonic() - max(since, self.feed.last_sign_of_life) > stall_seconds:
@@ -545,6 +567,7 @@ def fan_out(
     """Give every chunk to every consumer, each in a thread of its own.
 
     A consumer that fails, or takes nothing for ``stall_seconds``, drops out; the others go on.
+    None waits for another one's end: see :meth:`Feed.conclude`.
 
     Returns:
         For each key what its consumer returned, or the exception that ended it.
@@ -556,12 +579,13 @@ def fan_out(
     running = {key: _Consumer(consume) for key, consume in consumers.items()}
     try:
         _pour(chunks, list(running.values()), stop=stop, stall_seconds=stall_seconds)
+        since = time.monotonic()
         for consumer in running.values():
-            consumer.wait(stop=stop, stall_seconds=stall_seconds)
+            consumer.wait(since=since, stop=stop, stall_seconds=stall_seconds)
         return {key: consumer.outcome() for key, consumer in running.items()}
     except BaseException as cause:
         for consumer in running.values():
-            consumer.channel.finish(StreamAbortedError(str(cause)))
+            consumer.feed.give_up(str(cause))
         _close(chunks)
         seconds = UNWIND_SECONDS if isinstance(cause, StopError) else CLEANUP_SECONDS
         _await_all([consumer.done for consumer in running.values()], seconds, stop=stop)

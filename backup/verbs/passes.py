@@ -13,8 +13,13 @@ passes follow stand in :mod:`backup.verbs.backup`. What they mean here:
   gets :data:`RECOVERY_SECONDS`: many outages are shorter than that (a rolling restart, a leader
   election, throttling), and a nightly run can wait. A sink that does not come back, or hangs, is
   given up for the rest of the run: not every journal shall wait for it anew.
-- A second pass is for archives. A commit that fails is repeated with the very same manifest: its
-  checksum file may be there already, and it names the archive of the first pass.
+- What a sink holds is judged and committed in that sink's own thread, as soon as the reading is
+  complete and the archive is read back, however long the others take: a run that is stopped then
+  has lost no copy that was whole. A sink that was given up does not commit any more, for a second
+  pass may serve it meanwhile.
+- A second pass is for archives, and is decided on once the first is over. It must hash as the first
+  one did, or nothing of it is committed. A commit that fails is repeated with the very same
+  manifest: its checksum file may be there already, and it names the archive of the first pass.
 """
 
 from __future__ import annotations
@@ -68,7 +73,7 @@ from backup.model import (
 )
 from backup.sinks import STALL_SECONDS
 from backup.stop import Stop
-from backup.streams import call, each, fan_out, prefetch, spread
+from backup.streams import Feed, call, each, fan_out, prefetch, spread
 
 COMPRESSORS = 2
 """Threads that compress. Compressing costs three times what hashing does, and hashing is serial."""
@@ -161,12 +166,12 @@ class Target:
 
 @dataclass(slots=True)
 class _Pass:
-    """One reading: what went in, what came out, what each sink holds of it."""
+    """One reading: what went in, what came out, what came of it on each sink."""
 
     of: Capture
     readings: dict[bytes, Reading]
     packed: Digest
-    stored: dict[str, Stored | Exception] = field(default_factory=dict)
+    copies: dict[str, Copy | Exception] = field(default_factory=dict)
 
     @property
     def is_complete(self) -> bool:
@@ -248,7 +253,7 @@ class JournalBackup:
         used = [i for t in self._targets.values() for i in t.listing.ids(self._name)]
         self._id = new_id(self._clock(), after=used, token=secrets.token_hex(3))
         first = self._read_until_steady(attempt=1, urls=urls)
-        again = self._settle_all(first, urls)
+        again = self._take_down(first)
         if again:
             causes = "; ".join(str(self._copies[url].error) for url in again)
             self._repeat(f"a sink failed in a way that may pass: {causes}")
@@ -257,10 +262,13 @@ class JournalBackup:
     def _pass_again(self, first: _Pass, urls: Sequence[str]) -> None:
         if not urls:
             return
-        second = self._read_until_steady(attempt=2, urls=urls)
-        if second.contradicts(first):
+        second = self._read_until_steady(attempt=2, urls=urls, first=first)
+        self._require_alike(first, second)
+        self._take_down(second)
+
+    def _require_alike(self, first: _Pass | None, second: _Pass) -> None:
+        if first is not None and second.contradicts(first):
             raise self._changed("was rewritten between two readings of the same bytes")
-        self._settle_all(second, urls)
 
     def _those_that_recover(self, urls: Sequence[str]) -> list[str]:
         errors = spread(self._await_recovery, urls, limit=len(urls), stop=self._stop)
@@ -322,11 +330,14 @@ class JournalBackup:
 
     # -- passes
 
-    def _read_until_steady(self, *, attempt: int, urls: Sequence[str]) -> _Pass:
+    def _read_until_steady(
+        self, *, attempt: int, urls: Sequence[str], first: _Pass | None = None
+    ) -> _Pass:
+        key = archive_key(self._name, self._id, attempt)
         done: _Pass | None = None
         while done is None:
             try:
-                done = self._pass_unless_hole(attempt, urls)
+                done = self._pass_unless_hole(key, urls, first)
             except JournalExtraError as lost:
                 if self._is_held:
                     raise
@@ -340,9 +351,9 @@ class JournalBackup:
                 self.captured = self._captured_anew()
         return done
 
-    def _pass_unless_hole(self, attempt: int, urls: Sequence[str]) -> _Pass | None:
+    def _pass_unless_hole(self, key: str, urls: Sequence[str], first: _Pass | None) -> _Pass | None:
         try:
-            return self._pass(archive_key(self._name, self._id, attempt), urls)
+            return self._pass(key, urls, first)
         except JournalHoleError as hole:
             self._repeat(hole.message)
             self._wait_for(hole)
@@ -372,7 +383,7 @@ class JournalBackup:
             raise self._changed(how)
         self.captured = call(partial(cut_before, self.captured, hole.offset), stop=self._stop)
 
-    def _pass(self, key: str, urls: Sequence[str]) -> _Pass:
+    def _pass(self, key: str, urls: Sequence[str], first: _Pass | None) -> _Pass:
         captured, marks = self.captured, self._marks(urls)
         result = _Pass(
             of=captured,
@@ -386,18 +397,9 @@ class JournalBackup:
         tar = prefetch(self._counted(frame(contents)), stop=self._stop)
         compress = partial(each, workers=COMPRESSORS, stop=self._stop)
         packed = gzip(tar, level=self._options.compression_level, each=compress)
-        result.stored = fan_out(
+        result.copies = fan_out(
             result.packed.over(packed),
-            {
-                url: partial(
-                    self._targets[url].catalog.store,
-                    key,
-                    max_bytes=max_archive_bytes(m.size_bytes for m in captured.members),
-                    readback="size" if self._options.draft else self._options.readback,
-                    stop=self._stop,
-                )
-                for url in urls
-            },
+            {url: partial(self._serve, url, key, result, first) for url in urls},
             stop=self._stop,
             stall_seconds=self._options.stall_seconds,
         )
@@ -417,35 +419,52 @@ class JournalBackup:
             )
             yield chunk
 
-    # -- settling
+    # -- settling, on each sink in its own thread
 
-    def _settle_all(self, done: _Pass, urls: Sequence[str]) -> list[str]:
-        """Judge and commit on each sink; name those that are worth a second pass."""
-        settle = partial(self._settle, done)
-        settled = spread(settle, urls, limit=len(urls), stop=self._stop)
+    def _serve(self, url: str, key: str, done: _Pass, first: _Pass | None, feed: Feed) -> Copy:
+        """Store the archive, and once the reading is complete judge and commit it."""
+        stored = self._targets[url].catalog.store(
+            key,
+            feed,
+            max_bytes=max_archive_bytes(m.size_bytes for m in done.of.members),
+            readback="size" if self._options.draft else self._options.readback,
+            stop=self._stop,
+        )
+        feed.conclude()
+        self._require_alike(first, done)
+        self._targets[url].catalog.require_as_sent(
+            stored, size_bytes=done.packed.size_bytes, sha256=done.packed.sha256
+        )
+        return self._settle(url, stored, done)
+
+    def _take_down(self, done: _Pass) -> list[str]:
+        """Note what came of a reading; name the sinks that are worth a second pass."""
         again: list[str] = []
-        for url, (copy, is_worth_repeating) in zip(urls, settled, strict=True):
-            self._copies[url] = copy
-            if copy.is_held:
-                self.records = done.readings[JOURNAL_FILE].records
-            if is_worth_repeating:
-                again.append(url)
+        failures: list[Exception] = []
+        for url, copy in done.copies.items():
+            if isinstance(copy, Copy):
+                self._copies[url] = copy
+            elif isinstance(copy, SinkError):
+                self._copies[url] = replace(self._copies[url], error=copy)
+                again += [url] * copy.transient
+            else:
+                failures.append(copy)
+        if any(self._copies[url].is_held for url in done.copies):
+            self.records = done.readings[JOURNAL_FILE].records
+        if failures:
+            raise failures[0]
         return again
 
-    def _settle(self, done: _Pass, url: str) -> tuple[Copy, bool]:
+    def _settle(self, url: str, stored: Stored, done: _Pass) -> Copy:
         known = self._copies[url].problems
-        try:
-            stored = self._stored_as_sent(url, done)
-        except SinkError as error:
-            return Copy(sink=url, problems=known, error=error), error.transient
         manifest = self._manifest(url, stored, done)
         try:
             self._commit(url, manifest)
         except SinkError as error:
-            return Copy(sink=url, problems=known, error=error), False
+            return Copy(sink=url, problems=known, error=error)
         if not self._options.draft:
             self._announce(url, manifest)
-        copy = Copy(
+        return Copy(
             sink=url,
             id=manifest.id,
             continuity=manifest.continuity,
@@ -453,7 +472,6 @@ class JournalBackup:
             alarms=manifest.alarms,
             problems=known,
         )
-        return copy, False
 
     def _commit(self, url: str, manifest: Manifest) -> None:
         catalog = self._targets[url].catalog
@@ -466,15 +484,6 @@ class JournalBackup:
             if self._await_recovery(url) is not None:
                 raise
             commit()
-
-    def _stored_as_sent(self, url: str, done: _Pass) -> Stored:
-        stored, sent = done.stored[url], done.packed
-        if isinstance(stored, Exception):
-            raise stored
-        self._targets[url].catalog.require_as_sent(
-            stored, size_bytes=sent.size_bytes, sha256=sent.sha256
-        )
-        return stored
 
     def _manifest(self, url: str, stored: Stored, done: _Pass) -> Manifest:
         history = self._histories[url]

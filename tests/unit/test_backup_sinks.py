@@ -349,6 +349,94 @@ def test_history_that_breaks_everywhere(source: Path) -> None:
     assert (exit_code(result), states(result)) == (5, {0: "failed"})
 
 
+def test_what_is_no_fault_of_a_sink_does_not_hide_the_other_copies(
+    source: Path, sinks: list[SimulatedSink]
+) -> None:
+    """A manifest that cannot be committed, say: the journal has a problem, and two backups."""
+    sinks[1].fail("put_exclusive", ManifestError("too large"), key="*.manifest.json")
+
+    result = run_backup(source, sinks)
+
+    (outcome,) = result.journals
+    assert exit_code(result) == 6
+    assert [c.is_held for c in outcome.copies] == [True, False, True]
+    assert outcome.problem is not None
+    assert outcome.problem.message == "too large"
+    assert outcome.records == DATA.count(b"\n")
+
+
+# -- sinks that are slower than others
+
+
+def await_manifest(sink: SimulatedSink, *, seconds: float = 10.0) -> bool:
+    """Wait until a sink holds a backup."""
+    until = time.monotonic() + seconds
+    while not manifests(sink.place) and time.monotonic() < until:
+        threading.Event().wait(0.01)
+    return bool(manifests(sink.place))
+
+
+@pytest.mark.parametrize("operation", ["put reply", "open", "put_exclusive"])
+def test_backup_is_committed_however_long_the_others_take(
+    source: Path, sinks: list[SimulatedSink], operation: str
+) -> None:
+    """The slow one has not even read back when the others hold theirs."""
+    seen: list[bool] = []
+
+    def wait(_key: str) -> None:
+        seen.append(await_manifest(sinks[0]) and await_manifest(sinks[2]))
+
+    sinks[1].on(operation, wait, key="*.tar.gz" if operation != "put_exclusive" else "*.sha256")
+
+    result = run_backup(source, sinks, stall_seconds=30)
+
+    assert seen == [True]
+    assert (exit_code(result), held(sinks)) == (0, [1, 1, 1])
+
+
+@pytest.mark.parametrize("operation", ["put reply", "open"])
+def test_stop_loses_no_copy_that_was_whole(
+    source: Path, sinks: list[SimulatedSink], operation: str
+) -> None:
+    """SIGTERM, or the deadline, while one sink takes its time."""
+    stop, events = Stop(), Events()
+
+    def end(_key: str) -> None:
+        for sink in (sinks[0], sinks[2]):
+            await_manifest(sink)
+        stop.request(15)
+
+    sinks[1].on(operation, end, key="*.tar.gz")
+    sinks[1].hang(operation, key="*.tar.gz")
+    try:
+        with pytest.raises(SignalledError):
+            run_backup(source, sinks, stop=stop, emit=events, stall_seconds=30)
+    finally:
+        sinks[1].release()
+
+    assert held(sinks) == [1, 0, 1]
+    assert {e.sink for e in events.of(BackupCommitted)} == {sinks[0].url, sinks[2].url}
+
+
+def test_sink_that_was_given_up_commits_nothing_when_it_wakes_up(
+    source: Path, sinks: list[SimulatedSink]
+) -> None:
+    """The second pass has put another archive for the same manifest."""
+    sinks[1].hang("open", key="*.tar.gz", times=1)
+    try:
+        result = run_backup(source, sinks, stall_seconds=0.3)
+        before = list(sinks[1].calls)
+    finally:
+        sinks[1].release()
+    for thread in threading.enumerate():
+        if thread.name in {"consumer", "prefetch"}:
+            thread.join(5)
+
+    assert (exit_code(result), held(sinks)) == (0, [1, 1, 1])
+    assert manifests(sinks[1].place)[0].archives[0].key.endswith(".2.tar.gz")
+    assert [call for call in sinks[1].calls if call not in before] == []
+
+
 # -- read-back
 
 

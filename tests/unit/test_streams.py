@@ -705,6 +705,96 @@ def test_what_is_no_exception_is_no_result(stop: Stop) -> None:
         fan_out(CHUNKS, {"a": crashes, "b": gather}, stop=stop, stall_seconds=LONG)
 
 
+# -- fan_out: the end of each consumer
+
+
+def test_who_concludes_waits_for_the_end_of_the_source(stop: Stop) -> None:
+    """Not before is it known what all of it was, also for one that has had enough."""
+    source = Source(CHUNKS)
+
+    def early(feed: Feed) -> int:
+        next(feed)
+        feed.conclude()
+        return source.given
+
+    assert fan_out(source.chunks, {"a": early}, stop=stop, stall_seconds=LONG) == {"a": len(CHUNKS)}
+
+
+def test_who_concludes_does_not_wait_for_the_others(stop: Stop) -> None:
+    """Whoever is ready goes on; the slow ones have their own time."""
+    concluded = threading.Event()
+
+    def ready(feed: Feed) -> bytes:
+        data = gather(feed)
+        feed.conclude()
+        concluded.set()
+        return data
+
+    def waits(feed: Feed) -> bytes:
+        data = gather(feed)
+        assert concluded.wait(LONG)
+        return data
+
+    whole = b"".join(CHUNKS)
+    actual = fan_out(CHUNKS, {"waits": waits, "ready": ready}, stop=stop, stall_seconds=LONG)
+
+    assert actual == {"waits": whole, "ready": whole}
+
+
+def test_nobody_concludes_where_the_source_failed(stop: Stop) -> None:
+    """What it gave may be anything but the whole."""
+    met: list[BaseException] = []
+
+    def concludes(feed: Feed) -> None:
+        next(feed)
+        try:
+            feed.conclude()
+        except BaseException as error:
+            met.append(error)
+            raise
+
+    with pytest.raises(OSError, match="gone"):
+        fan_out(
+            Source(CHUNKS, OSError("gone")).chunks, {"a": concludes}, stop=stop, stall_seconds=LONG
+        )
+    assert [type(error) for error in met] == [StreamAbortedError]
+
+
+def test_who_was_given_up_does_not_conclude(stop: Stop, release: threading.Event) -> None:
+    """Somebody may be doing it anew in its place: two of them must not commit."""
+    met: list[BaseException] = []
+    ended = threading.Event()
+
+    def stuck(feed: Feed) -> None:
+        gather(feed)
+        release.wait(LONG)
+        try:
+            feed.conclude()
+        except BaseException as error:
+            met.append(error)
+            raise
+        finally:
+            ended.set()
+
+    actual = fan_out(CHUNKS, {"a": stuck}, stop=stop, stall_seconds=0.1)
+    release.set()
+
+    assert ended.wait(LONG)
+    assert isinstance(actual["a"], SinkStalledError)
+    assert [type(error) for error in met] == [StreamAbortedError]
+
+
+def test_who_has_concluded_is_not_given_up(stop: Stop) -> None:
+    """Its silence is its own matter: it bounds its calls itself."""
+
+    def commits(feed: Feed) -> str:
+        feed.conclude()
+        threading.Event().wait(4 * PAUSE)
+        return "done"
+
+    assert fan_out(CHUNKS, {"a": commits}, stop=stop, stall_seconds=PAUSE) == {"a": "done"}
+
+
 # -- call
 
 
