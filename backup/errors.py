@@ -126,6 +126,10 @@ class SinkStalledError(SinkUnavailableError):
     """The sink has taken or given no data for too long."""
 
 
+class SinkSlowError(SinkUnavailableError):
+    """The sink takes data, but so little that the other sinks of a reading had to wait for it."""
+
+
 class SinkDeniedError(SinkError):
     """The sink refuses us: permissions, credentials, or a read-only file system."""
 

@@ -33,7 +33,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Generic, TypeVar
 
-from backup.errors import SinkStalledError, StopError, StreamAbortedError
+from backup.errors import (
+    SinkSlowError,
+    SinkStalledError,
+    SinkUnavailableError,
+    StopError,
+    StreamAbortedError,
+)
 from backup.stop import SLICE_SECONDS, Stop
 
 K = TypeVar("K")
@@ -43,11 +49,18 @@ T = TypeVar("T")
 DEPTH = 4
 """Chunks that wait between two stages."""
 
+PACE_BYTES = 4 << 20
+"""What a consumer of several has to take for each stall time that the others wait for it."""
+
 UNWIND_SECONDS = 0.6
 """How long consumers get to clean up after a stop, before they are abandoned."""
 
 CLEANUP_SECONDS = 10.0
 """How long they get where the run itself goes on."""
+
+
+def _patiently() -> None:
+    """Wait for ever."""
 
 
 class _Channel(Generic[T]):
@@ -61,18 +74,15 @@ class _Channel(Generic[T]):
         self._error: BaseException | None = None
         self._left = False
 
-    def send(self, chunk: T, *, stop: Stop, stall_seconds: float | None = None) -> bool:
+    def send(self, chunk: T, *, stop: Stop, waiting: Callable[[], None] = _patiently) -> bool:
         """Hand a chunk over; False if the receiver has left.
 
-        Raises:
-            SinkStalledError: there was no room for ``stall_seconds``.
+        While there is no room, ``waiting`` is asked now and then, and may raise.
         """
-        since = time.monotonic()
         with self._changed:
             while not self._left and len(self._chunks) >= self._depth:
                 self._wait(stop)
-                if stall_seconds is not None and time.monotonic() - since > stall_seconds:
-                    raise _stalled(stall_seconds)
+                waiting()
             if self._left:
                 return False
             self._chunks.append(chunk)
@@ -518,6 +528,9 @@ class _Consumer(Generic[R]):
         self.channel: _Channel[bytes] = _Channel(DEPTH)
         self.feed = Feed(self.channel)
         self.dropped: Exception | None = None
+        self._waited = 0.0
+        """Seconds that the others have waited for it while it took so many bytes."""
+        self._taken = 0
         self._task = _Task("consumer", lambda: self._consume(consume))
         self.done = self._task.done
 
@@ -537,13 +550,33 @@ class _Consumer(Generic[R]):
         except Exception as error:  # noqa: BLE001 - it is what came of this consumer
             return error
 
-    def give(self, chunk: bytes, *, stop: Stop, stall_seconds: float) -> bool:
+    def give(self, chunk: bytes, *, stop: Stop, stall_seconds: float, is_alone: bool) -> bool:
         """Hand a chunk over; False once this consumer is out."""
+        begun = time.monotonic()
+
+        def waiting() -> None:
+            now = time.monotonic()
+            if now - max(begun, self.feed.last_sign_of_life) > stall_seconds:
+                raise _stalled(stall_seconds)
+            if not is_alone and self._waited + now - begun > stall_seconds:
+                message = (
+                    f"took less than {PACE_BYTES >> 20} MiB while others waited {stall_seconds:g} s"
+                )
+                raise SinkSlowError(message)
+
         try:
-            return self.channel.send(chunk, stop=stop, stall_seconds=stall_seconds)
-        except SinkStalledError as error:
+            is_taken = self.channel.send(chunk, stop=stop, waiting=waiting)
+        except SinkUnavailableError as error:
             self.drop(error)
             return False
+        self._keep_pace(len(chunk), time.monotonic() - begun)
+        return is_taken
+
+    def _keep_pace(self, size_bytes: int, seconds: float) -> None:
+        self._taken += size_bytes
+        self._waited += seconds
+        if self._taken >= PACE_BYTES:
+            self._taken, self._waited = 0, 0.0
 
     def drop(self, error: Exception) -> None:
         if self.feed.give_up(error.args[0]):
@@ -566,7 +599,9 @@ def fan_out(
 ) -> dict[K, R | Exception]:
     """Give every chunk to every consumer, each in a thread of its own.
 
-    A consumer that fails, or takes nothing for ``stall_seconds``, drops out; the others go on.
+    A consumer that fails, or gives no sign of life for ``stall_seconds``, drops out; so does one
+    that takes less than :data:`PACE_BYTES` while the others wait so long for it: there is but one
+    reading, and all would go at its pace. One that is alone may take its time. The others go on.
     None waits for another one's end: see :meth:`Feed.conclude`.
 
     Returns:
@@ -601,7 +636,12 @@ def _pour(
 ) -> None:
     live = list(consumers)
     for chunk in chunks:
-        live = [c for c in live if c.give(chunk, stop=stop, stall_seconds=stall_seconds)]
+        is_alone = len(live) == 1
+        live = [
+            c
+            for c in live
+            if c.give(chunk, stop=stop, stall_seconds=stall_seconds, is_alone=is_alone)
+        ]
         if not live:
             _close(chunks)
             return

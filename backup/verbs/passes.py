@@ -20,6 +20,7 @@ passes follow stand in :mod:`backup.verbs.backup`. What they mean here:
 - A second pass is for archives, and is decided on once the first is over. It must hash as the first
   one did, or nothing of it is committed. A commit that fails is repeated with the very same
   manifest: its checksum file may be there already, and it names the archive of the first pass.
+- A sink that was too slow for the others is served alone: there it may take its time.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from backup.errors import (
     JournalHoleError,
     ReadbackError,
     SinkError,
+    SinkSlowError,
     SinkStalledError,
     StopError,
 )
@@ -260,8 +262,13 @@ class JournalBackup:
             self._pass_again(first, self._those_that_recover(again))
 
     def _pass_again(self, first: _Pass, urls: Sequence[str]) -> None:
-        if not urls:
-            return
+        slow = [u for u in urls if isinstance(self._copies[u].error, SinkSlowError)]
+        others = [u for u in urls if u not in slow]
+        for together in (others, *([u] for u in slow)):
+            if together:
+                self._second_pass(first, together)
+
+    def _second_pass(self, first: _Pass, urls: Sequence[str]) -> None:
         second = self._read_until_steady(attempt=2, urls=urls, first=first)
         self._require_alike(first, second)
         self._take_down(second)

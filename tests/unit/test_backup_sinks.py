@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from backup import streams
 from backup.errors import (
     ConfigError,
     DeadlineError,
@@ -435,6 +437,50 @@ def test_sink_that_was_given_up_commits_nothing_when_it_wakes_up(
     assert (exit_code(result), held(sinks)) == (0, [1, 1, 1])
     assert manifests(sinks[1].place)[0].archives[0].key.endswith(".2.tar.gz")
     assert [call for call in sinks[1].calls if call not in before] == []
+
+
+class SlowSink(SimulatedSink):
+    """A sink that takes a chunk in twenty seconds, by a clock that it alone moves on."""
+
+    now = 0.0
+
+    def _put(
+        self, key: str, chunks: Iterable[bytes], *, max_bytes: int | None, alive: Callable[[], None]
+    ) -> None:
+        super()._put(key, self._slowly(chunks), max_bytes=max_bytes, alive=alive)
+
+    def _slowly(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            threading.Event().wait(0.05)  # by now the source waits
+            SlowSink.now += 20
+            yield chunk
+
+
+def test_slow_sink_is_served_alone_when_the_others_hold_theirs(
+    source: Path, sinks: list[SimulatedSink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They do not go at its pace; alone it may take its time, and then all is well."""
+    monkeypatch.setattr("backup.streams.time.monotonic", lambda: SlowSink.now)
+    monkeypatch.setattr(streams, "DEPTH", 1)
+    write_journal(source, 0, DATA * 900)
+    slow = [SlowSink("two"), SlowSink("four")]
+    events = Events()
+    seen: list[bool] = []
+
+    def look(_key: str) -> None:
+        seen.append(all(manifests(s.place) for s in (sinks[0], sinks[2])))
+
+    for sink in slow:
+        sink.on("put", look, key="*.2.tar.gz")
+
+    result = run_backup(source, [sinks[0], *slow, sinks[2]], emit=events, stall_seconds=60)
+
+    assert (exit_code(result), states(result)) == (0, {0: "backed up"})
+    assert seen == [True, True]
+    keys = [manifests(s.place)[0].archives[0].key for s in (sinks[0], *slow, sinks[2])]
+    assert [key.endswith(".2.tar.gz") for key in keys] == [False, True, True, False]
+    (repeated,) = events.of(PassRepeated)
+    assert "took less than 4 MiB while others waited 60 s" in repeated.reason
 
 
 # -- read-back

@@ -22,6 +22,7 @@ from backup.errors import (
     DeadlineError,
     SignalledError,
     SinkFullError,
+    SinkSlowError,
     SinkStalledError,
     StopError,
     StreamAbortedError,
@@ -703,6 +704,86 @@ def test_what_is_no_exception_is_no_result(stop: Stop) -> None:
 
     with pytest.raises(CrashError):
         fan_out(CHUNKS, {"a": crashes, "b": gather}, stop=stop, stall_seconds=LONG)
+
+
+# -- fan_out: the pace of each consumer
+
+
+class Dawdler:
+    """A consumer that takes all, a chunk a minute: by a clock that it alone moves on."""
+
+    def __init__(self, source: Source) -> None:
+        self.now = 0.0
+        self.source = source
+
+    def __call__(self, feed: Feed) -> bytes:
+        """Take a chunk once the source waits for it, and not the other way round."""
+        data = b""
+        for number, chunk in enumerate(feed, start=1):
+            assert self.source.has_given(min(number + DEPTH + 1, len(CHUNKS) * 2))
+            threading.Event().wait(0.001)
+            self.now += 60
+            data += chunk
+        return data
+
+
+@pytest.fixture
+def dawdler(monkeypatch: pytest.MonkeyPatch) -> Dawdler:
+    """Give one, whose clock counts."""
+    made = Dawdler(Source(CHUNKS * 2))
+    monkeypatch.setattr("backup.streams.time.monotonic", lambda: made.now)
+    monkeypatch.setattr(streams, "PACE_BYTES", 10 * len(CHUNKS[0]))
+    return made
+
+
+def test_a_consumer_that_holds_the_others_back_drops_out(stop: Stop, dawdler: Dawdler) -> None:
+    """It takes something now and then, so it is not stalled; but all would go at its pace."""
+    consumers: dict[str, Callable[[Feed], bytes]] = {"slow": dawdler, "fast": gather}
+
+    actual = fan_out(dawdler.source.chunks, consumers, stop=stop, stall_seconds=240)
+
+    assert actual["fast"] == b"".join(CHUNKS * 2)
+    assert isinstance(actual["slow"], SinkSlowError)
+
+
+def test_a_consumer_that_is_slow_in_bounds_stays(stop: Stop, dawdler: Dawdler) -> None:
+    """The others wait for it, but not for long."""
+    consumers: dict[str, Callable[[Feed], bytes]] = {"slow": dawdler, "fast": gather}
+
+    actual = fan_out(dawdler.source.chunks, consumers, stop=stop, stall_seconds=900)
+
+    assert actual == dict.fromkeys(("slow", "fast"), b"".join(CHUNKS * 2))
+
+
+def test_a_consumer_that_is_alone_may_take_its_time(stop: Stop, dawdler: Dawdler) -> None:
+    """Also once all others have failed."""
+    consumers: dict[str, Callable[[Feed], bytes]] = {"slow": dawdler, "bad": fail}
+
+    actual = fan_out(dawdler.source.chunks, consumers, stop=stop, stall_seconds=240)
+
+    assert actual["slow"] == b"".join(CHUNKS * 2)
+
+
+def test_a_sign_of_life_is_enough_where_no_chunk_is_taken(
+    stop: Stop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that takes large parts over a slow link asks for the next one seldom."""
+    now = [0.0]
+    source = Source(CHUNKS)
+    monkeypatch.setattr("backup.streams.time.monotonic", lambda: now[0])
+
+    def sends_a_part(feed: Feed) -> bytes:
+        data = next(feed)
+        assert source.has_given(1 + DEPTH + 1)
+        for _ in range(20):
+            threading.Event().wait(0.02)
+            now[0] += 30
+            feed.alive()
+        return data + gather(feed)
+
+    assert fan_out(source.chunks, {"a": sends_a_part}, stop=stop, stall_seconds=60) == {
+        "a": b"".join(CHUNKS)
+    }
 
 
 # -- fan_out: the end of each consumer
