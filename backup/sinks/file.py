@@ -6,6 +6,11 @@ Rules:
   directory, every byte flushed to the device, then a hard link, which is atomic *and* exclusive
   where a rename would overwrite; then the directory is flushed. (NFS may report a full disk only
   at ``fsync`` or ``close``: both are part of the put.)
+- A large object is flushed on the way, so often that no flush takes long: a page cache takes at
+  once what a slow server needs minutes for, and that would pass for silence. How many bytes that
+  is, the flushes themselves tell.
+- The name of a journal's directory is flushed before a run's first object in it, whoever made it:
+  that may have failed after it was made.
 - A link whose reply was lost fails although it was made: the same inode is success, whatever the
   error says. An archive whose directory cannot be flushed is taken back.
 - Owners, modes and times of files on the sink are never set: an NFS server that squashes root
@@ -24,9 +29,11 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from backup.disk import flush_directory, write_all
@@ -44,6 +51,7 @@ from backup.errors import (
 from backup.model import CHUNK_BYTES
 from backup.sinks.base import Object, Sink
 from backup.stop import Stop
+from backup.streams import unwatched
 
 _PART = re.compile(r"(?:\.probe|journal-[^/]+/\.[A-Za-z0-9][A-Za-z0-9._-]*)\.[0-9a-f]{8}\.part")
 """The path below the root of a temporary file of ours."""
@@ -53,8 +61,14 @@ dirty pages, and drops clean ones."""
 _BEHIND_BYTES = 32 << 20
 """This far behind they are asked for again: what is clean by then is dropped, so the page cache
 stays small."""
-_FLUSH_BYTES = 256 << 20
-"""After this many bytes they are flushed, so the last fsync has no more than this to do."""
+_FIRST_FLUSH_BYTES = 4 << 20
+_MIN_FLUSH_BYTES = 1 << 20
+_MAX_FLUSH_BYTES = 256 << 20
+"""After so many bytes they are flushed, so the last fsync has no more than this to do."""
+_FLUSH_SECONDS = 5.0
+"""A flush that takes longer is followed by one of half as many bytes; if not even half, of twice."""
+_LAST_SECOND = 253_402_300_799
+"""9999-12-31T23:59:59Z: calendars end there, file systems do not."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM}
@@ -96,6 +110,8 @@ class FileSink(Sink):
         self._root = root
         self._require_mount = require_mount
         self._source = source
+        self._flushed: set[Path] = set()
+        """Directories whose names the device holds."""
 
     # -- checks
 
@@ -143,8 +159,8 @@ class FileSink(Sink):
     def _put(
         self, key: str, chunks: Iterable[bytes], *, max_bytes: int | None, alive: Callable[[], None]
     ) -> None:
-        del max_bytes, alive  # a file grows as it likes, and takes a chunk at a time
-        final = self._store(key, chunks)
+        del max_bytes  # a file grows as it likes
+        final = self._store(key, chunks, alive)
         try:
             flush_directory(final.parent)
         except OSError:
@@ -161,19 +177,30 @@ class FileSink(Sink):
             raise
         flush_directory(final.parent)
 
-    def _store(self, key: str, chunks: Iterable[bytes]) -> Path:
+    def _store(
+        self, key: str, chunks: Iterable[bytes], alive: Callable[[], None] = unwatched
+    ) -> Path:
         self._require_place()
         final = self._root / key
-        _make_directory(final.parent)
+        if final.parent != self._root:
+            self._make_directory(final.parent)
         part = final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
         try:
             with _created(part) as fd:
-                _write(fd, chunks)
+                _write(fd, chunks, alive)
             self._link(part, final)
         finally:
             with suppress(OSError):
                 part.unlink()
         return final
+
+    def _make_directory(self, directory: Path) -> None:
+        if not directory.is_dir():
+            directory.mkdir(mode=0o750, exist_ok=True)
+            self._flushed.discard(directory)
+        if directory not in self._flushed:
+            flush_directory(self._root)
+            self._flushed.add(directory)
 
     def _link(self, part: Path, final: Path) -> None:
         try:
@@ -213,7 +240,7 @@ class FileSink(Sink):
                     yield Object(
                         key=path,
                         size_bytes=state.st_size,
-                        modified_at=datetime.fromtimestamp(state.st_mtime, UTC),
+                        modified_at=_time(state.st_mtime),
                     )
 
     def _walk(self, directory: Path, below: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -295,8 +322,9 @@ def _created(path: Path) -> Iterator[int]:
     os.close(fd)
 
 
-def _write(fd: int, chunks: Iterable[bytes]) -> None:
+def _write(fd: int, chunks: Iterable[bytes], alive: Callable[[], None]) -> None:
     written = begun = flushed = 0
+    flush_bytes = _FIRST_FLUSH_BYTES
     for chunk in chunks:
         write_all(fd, chunk)
         written += len(chunk)
@@ -304,16 +332,27 @@ def _write(fd: int, chunks: Iterable[bytes]) -> None:
             since = max(0, begun - _BEHIND_BYTES)
             os.posix_fadvise(fd, since, written - since, os.POSIX_FADV_DONTNEED)
             begun = written
-        if written - flushed >= _FLUSH_BYTES:
-            os.fdatasync(fd)
+        if written - flushed >= flush_bytes:
+            seconds = _seconds(partial(os.fdatasync, fd), alive)
+            flush_bytes = _next_flush_bytes(flush_bytes, seconds)
             flushed = written
-    os.fsync(fd)
+    _seconds(partial(os.fsync, fd), alive)
 
 
-def _make_directory(directory: Path) -> None:
-    if not directory.is_dir():
-        directory.mkdir(mode=0o750, exist_ok=True)
-        flush_directory(directory.parent)
+def _seconds(flush: Callable[[], None], alive: Callable[[], None]) -> float:
+    """Flush, between two signs of life; say how long it took."""
+    alive()
+    begun = time.monotonic()
+    flush()
+    alive()
+    return time.monotonic() - begun
+
+
+def _next_flush_bytes(size: int, seconds: float) -> int:
+    """Say after how many bytes to flush, where so many took so long."""
+    if seconds > _FLUSH_SECONDS:
+        return max(size // 2, _MIN_FLUSH_BYTES)
+    return min(size * 2, _MAX_FLUSH_BYTES) if seconds < _FLUSH_SECONDS / 2 else size
 
 
 def _are_same(one: Path, other: Path) -> bool:
@@ -337,6 +376,10 @@ def _mount_point(path: Path) -> Path:
         .splitlines()
     }
     return next(p for p in (path, *path.parents) if p in mounts or p == Path("/"))
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(min(max(0.0, seconds), _LAST_SECOND), UTC)
 
 
 def _unescaped(field: str) -> str:

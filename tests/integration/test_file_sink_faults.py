@@ -375,13 +375,32 @@ def test_a_directory_that_cannot_be_flushed_at_all_is_no_fault(
 def test_a_large_object_is_flushed_on_the_way(
     fs: faultfs.FaultFS, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or its last flush would take longer than a sink may be silent."""
+    """Or its last flush would take longer than a sink may be silent; each is a sign of life."""
     monkeypatch.setattr("backup.sinks.file._BEGIN_BYTES", 1 << 16)
-    monkeypatch.setattr("backup.sinks.file._FLUSH_BYTES", 1 << 18)
-    open_file(fs.root, source).put(KEY, [bytes(1 << 15)] * 20)
+    monkeypatch.setattr("backup.sinks.file._FIRST_FLUSH_BYTES", 1 << 17)
+    signs: list[int] = []
+    sink = open_file(fs.root, source)
+    sink.put(KEY, [bytes(1 << 15)] * 20, alive=lambda: signs.append(len(fs.calls("fsync", PART))))
 
-    assert len(fs.calls("fsync", PART)) == 3
+    assert signs == [0, 1, 1, 2, 2, 3]
     assert (fs.backing / KEY).stat().st_size == 20 << 15
+
+
+def test_a_directory_that_could_not_be_flushed_is_flushed_by_the_next_put(
+    fs: faultfs.FaultFS, source: Path
+) -> None:
+    """Or a power failure takes it away with all that is in it; after that, once is enough."""
+    sink = open_file(fs.root, source)
+    fs.fail("fsyncdir", errno.EIO, ".", times=1)
+    with pytest.raises(SinkUnavailableError):
+        sink.put(KEY, [b"x"])
+    flushes = []
+    for suffix in ("", "2", "3"):
+        fs.forget()
+        sink.put(KEY + suffix, [b"x"])
+        flushes.append(len(fs.calls("fsyncdir", ".")))
+
+    assert flushes == [1, 0, 0]
 
 
 # -- vanishing midway

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,6 +146,92 @@ def test_a_mount_is_found_above_a_directory(place: str) -> None:
 def test_a_mount_s_name_is_read_as_proc_writes_it() -> None:
     """Blanks, tabs, newlines and backslashes are octal there."""
     assert file._unescaped(r"/mnt/with\040blank\134\011\012") == "/mnt/with blank\\\t\n"
+
+
+class OddEntry:
+    """An entry of a directory that was last changed at some odd time."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name = name
+        self._seconds = seconds
+
+    def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+        """Give its state."""
+        return os.stat_result((0, 0, 0, 0, 0, 0, 5, 0, self._seconds, 0))
+
+
+class OddSink(FileSink):
+    """A sink whose file system keeps times that no calendar has, as tmpfs and xfs do."""
+
+    def _walk(self, directory: Path, below: str) -> Iterator[tuple[str, Any]]:
+        for number, seconds in enumerate((-(1 << 62), 1 << 33, 300_000_000_000)):
+            yield f"stray{number}", OddEntry(f"stray{number}", seconds)
+
+
+def test_times_that_no_calendar_has_do_not_hide_the_rest(root: Path) -> None:
+    """One stray file of an odd date would make the whole sink unlistable."""
+    found = make(root, kind=OddSink).list()
+
+    assert [o.modified_at.year for o in found] == [1970, 2242, 9999]
+
+
+@pytest.mark.parametrize(
+    ("size", "seconds", "following"),
+    [
+        (4 << 20, 0.1, 8 << 20),
+        (4 << 20, 3.0, 4 << 20),
+        (4 << 20, 50.0, 2 << 20),
+        (1 << 20, 50.0, 1 << 20),
+        (256 << 20, 0.1, 256 << 20),
+        (256 << 20, 6.0, 128 << 20),
+    ],
+)
+def test_flushes_are_as_large_as_their_time_allows(
+    size: int, seconds: float, following: int
+) -> None:
+    """Few where the device is fast; short where it is slow: a minute would pass for silence."""
+    assert file._next_flush_bytes(size, seconds) == following
+
+
+class SlowDevice:
+    """A file server of 1 MiB/s behind a page cache, by a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.dirty = 0
+        self.silent: list[float] = []
+        self._last = 0.0
+
+    def write(self, _fd: int, data: memoryview) -> int:
+        """Take it into the cache, at once."""
+        self.dirty += len(data)
+        return len(data)
+
+    def flush(self, _fd: int) -> None:
+        """Wait until all of it is on the device."""
+        self.now += self.dirty / (1 << 20)
+        self.dirty = 0
+
+    def alive(self) -> None:
+        """Take down how long there was silence."""
+        self.silent.append(self.now - self._last)
+        self._last = self.now
+
+
+def test_a_slow_server_is_never_silent_for_long(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However large the object: what the cache has taken is flushed a few seconds at a time."""
+    device = SlowDevice()
+    monkeypatch.setattr("os.write", device.write)
+    monkeypatch.setattr("os.fsync", device.flush)
+    monkeypatch.setattr("os.fdatasync", device.flush)
+    monkeypatch.setattr("time.monotonic", lambda: device.now)
+
+    make(root).put(KEY, [bytes(1 << 20)] * 300, alive=device.alive)
+
+    assert device.now == 300
+    assert max(device.silent) < 10
 
 
 def test_links_are_not_followed(root: Path) -> None:
