@@ -454,6 +454,7 @@ def call(
     stop: Stop,
     stall_seconds: float | None = None,
     cleans_up: bool = False,
+    waiting: Callable[[], None] = _patiently,
 ) -> R:
     """Call something that may hang; when it does, leave it behind.
 
@@ -462,6 +463,7 @@ def call(
         stop: asked before, and while waiting.
         stall_seconds: how long to wait; None: until ``stop`` says otherwise.
         cleans_up: whether it asks ``stop`` too and has to clean up then: it gets a moment for that.
+        waiting: called now and then meanwhile.
 
     Returns:
         What it returned.
@@ -476,6 +478,7 @@ def call(
     try:
         while not task.done.wait(SLICE_SECONDS):
             stop.check()
+            waiting()
             if stall_seconds is not None and time.monotonic() - since > stall_seconds:
                 raise _stalled(stall_seconds)
     except StopError:

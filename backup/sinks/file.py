@@ -66,7 +66,7 @@ _MIN_FLUSH_BYTES = 1 << 20
 _MAX_FLUSH_BYTES = 256 << 20
 """After so many bytes they are flushed, so the last fsync has no more than this to do."""
 _FLUSH_SECONDS = 5.0
-"""A flush that takes longer is followed by one of half as many bytes; if not even half, of twice."""
+"""A flush that takes longer is followed by one of half as many bytes; one far below, of twice."""
 _LAST_SECOND = 253_402_300_799
 """9999-12-31T23:59:59Z: calendars end there, file systems do not."""
 

@@ -12,6 +12,10 @@ Rules:
   memory, :data:`MEMORY_BYTES` in all, and of one size but the last (some servers insist). Part
   numbers end at 10,000 ("Amazon S3 multipart upload limits"), so the larger the object may get, the
   larger are its parts and the fewer at a time; beyond 156 GiB it is one, and memory grows with it.
+- To complete an upload may take a store minutes ("CompleteMultipartUpload": it answers 200 at once,
+  and sends white space until it knows), of which the SDK tells nothing. So a completion under
+  way counts as a sign of life, for :data:`COMPLETION_SECONDS`; real silence ends it by its read
+  timeout.
 - Every upload carries a checksum that the server compares, in a header and not in a trailer:
   trailers are what many servers do not know, or store (boto/boto3#4398, velero-io/velero#9951).
   An object-lock bucket insists on one. Neither that nor a 200 proves anything: the read-back does.
@@ -27,6 +31,7 @@ import hashlib
 import math
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -50,13 +55,14 @@ from backup.sinks.aws import OUT_OF_RANGE, code, connect, translate
 from backup.sinks.base import Object, Sink
 from backup.sinks.urls import ChecksumMode, Location, S3Options
 from backup.stop import Stop
-from backup.streams import each, unwatched
+from backup.streams import call, each, unwatched
 
 MAX_PARTS: Final = 10_000
 PART_BYTES: Final = 8 << 20
 """The size of a part, or what it is a multiple of."""
 MEMORY_BYTES: Final = 4 * PART_BYTES
 """For all parts of an upload: one is filled while the others are under way."""
+COMPLETION_SECONDS: Final = 600.0
 PROBE_KEY: Final = "journal-probe-0/probe"
 
 _TOKEN = "journal-backup-put"  # noqa: S105 - a name, and the token is no secret
@@ -215,18 +221,29 @@ class S3Sink(Sink):
             with closing(each(send, parts, workers=at_once, stop=self._stop)) as sent:
                 done = list(sent)
             with self._unless_ours(key, new):
-                self._ask(
-                    key,
-                    "complete_multipart_upload",
-                    UploadId=upload,
-                    MultipartUpload={"Parts": done},
-                    IfNoneMatch="*",
-                )
+                self._complete(key, upload, done, pulse)
         except BaseException:
             pulse.end()
             with suppress(Exception):  # what is left is swept by a later run
                 self._client.abort_multipart_upload(**self._at(key), UploadId=upload)
             raise
+
+    def _complete(self, key: str, upload: str, parts: list[dict[str, Any]], pulse: _Pulse) -> None:
+        until = time.monotonic() + COMPLETION_SECONDS
+        complete = partial(
+            self._ask,
+            key,
+            "complete_multipart_upload",
+            UploadId=upload,
+            MultipartUpload={"Parts": parts},
+            IfNoneMatch="*",
+        )
+
+        def waiting() -> None:
+            if time.monotonic() < until:
+                pulse.beat()
+
+        call(complete, stop=self._stop, waiting=waiting)
 
     def _send_part(self, key: str, upload: str, pulse: _Pulse, part: _Part) -> dict[str, Any]:
         response = self._send(

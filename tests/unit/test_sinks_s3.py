@@ -533,6 +533,45 @@ def test_a_source_that_fails_aborts_the_upload() -> None:
     assert client.asked("complete_multipart_upload") == []
 
 
+@pytest.mark.usefixtures("small_parts")
+def test_a_store_may_take_its_time_to_complete_an_upload() -> None:
+    """It says nothing meanwhile that the SDK would pass on: that is not silence."""
+    completing, lives = threading.Event(), threading.Event()
+
+    def complete(_params: Mapping[str, Any]) -> dict[str, str]:
+        completing.set()
+        assert lives.wait(20)
+        return {}
+
+    def alive() -> None:
+        if completing.is_set():
+            lives.set()
+
+    client = Client(complete_multipart_upload=[complete])
+    make(client).put(KEY, [CONTENT], alive=alive)
+
+    assert client.asked("abort_multipart_upload") == []
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_completion_is_no_sign_of_life_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten minutes are what the largest objects take; after that, it counts as silence."""
+    completing = threading.Event()
+    signs: list[None] = []
+    monkeypatch.setattr(s3, "COMPLETION_SECONDS", 0.0)
+
+    def complete(_params: Mapping[str, Any]) -> dict[str, str]:
+        completing.set()
+        threading.Event().wait(0.5)
+        return {}
+
+    make(Client(complete_multipart_upload=[complete])).put(
+        KEY, [CONTENT], alive=lambda: signs.extend([None] * completing.is_set())
+    )
+
+    assert signs == []
+
+
 # -- reading
 
 
