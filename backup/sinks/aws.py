@@ -15,7 +15,8 @@ Rules:
   What will not pass (permissions, expired credentials, a missing bucket, a certificate) says so at
   once, and what to do about it.
 - An error's text may hold a URL, never a header: no signature and no token is in it. Where the SDK
-  quotes a header that cannot be sent, it is not shown.
+  quotes a header that cannot be sent, it is not shown; nor is the user of a URL, with whom a
+  password may stand.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from backup.errors import (
     SinkUnsupportedError,
 )
 from backup.sinks.trust import ca_bundle, tls_problem
-from backup.sinks.urls import S3Options
+from backup.sinks.urls import S3Options, without_users
 
 CONNECT_SECONDS: Final = 10
 CONNECTIONS: Final = 64
@@ -151,7 +152,7 @@ def _is_silence(error: BaseException | None) -> bool:
 
 
 def _said(error: Exception) -> str:
-    said = " ".join(str(error).split()).rstrip(".")
+    said = without_users(" ".join(str(error).split()).rstrip("."))
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 

@@ -7,7 +7,9 @@ Rules:
   is what the settings say.
 - Checking a URL imports no SDK and touches no place.
 - A URL holds no credentials: they belong to the SDKs' own chains. One that seems to is refused, and
-  neither user nor query is ever shown; only the endpoint is, as it tells two places apart.
+  neither user nor query is ever shown; only the endpoint is, as it tells two places apart. What an
+  SDK says may quote a URL that is not ours (of an endpoint in its own settings, of a proxy): it is
+  shown without its user, too.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ _PREFIX = re.compile(r"[^\0-\x1f\x7f/]+(?:/[^\0-\x1f\x7f/]+)*")
 _PREFIX_BYTES = 600
 """S3 and GCS take keys of 1,024 bytes; ours need up to 401 below the prefix."""
 _TEXT = re.compile(r"[!-~]+")
+_USERS = re.compile(r"""(?<=//)[^\s"'<>]*@|[^\s"'<>@/]+@""")
 _DAYS = re.compile(r"[1-9][0-9]{0,4}")
 
 
@@ -160,6 +163,11 @@ def redacted(url: str) -> str:
     if not (parts.netloc or parts.path.startswith("/")):  # what seems a scheme may be a user
         return "<not a URL>"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def without_users(text: str) -> str:
+    """Give what others said as it may be shown: what stands before the @ of a host is hidden."""
+    return _USERS.sub("***@", text)
 
 
 def endpoint(value: str) -> str:

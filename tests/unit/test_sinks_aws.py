@@ -306,6 +306,44 @@ def test_a_proxys_password_is_not_shown(
     assert proxy in said, "the proxy is what has failed"
 
 
+def test_a_password_in_the_url_of_an_unusual_proxy_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The SDK hides it only where it understands the URL."""
+    monkeypatch.setenv("HTTP_PROXY", f"socks5://user:{SECRETS[1]}@127.0.0.1:9")
+
+    said = all_of(failure(f"http://{RESERVED}"))
+
+    assert SECRETS[1] not in said
+    assert "127.0.0.1:9" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_ENDPOINT_URL_S3", f"http://user:{SECRETS[1]}@127.0.0.1:9"),
+        ("AWS_ENDPOINT_URL", f"http://user:{SECRETS[1]}@127.0.0.1:9"),
+        ("AWS_ENDPOINT_URL", f"user:{SECRETS[1]}@127.0.0.1"),
+        ("AWS_ENDPOINT_URL", f"http://user:a/{SECRETS[1]}@127.0.0.1:9"),
+    ],
+)
+def test_a_password_in_an_endpoint_of_the_sdks_settings_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """It does not belong there; neither does it belong into logs."""
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises((ConfigError, SinkError)) as caught:
+        open_sink(
+            "s3://bucket/site", SinkOptions(source=Path("/nowhere")), stop=Stop(), stall_seconds=5
+        ).probe()
+    said = " | ".join((caught.value.message, *caught.value.hints))
+
+    assert SECRETS[1] not in said
+    assert "user" not in said
+    assert "127.0.0.1" in said
+
+
 @pytest.mark.parametrize("name", sorted(every_failure()))
 def test_no_secret_is_in_what_is_said(name: str) -> None:
     """Neither what the answer's headers hold nor what the client signs with."""

@@ -12,7 +12,7 @@ from backup.sinks import SinkOptions, check, locate, open_sink, redacted
 from backup.sinks.file import FileSink
 from backup.sinks.gcs import GcsSink
 from backup.sinks.s3 import S3Sink
-from backup.sinks.urls import FileOptions, GcsOptions, S3Options
+from backup.sinks.urls import FileOptions, GcsOptions, S3Options, without_users
 from backup.stop import Stop
 
 BAD = {
@@ -161,3 +161,19 @@ def test_a_directory_that_is_not_there_is_found_by_the_probe(tmp_path: Path) -> 
 def test_what_is_shown_of_a_url_holds_no_secret(url: str, shown: str) -> None:
     """It goes into logs, reports and error messages."""
     assert redacted(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("no answer of https://store:9000/bucket", "no answer of https://store:9000/bucket"),
+        ('cannot reach "http://user:secret@store/x"', 'cannot reach "http://***@store/x"'),
+        ("cannot reach http://user:se/cr@t@store:1/x", "cannot reach http://***@store:1/x"),
+        ('"http://socks5://user:secret@proxy:1080"', '"http://***@proxy:1080"'),
+        ("Invalid endpoint: user:secret@store", "Invalid endpoint: ***@store"),
+        ("two: a:secret@b, //c:secret@d", "two: ***@b, //***@d"),
+    ],
+)
+def test_what_others_said_is_shown_without_users(said: str, shown: str) -> None:
+    """SDKs quote URLs of their own settings, and of proxies."""
+    assert without_users(said) == shown
