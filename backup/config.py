@@ -11,6 +11,8 @@ Rules:
   but blanks means unset. Durations are written ``90s 5m 24h 7d``.
 - A value that may hold a secret is never shown: of URLs neither user nor query, and of what is
   no URL nothing at all.
+- Two sinks are two places: a directory that is named twice, in whatever way, would pass for a
+  second copy.
 - The README's table is made from the descriptions here.
 """
 
@@ -21,6 +23,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +31,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from backup.errors import ConfigError, SettingsError
+from backup.errors import ConfigError, SettingsError, SinkStalledError
 from backup.model import Journal, Readback, StrategySetting
 from backup.sinks import SinkOptions, check, locate, redacted
 from backup.sinks.urls import (
@@ -39,6 +42,8 @@ from backup.sinks.urls import (
     S3Options,
     ServerSideEncryption,
 )
+from backup.stop import Stop
+from backup.streams import call
 
 PREFIX = "BACKUP_"
 
@@ -50,6 +55,7 @@ _SERVICE_LINK = re.compile(
 )
 """What Kubernetes injects for the Services of a namespace; no setting may ever look like that."""
 _SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_LOOK_SECONDS = 5.0
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://.*", re.DOTALL)
 
 
@@ -284,6 +290,26 @@ def _wrong(settings: Settings) -> Iterator[tuple[str, str]]:
             yield f"BACKUP_SINKS: number {number} is not a URL", f"give {SCHEMES}"
     for place in sorted({p for p in places if places.count(p) > 1}):
         yield f"BACKUP_SINKS: {place!r} is named twice", "name each sink once"
+    for one, other in _same_directories(sorted({p for p in places if p.startswith("file:")})):
+        yield f"BACKUP_SINKS: {one!r} and {other!r} are one directory", "name each sink once"
+
+
+def _same_directories(places: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Find directories that have two names: by a link, say, or mounted twice."""
+    names: dict[tuple[int, int], str] = {}
+    for place in places if len(places) > 1 else ():
+        identity = _identity(place.removeprefix("file://"))
+        if identity is not None and names.setdefault(identity, place) != place:
+            yield names[identity], place
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Say which directory that is; None if it is not there, or its server does not answer soon."""
+    try:
+        state = call(partial(os.stat, path), stop=Stop(), stall_seconds=_LOOK_SECONDS)
+    except (OSError, SinkStalledError):  # the run will meet it, and say what that means
+        return None
+    return state.st_dev, state.st_ino
 
 
 def _place(url: str, options: SinkOptions) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -266,6 +268,46 @@ def test_contradictions_are_found_all_at_once(monkeypatch: pytest.MonkeyPatch) -
         "BACKUP_SINKS: 'file:///b/c' is named twice",
     ]
     assert all(fix for _, fix in found)
+
+
+def test_one_directory_by_two_names_is_one_sink(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It would pass for a second copy of every backup."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    names = (tmp_path / name for name in ("link", "b", "a", "absent"))
+    sinks = " ".join(f"file://{name}" for name in names)
+
+    assert problems(monkeypatch, BACKUP_SINKS=sinks) == [
+        (
+            f"BACKUP_SINKS: 'file://{tmp_path}/a' and 'file://{tmp_path}/link' are one directory",
+            "name each sink once",
+        )
+    ]
+
+
+def test_a_directory_that_does_not_answer_is_left_to_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Settings are read before there is a deadline: nothing may hang there."""
+    released = threading.Event()
+    real = os.stat
+
+    def stat(path: str, **how: Any) -> os.stat_result:
+        if str(path).endswith("dead"):
+            released.wait(30)
+        return real(path, **how)
+
+    monkeypatch.setattr("os.stat", stat)
+    monkeypatch.setattr(config, "_LOOK_SECONDS", 0.01)
+    try:
+        found = accepted(monkeypatch, BACKUP_SINKS=f"file://{tmp_path}/dead file://{tmp_path}")
+    finally:
+        released.set()
+
+    assert len(found.sinks) == 2
 
 
 @pytest.mark.parametrize("value", ["0s", "5", "m", "-5m", "5 m", "5w", "1h30m", "9999999d"])
