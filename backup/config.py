@@ -49,6 +49,7 @@ PREFIX = "BACKUP_"
 
 _DURATION = re.compile(r"(?P<count>[0-9]{1,6})(?P<unit>[smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_LONGEST = timedelta(days=30)
 _SERVICE_LINK = re.compile(
     r"BACKUP(?:_+[A-Z0-9]+)*_(?:SERVICE_HOST|SERVICE_PORT(?:_+[A-Z0-9]+)*|PORT"
     r"|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
@@ -66,7 +67,11 @@ def _duration(value: object) -> object:
     if match is None or not int(match["count"]):
         message = "write a duration: 90s, 5m, 24h or 7d"
         raise ValueError(message)
-    return timedelta(**{_UNITS[match["unit"]]: int(match["count"])})
+    duration = timedelta(**{_UNITS[match["unit"]]: int(match["count"])})
+    if duration > _LONGEST:
+        message = f"give no more than {duration_text(_LONGEST)}"
+        raise ValueError(message)
+    return duration
 
 
 def _urls(value: object) -> object:
@@ -123,7 +128,7 @@ class Settings(BaseSettings):
         default=4, ge=1, le=64, description="small journals (up to 16 MiB) at a time"
     )
     deadline: Duration = Field(
-        default=timedelta(hours=6), description="time allowed for a whole backup run"
+        default=timedelta(hours=6), description="time allowed for a whole backup run, `30d` at most"
     )
     strategy: StrategySetting = Field(
         default="direct",

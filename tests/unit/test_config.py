@@ -318,7 +318,18 @@ def test_what_is_no_duration_is_refused(monkeypatch: pytest.MonkeyPatch, value: 
     ]
 
 
-@pytest.mark.parametrize("text", ["1s", "90s", "5m", "24h", "7d", "61m"])
+@pytest.mark.parametrize("value", ["31d", "721h", "999999d"])
+@pytest.mark.parametrize("name", ["BACKUP_DEADLINE", "BACKUP_MAX_DOWNTIME"])
+def test_a_duration_that_is_no_deadline_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """A calendar ends: the sweep after a run counts back from today by twice its deadline."""
+    assert problems(monkeypatch, **{name: value}) == [
+        (f"{name} is {value!r}", "give no more than 30d")
+    ]
+
+
+@pytest.mark.parametrize("text", ["30d", "1s", "90s", "5m", "24h", "7d", "61m"])
 def test_a_duration_is_shown_as_it_is_written(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """What config prints can be pasted into the environment."""
     shown = duration_text(accepted(monkeypatch, BACKUP_DEADLINE=text).deadline)
