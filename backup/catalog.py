@@ -287,12 +287,21 @@ class Catalog:
         raise ReadbackError(message, "this sink changes what it stores: do not trust it")
 
     def _held(
-        self, key: str, *, readback: Readback, stop: Stop, alive: Callable[[], None]
+        self,
+        key: str,
+        *,
+        readback: Readback,
+        stop: Stop,
+        alive: Callable[[], None],
+        stall_seconds: float | None = None,
     ) -> Stored:
         if readback == "size":
             return Stored(key=key, size_bytes=self.sink.size(key), sha256=None)
         held = Digest()
-        for chunk in prefetch(self.sink.open(key), stop=stop):  # read and hash at once
+        chunks = self.sink.open(key)
+        for chunk in prefetch(
+            chunks, stop=stop, stall_seconds=stall_seconds
+        ):  # read and hash at once
             held.update(chunk)
             alive()
         return Stored(key=key, size_bytes=held.size_bytes, sha256=held.sha256)
@@ -322,9 +331,25 @@ class Catalog:
             raise ManifestError(message)
         return manifest
 
-    def held(self, archive: Archive, *, stop: Stop) -> Stored:
-        """Find out what the sink holds of an archive, as thoroughly as its manifest claims."""
-        return self._held(archive.key, readback=archive.readback, stop=stop, alive=unwatched)
+    def held(self, archive: Archive, *, stop: Stop, stall_seconds: float) -> Stored:
+        """Find out what the sink holds of an archive, as thoroughly as its manifest claims.
+
+        Args:
+            archive: as its manifest tells of it.
+            stop: asked while waiting.
+            stall_seconds: how long without data until the sink counts as stalled.
+
+        Raises:
+            SinkStalledError: it has stalled.
+            SinkError: it could not be read.
+        """
+        return self._held(
+            archive.key,
+            readback=archive.readback,
+            stop=stop,
+            alive=unwatched,
+            stall_seconds=stall_seconds,
+        )
 
     def mark(self, mark: Mark) -> bool:
         """Add a mark; False if the backup has one of that kind already.

@@ -10,6 +10,7 @@ does in one go:
   run makes another.
 - A draft whose manifest is there already is done: a run that was killed in between changes nothing.
 - Removing a draft may fail (a sink may allow no deletion): the sweep knows it too.
+- A sink that hangs is left behind, and not waited for again by each further draft of it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from backup.catalog import Catalog, Listing, Shelf, draft_key
-from backup.errors import BackupError, SinkError, StopError
+from backup.errors import BackupError, SinkError, SinkStalledError, StopError
 from backup.model import Continuity, Emit, Problem, WithExitCodes
-from backup.sinks import Sink
+from backup.sinks import STALL_SECONDS, Sink
 from backup.stop import Stop
 from backup.streams import spread
 from backup.verbs.passes import announcement
@@ -49,13 +50,27 @@ class CommitResult(WithExitCodes):
     problems: tuple[Problem, ...]
 
 
-def commit(sinks: Sequence[Sink], run_id: str, *, emit: Emit, stop: Stop) -> CommitResult:
+def commit(
+    sinks: Sequence[Sink],
+    run_id: str,
+    *,
+    emit: Emit,
+    stop: Stop,
+    stall_seconds: float = STALL_SECONDS,
+) -> CommitResult:
     """Commit the drafts of a run, on every sink.
+
+    Args:
+        sinks: all of them.
+        run_id: the run's.
+        emit: told of backups and problems.
+        stop: asked while waiting.
+        stall_seconds: how long a sink may give no data.
 
     Raises:
         StopError: a signal or the deadline ended it; what was committed stays.
     """
-    work = partial(_on_sink, run_id=run_id, emit=emit, stop=stop)
+    work = partial(_on_sink, run_id=run_id, emit=emit, stop=stop, stall_seconds=stall_seconds)
     found = [item for part in spread(work, sinks, limit=len(sinks), stop=stop) for item in part]
     problems = tuple(item for item in found if isinstance(item, Problem))
     for problem in problems:
@@ -67,16 +82,27 @@ def commit(sinks: Sequence[Sink], run_id: str, *, emit: Emit, stop: Stop) -> Com
     )
 
 
-def _on_sink(sink: Sink, *, run_id: str, emit: Emit, stop: Stop) -> list[Committed | Problem]:
+def _on_sink(
+    sink: Sink, *, run_id: str, emit: Emit, stop: Stop, stall_seconds: float
+) -> list[Committed | Problem]:
     try:
         shelf = Shelf.of(sink)
     except SinkError as error:
         return [Problem.of(error, sink=sink.url)]
-    return [
-        result
-        for journal, backup_id in _drafts(shelf.listing)
-        if (result := _one(shelf.catalog, journal, backup_id, run_id=run_id, emit=emit, stop=stop))
-    ]
+    one = partial(
+        _one, shelf.catalog, run_id=run_id, emit=emit, stop=stop, stall_seconds=stall_seconds
+    )
+    results: list[Committed | Problem | None] = []
+    hung: SinkStalledError | None = None
+    for journal, backup_id in _drafts(shelf.listing):
+        if hung is None:
+            try:
+                results.append(one(journal, backup_id))
+            except SinkStalledError as error:
+                hung = error
+        if hung is not None:
+            results.append(Problem.of(hung, journal=journal, sink=sink.url))
+    return [result for result in results if result is not None]
 
 
 def _drafts(listing: Listing) -> Iterator[tuple[str, str]]:
@@ -86,19 +112,30 @@ def _drafts(listing: Listing) -> Iterator[tuple[str, str]]:
 
 
 def _one(
-    catalog: Catalog, journal: str, backup_id: str, *, run_id: str, emit: Emit, stop: Stop
+    catalog: Catalog,
+    journal: str,
+    backup_id: str,
+    *,
+    run_id: str,
+    emit: Emit,
+    stop: Stop,
+    stall_seconds: float,
 ) -> Committed | Problem | None:
-    """Commit a draft; None for one of another run."""
+    """Commit a draft; None for one of another run.
+
+    Raises:
+        SinkStalledError: the sink hangs.
+    """
     begun = time.monotonic()
     try:
         manifest = catalog.drafted(journal, backup_id)
         if manifest.run_id != run_id:
             return None
         for archive in manifest.archives:
-            held = catalog.held(archive, stop=stop)
+            held = catalog.held(archive, stop=stop, stall_seconds=stall_seconds)
             catalog.require_as_sent(held, size_bytes=archive.size_bytes, sha256=archive.sha256)
         catalog.commit(manifest)
-    except StopError:
+    except (StopError, SinkStalledError):
         raise
     except BackupError as error:
         return Problem.of(error, journal=journal, sink=catalog.sink.url)

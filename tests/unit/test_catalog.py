@@ -457,7 +457,7 @@ def test_what_is_held_is_said_as_thoroughly_as_the_manifest_claims(
     (told,) = chain.full(records(2)).archives
     stored = chain.sink.read(told.key)
     claimed = told.model_copy(update={"readback": readback, "sha256": "0" * 64, "size_bytes": 1})
-    held = Catalog(chain.sink).held(claimed, stop=Stop())
+    held = Catalog(chain.sink).held(claimed, stop=Stop(), stall_seconds=5.0)
 
     assert (held.key, held.size_bytes) == (told.key, len(stored))
     assert held.sha256 == {"full": sha256(stored), "size": None}[readback]

@@ -472,6 +472,27 @@ def test_a_death_before_any_call_is_made_good_by_the_next_commit(source: Path) -
     assert call > CALLS
 
 
+def test_a_sink_that_hangs_is_left_behind(source: Path) -> None:
+    """Once, and not by each of its drafts: the others are committed, and the drafts stay."""
+    write_journal(source, 1, DATA)
+    place = Place()
+    sinks = [SimulatedSink("one", place=place), SimulatedSink("two")]
+    run_backup(source, sinks, draft=True, consistency="quiesced")
+    hung = SimulatedSink("one", place=place)
+    hung.hang("open", key="*.tar.gz")
+    try:
+        result = commit([hung, sinks[1]], "run", emit=Events(), stop=Stop(), stall_seconds=0.3)
+    finally:
+        hung.release()
+
+    assert [(p.journal, p.sink, p.exit_code) for p in result.problems] == [
+        (name, hung.url, 5) for name in (NAME, OTHER)
+    ]
+    assert {c.sink for c in result.committed} == {sinks[1].url}
+    assert [op for op, key in hung.calls if key.endswith(".tar.gz")] == ["open"]
+    assert len([k for k in place.objects if k.endswith(".draft.json")]) == 2
+
+
 @pytest.mark.parametrize("operation", ["list", "open", "put_exclusive"])
 def test_a_signal_ends_it(source: Path, operation: str) -> None:
     """What hangs is left behind, and the drafts with it."""
