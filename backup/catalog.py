@@ -18,6 +18,8 @@ Invariants, and the order of writing that follows from them:
 - Every manifest but the first names the SHA-256 of its predecessor's: the history of a journal is
   a hash chain. Two runs at once may fork it: a tree is fine, a broken link is not. What was
   pruned leaves a ``pruned`` mark, so that pruning and tampering differ.
+- An alarm is inherited from every branch: from the newest manifest, and from those that its run
+  may not have seen. Where there is no fork, that is the newest alone.
 - A draft is a manifest that waits for its archive to be read back. It is no backup; what commits it
   compares the archive first, and a draft older than the grace is what an interruption left.
 - Objects without a manifest are not backups. Archives and checksum files among them are swept once
@@ -61,6 +63,8 @@ class Backup:
     id: str
     has_manifest: bool = False
     has_draft: bool = False
+    committed_at: datetime | None = None
+    """When its manifest was written, by the store's own clock."""
     archives: dict[str, int] = field(default_factory=dict)
     """Size in bytes of each archive that bears this id, by key."""
     marks: set[str] = field(default_factory=set)
@@ -112,6 +116,7 @@ class Listing:
             self.sizes[item.key] = item.size_bytes
         elif key.role == "manifest":
             backup.has_manifest = True
+            backup.committed_at = item.modified_at
         elif key.role == "draft":
             backup.has_draft = True
         elif key.role == "mark" and key.mark in MARK_KINDS:
@@ -203,6 +208,23 @@ class Catalog:
                 damaged.append(error)
         return None, damaged
 
+    def alarms_after(
+        self, newest: Manifest, listing: Listing
+    ) -> tuple[tuple[str, ...], list[ManifestError]]:
+        """Name the alarms that the successor of a journal's newest valid manifest inherits.
+
+        Returns:
+            Their ids, oldest first; and the errors of manifests that may have carried more.
+        """
+        alarms = {*newest.alarms}
+        damaged: list[ManifestError] = []
+        for backup in _unseen(newest, listing):
+            try:
+                alarms.update(self.manifest(newest.journal, backup.id)[0].alarms)
+            except ManifestError as error:
+                damaged.append(error)
+        return _standing(newest.journal, sorted(alarms), listing), damaged
+
     def manifest_sha256(self, journal: str, backup_id: str) -> str:
         """Return the SHA-256 of a manifest as it is stored, valid or not."""
         data = self.read(manifest_key(journal, backup_id))
@@ -214,11 +236,7 @@ class Catalog:
 
     def standing_alarms(self, manifest: Manifest, listing: Listing) -> tuple[str, ...]:
         """Name the alarms that a manifest inherited and nobody has acknowledged since."""
-        return tuple(
-            alarm
-            for alarm in manifest.alarms
-            if not listing.has_mark(manifest.journal, alarm, "acknowledged")
-        )
+        return _standing(manifest.journal, manifest.alarms, listing)
 
     def pruned_sha256(self, journal: str, backup_id: str) -> str | None:
         """Read the tombstone of a pruned backup: the SHA-256 of the manifest it had.
@@ -423,6 +441,27 @@ class Catalog:
             if any(a.key == archive for a in manifest.archives):
                 return True
         return False
+
+
+def _unseen(newest: Manifest, listing: Listing) -> Iterator[Backup]:
+    """Find the older backups that the newest one's run may not have seen: other branches.
+
+    It saw its predecessor, and so what was committed before that; and what it saw and is older it
+    has inherited from. Ids are not enough: a slow run commits long after it has got its id.
+    """
+    link = newest.previous
+    previous = listing.find(newest.journal, link.id) if link else None
+    since = previous.committed_at if previous else None
+    for backup in listing.backups(newest.journal):
+        if backup is previous or backup.id >= newest.id:
+            continue
+        at = backup.committed_at
+        if not (link and since and at and backup.id < link.id and at < since):
+            yield backup
+
+
+def _standing(journal: str, alarms: Iterable[str], listing: Listing) -> tuple[str, ...]:
+    return tuple(a for a in alarms if not listing.has_mark(journal, a, "acknowledged"))
 
 
 def _left_behind(listing: Listing, before: datetime) -> Iterator[tuple[Backup, str]]:

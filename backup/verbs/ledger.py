@@ -108,19 +108,23 @@ def acknowledge(
 
 
 def _alarms(shelf: Shelf, miss: Callable[[BackupError, str, str], None]) -> Iterator[_Place]:
-    """Find the alarms of a sink: those its latest manifests carry, and those answered before."""
+    """Find the alarms of a sink: those that the next backups inherit, and those answered before."""
     listing = shelf.listing
     for journal in listing.journals:
         answered = {i for i in listing.ids(journal) if listing.has_mark(journal, i, "acknowledged")}
         carried: set[str] = set()
         try:
             newest, damaged = shelf.catalog.newest(journal, listing)
+            if newest is not None:
+                carried = {*newest[0].alarms}
+                alarms, unread = shelf.catalog.alarms_after(newest[0], listing)
+                carried.update(alarms)
+                damaged += unread
         except (SinkError, UnsupportedFormatError) as error:
             miss(error, shelf.url, journal)
         else:
             for damage in damaged:
                 miss(damage, shelf.url, journal)
-            carried = set(newest[0].alarms if newest else ())
         for alarm in sorted(carried | answered):
             yield _Place(shelf, journal, alarm, is_marked=alarm in answered)
 

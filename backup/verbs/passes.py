@@ -21,6 +21,8 @@ passes follow stand in :mod:`backup.verbs.backup`. What they mean here:
   one did, or nothing of it is committed. A commit that fails is repeated with the very same
   manifest: its checksum file may be there already, and it names the archive of the first pass.
 - A sink that was too slow for the others is served alone: there it may take its time.
+- A sink that holds an id after which there is none fails alone: it is asked before an id is made
+  for all.
 """
 
 from __future__ import annotations
@@ -142,6 +144,8 @@ class History:
 
     manifest: Manifest
     sha256: str
+    alarms: tuple[str, ...]
+    """Those of the journal that nobody has acknowledged, also of branches that it has not seen."""
 
     @property
     def link(self) -> Previous:
@@ -160,10 +164,14 @@ class Target:
         """Set once it has hung or not come back: no other journal of this run waits for it."""
 
     def history(self, journal: str) -> tuple[History | None, list[Problem]]:
-        """Find the newest valid manifest; every newer one that is damaged is a problem."""
+        """Find the newest valid manifest; each one that should count too and is damaged is told."""
         newest, damaged = self.catalog.newest(journal, self.listing)
-        problems = [Problem.of(e, journal=journal, sink=self.url) for e in damaged]
-        return (None if newest is None else History(*newest)), problems
+        history = None
+        if newest is not None:
+            alarms, unread = self.catalog.alarms_after(newest[0], self.listing)
+            history = History(*newest, alarms)
+            damaged += unread
+        return history, [Problem.of(e, journal=journal, sink=self.url) for e in damaged]
 
 
 @dataclass(slots=True)
@@ -252,14 +260,17 @@ class JournalBackup:
     def _back_up(self, urls: Sequence[str]) -> None:
         if not urls:
             return
-        used = [i for t in self._targets.values() for i in t.listing.ids(self._name)]
-        self._id = new_id(self._clock(), after=used, token=secrets.token_hex(3))
+        self._id = self._new_id(urls)
         first = self._read_until_steady(attempt=1, urls=urls)
         again = self._take_down(first)
         if again:
             causes = "; ".join(str(self._copies[url].error) for url in again)
             self._repeat(f"a sink failed in a way that may pass: {causes}")
             self._pass_again(first, self._those_that_recover(again))
+
+    def _new_id(self, urls: Iterable[str]) -> str:
+        used = [i for url in urls for i in self._targets[url].listing.ids(self._name)]
+        return new_id(self._clock(), after=used, token=secrets.token_hex(3))
 
     def _pass_again(self, first: _Pass, urls: Sequence[str]) -> None:
         slow = [u for u in urls if isinstance(self._copies[u].error, SinkSlowError)]
@@ -320,6 +331,7 @@ class JournalBackup:
                 self._copies[url] = Copy(sink=url, error=target.given_up)
                 continue
             try:
+                self._new_id([url])  # raises where none can follow
                 self._histories[url], problems = target.history(self._name)
             except BackupError as error:
                 if isinstance(error, StopError):
@@ -531,12 +543,11 @@ class JournalBackup:
     def _alarms(self, url: str, history: History | None, continuity: Continuity) -> tuple[str, ...]:
         if history is None:
             return ()
-        target, previous = self._targets[url], history.manifest
-        alarms = target.catalog.standing_alarms(previous, target.listing)
-        delivered = target.listing.has_mark(self._name, previous.id, "delivered")
+        listing = self._targets[url].listing
+        delivered = listing.has_mark(self._name, history.manifest.id, "delivered")
         if continuity in {"rewritten", "shrunk"} and not delivered:
-            alarms += (self._id,)
-        return alarms
+            return (*history.alarms, self._id)
+        return history.alarms
 
     def _announce(self, url: str, manifest: Manifest) -> None:
         self._emit(announcement(manifest, url, seconds=time.monotonic() - self._begun))

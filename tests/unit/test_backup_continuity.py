@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -259,8 +260,21 @@ def test_id_at_the_end_of_time_fails_that_journal_alone(
     result = days.run()
 
     assert exit_code(result) == 6
-    assert states(result) == {0: "unreadable", 1: "backed up"}
+    assert states(result) == {0: "failed", 1: "backed up"}
     assert [p.journal for p in result.problems] == [NAME]
+
+
+def test_id_at_the_end_of_time_fails_that_sink_alone(days: Days, sink: SimulatedSink) -> None:
+    """Who can write to one sink has no say in what the others get."""
+    sink.place.objects[checksum_key(NAME, "99991231T235959Z-00dead")] = Held(b"", NOON)
+    other = SimulatedSink("other")
+
+    result = days.run(sink, other)
+
+    assert (exit_code(result), states(result)) == (3, {0: "partial"})
+    assert [p.sink for p in result.problems] == [sink.url]
+    assert stored_journal(other.place) == DAY
+    assert manifests(other.place)[0].id < "2027"
 
 
 def test_created_at_is_when_the_bound_was_fixed(source: Path, sink: SimulatedSink) -> None:
@@ -366,6 +380,35 @@ def test_retry_does_not_clear_an_alarm(days: Days, sink: SimulatedSink, journal:
     assert exit_code(days.run()) == 6
     assert exit_code(days.run()) == 6
     assert kinds(sink) == ["first", "rewritten", "unchanged"]
+
+
+def test_alarm_of_a_run_at_the_same_time_stands(
+    days: Days, sink: SimulatedSink, journal: Path, tmp_path: Path
+) -> None:
+    """Law 12: the other run saw a journal that shrank; the newest backup knows nothing of it."""
+    days.run()
+    stale = tmp_path / "stale"
+    write_journal(stale, 0, DAY[:-1].rpartition(b"\n")[0] + b"\n")
+    met: list[BackupResult] = []
+    other = SimulatedSink(place=sink.place)
+
+    def run(_key: str) -> None:
+        if not met:
+            met.append(
+                run_backup(stale, [other], clock=Clock(days.clock.now - timedelta(seconds=5)))
+            )
+
+    sink.on("put", run)
+    days.clock.advance(seconds=5)
+    results = [days.run()]
+    sink.heal()
+    results += [days.run(), days.run()]
+
+    (alarm,) = met[0].journals[0].copies[0].alarms
+    assert [exit_code(r) for r in (*met, *results)] == [6, 0, 6, 6]
+    assert [m.alarms for m in manifests(sink.place)[2:]] == [(), (alarm,), (alarm,)]
+    acknowledge([sink], alarm, by="Ann", note=None, clock=Clock(), emit=lambda _event: None)
+    assert exit_code(days.run()) == 0
 
 
 # -- damage

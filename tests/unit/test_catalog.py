@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
@@ -30,7 +31,7 @@ from backup.errors import (
     SinkUnavailableError,
     UnsupportedFormatError,
 )
-from backup.manifest import MAX_BYTES, Mark
+from backup.manifest import MAX_BYTES, Manifest, Mark
 from backup.sinks.base import Object
 from backup.stop import Stop
 from backup.streams import Feed, fan_out
@@ -710,6 +711,97 @@ def test_a_sweep_that_the_sink_refuses_is_a_declared_error(sink: SimulatedSink) 
     sink.heal()
     sweep(sink)
     assert sink.place.keys() == []
+
+
+def lose(sink: SimulatedSink, *made: Manifest) -> None:
+    """Let somebody remove manifests."""
+    for manifest in made:
+        del sink.place.objects[manifest_key(JOURNAL, manifest.id)]
+
+
+# -- alarms of branches
+
+
+def alarms_after(sink: SimulatedSink) -> tuple[str, ...]:
+    """Name the alarms that the next backup inherits."""
+    catalog = Catalog(sink)
+    listing = catalog.listing()
+    newest, _ = catalog.newest(JOURNAL, listing)
+    assert newest is not None
+    sink.calls.clear()
+    return catalog.alarms_after(newest[0], listing)[0]
+
+
+@pytest.fixture
+def daily(sink: SimulatedSink, chain: Chain) -> Chain:
+    """Let a day go by between the backups of a history, as the store sees it."""
+    days = itertools.count()
+    sink.clock = lambda: NOON + next(days) * DAY
+    return chain
+
+
+def test_without_a_branch_no_other_manifest_is_read(sink: SimulatedSink, daily: Chain) -> None:
+    """Every run asks, for every journal."""
+    for count in range(1, 6):
+        daily.full(records(count), alarms=(GHOST,))
+
+    assert alarms_after(sink) == (GHOST,)
+    assert sink.calls == []
+
+
+def test_an_alarm_of_a_branch_is_inherited(sink: SimulatedSink, daily: Chain) -> None:
+    """Two runs at once followed the same backup; only the older one saw the journal shrink."""
+    first = daily.full(records(1))
+    daily.full(records(2), alarms=(GHOST,))
+    daily.manifests[:] = [first]
+    daily.full(records(3))
+
+    assert alarms_after(sink) == (GHOST,)
+    Catalog(sink).mark(mark("acknowledged", GHOST))
+    assert alarms_after(sink) == ()
+
+
+def test_an_alarm_of_a_slow_run_is_inherited(sink: SimulatedSink, daily: Chain) -> None:
+    """It got its id first and committed last: its id says nothing of who has seen it."""
+    daily.full(records(1))
+    slow = daily.full(records(2), alarms=(GHOST,))
+    daily.manifests.pop()
+    held = sink.place.objects.pop(manifest_key(JOURNAL, slow.id))
+    daily.full(records(3))
+    daily.full(records(4))
+    put(sink, manifest_key(JOURNAL, slow.id), held.data)
+
+    assert alarms_after(sink) == (GHOST,)
+
+
+@pytest.mark.parametrize("how", ["first", "lost"])
+def test_without_a_predecessor_every_branch_counts(
+    sink: SimulatedSink, daily: Chain, how: str
+) -> None:
+    """A late listing made it a first one, or its predecessor's manifest is gone."""
+    daily.full(records(1), alarms=(GHOST,))
+    before = daily.full(records(2))
+    if how == "first":
+        daily.manifests.clear()
+    daily.full(records(3))
+    if how == "lost":
+        lose(sink, before)
+
+    assert alarms_after(sink) == (GHOST,)
+
+
+def test_a_damaged_branch_is_told(sink: SimulatedSink, daily: Chain) -> None:
+    """It may have carried an alarm; what others carry is known all the same."""
+    first = daily.full(records(1))
+    broken = daily.full(records(2))
+    daily.manifests[:] = [first]
+    newest = daily.full(records(3), alarms=(GHOST,))
+    put(sink, manifest_key(JOURNAL, broken.id), b"rotten")
+    catalog = Catalog(sink)
+    alarms, (error,) = catalog.alarms_after(newest, catalog.listing())
+
+    assert alarms == (GHOST,)
+    assert manifest_key(JOURNAL, broken.id) in error.message
 
 
 def test_a_missing_manifest_is_told_as_such(sink: SimulatedSink) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from backup.catalog import Catalog, manifest_key
-from backup.errors import SelectorError, SinkDeniedError, SinkError
+from backup.errors import ManifestError, SelectorError, SinkDeniedError, SinkError
 from backup.manifest import parse_mark
+from backup.model import Problem
 from backup.verbs.ledger import LedgerResult, acknowledge, retire
 from tests.handmade import JOURNAL, Chain
 from tests.journal_data import NOON, Clock, Events, records
@@ -136,6 +137,60 @@ def test_an_alarm_is_answered_on_every_sink_where_it_stands() -> None:
 
     assert [m.sink for m in result.marks] == ["memory://one", "memory://two"]
     assert [len(marks(sink, "acknowledged")) for sink in sinks] == [1, 1, 0]
+
+
+def test_an_alarm_of_a_branch_is_answered() -> None:
+    """The newest backup did not see it; the next one inherits it, so there has to be an answer."""
+    sink = SimulatedSink()
+    chain, raised = alarmed(sink)
+    chain.manifests.pop()
+    chain.full(records(3))
+    result = answer([sink], raised)
+
+    assert [(m.id, m.is_new) for m in result.marks] == [(raised, True)]
+    assert result.problems == ()
+
+
+def test_a_damaged_branch_is_told() -> None:
+    """An alarm that it may carry cannot be denied."""
+    sink = SimulatedSink()
+    chain, raised = alarmed(sink)
+    key = manifest_key(JOURNAL, chain.manifests.pop().id)
+    chain.full(records(3))
+    sink.place.objects[key] = Held(b"rotten", NOON)
+    events = Events()
+
+    with pytest.raises(ManifestError):
+        answer([sink], raised, emit=events)
+    assert [p.exit_code for p in events.of(Problem)] == [3]
+
+
+def test_a_journal_whose_manifests_are_all_damaged_is_told() -> None:
+    """Nobody knows its alarms; those of others are answered."""
+    sink = SimulatedSink()
+    made = Chain(sink, OTHER).full(records(1))
+    sink.place.objects[manifest_key(OTHER, made.id)] = Held(b"rotten", NOON)
+    _, raised = alarmed(sink)
+    result = answer([sink], raised)
+
+    assert [m.id for m in result.marks] == [raised]
+    assert [(p.journal, p.exit_code) for p in result.problems] == [(OTHER, 3)]
+
+
+def test_a_branch_that_cannot_be_read_hides_no_other_alarm() -> None:
+    """The newest backup carries it, and could be read."""
+    sink = SimulatedSink()
+    chain = Chain(sink)
+    first = chain.full(records(1))
+    other = chain.full(records(2))
+    chain.manifests[:] = [first]
+    raised = chain.id("00beef")
+    chain.full(records(3), alarms=(raised,))
+    sink.fail("open", SinkDeniedError("may not"), key=manifest_key(JOURNAL, other.id))
+    result = answer([sink], raised)
+
+    assert [m.id for m in result.marks] == [raised]
+    assert result.exit_codes == (3,)
 
 
 def test_an_alarm_is_found_although_the_newest_manifest_is_damaged() -> None:
