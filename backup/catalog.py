@@ -13,7 +13,9 @@ Layout, below the sink's prefix::
 Invariants, and the order of writing that follows from them:
 
 - A backup exists when, and only when, its manifest does. So: archive, read-back, checksum file,
-  manifest; an interruption anywhere leaves "absent" or "valid".
+  manifest; an interruption anywhere leaves "absent" or "valid". After the manifest the archive is
+  asked for once more: once it is named nobody sweeps it, and until then somebody might have.
+- No manifest is written that its readers would refuse: what cannot be read is no backup.
 - Nothing is overwritten. Facts that are learned later are objects of their own: marks.
 - Every manifest but the first names the SHA-256 of its predecessor's: the history of a journal is
   a hash chain. Two runs at once may fork it: a tree is fine, a broken link is not. What was
@@ -27,6 +29,11 @@ Invariants, and the order of writing that follows from them:
   them, and only if their names are ours. An archive goes only if no manifest names it, whoever's id
   it bears: backups may share archives. Where a manifest that might name it cannot be read, it
   stays. A listing is not the last word: a store may be late to show a manifest, so it is asked for.
+- How late it is, is told by the newest of our objects that the store lists: a clock that is ahead
+  would take for remains what another run is about to commit. A clock that is behind is heeded.
+- What a manifest names as its predecessor was a backup: its archive without its manifest is not
+  what an interruption left but what somebody spoilt, so it stays, and is told. What is older
+  stays too: the manifest that is gone may have named it.
 """
 
 from __future__ import annotations
@@ -35,7 +42,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import get_args
 
 from backup.errors import (
@@ -95,12 +103,26 @@ class Flaw:
     """Its manifest or an archive is damaged or missing; else it is as it was made."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What came of a sweep."""
+
+    objects: int = 0
+    """How many are gone."""
+    refusals: tuple[SinkError, ...] = ()
+    """Why others could not be removed."""
+    bereft: tuple[Backup, ...] = ()
+    """What was a backup, as a later manifest says: its own is gone, its archive is there."""
+
+
 class Listing:
     """All that one listing of a sink shows; no manifest is read for it."""
 
     def __init__(self, objects: Iterable[Object]) -> None:
         """Sort the objects by what their names say."""
         self.sizes: dict[str, int] = {}
+        self.newest_at: datetime | None = None
+        """When the newest of our objects was written, by the store's own clock."""
         self._backups: dict[str, dict[str, Backup]] = {}
         for item in objects:
             key = parse_key(item.key)
@@ -111,6 +133,7 @@ class Listing:
         ids = self._backups.setdefault(key.journal, {})
         backup = ids.setdefault(key.id, Backup(journal=key.journal, id=key.id))
         backup.objects.append(item)
+        self.newest_at = max(item.modified_at, self.newest_at or item.modified_at)
         if key.role == "archive":
             backup.archives[item.key] = item.size_bytes
             self.sizes[item.key] = item.size_bytes
@@ -325,16 +348,36 @@ class Catalog:
         return Stored(key=key, size_bytes=held.size_bytes, sha256=held.sha256)
 
     def commit(self, manifest: Manifest) -> None:
-        """Make a backup exist: its checksum file, then its manifest; each is read back."""
+        """Make a backup exist: its checksum file, then its manifest; each is read back.
+
+        Raises:
+            ManifestError: nobody could read it; nothing was written.
+            ReadbackError: what was written is not there, or an archive is not any more.
+            SinkError: it could not be written.
+        """
+        data = _readable(manifest)
         self._record(checksum_key(manifest.journal, manifest.id), checksums(manifest.archives))
-        self._record(manifest_key(manifest.journal, manifest.id), manifest.to_bytes())
+        self._record(manifest_key(manifest.journal, manifest.id), data)
+        for archive in manifest.archives:
+            self._require_there(archive)
+
+    def _require_there(self, archive: Archive) -> None:
+        with suppress(ObjectMissingError):
+            if self.sink.size(archive.key) == archive.size_bytes:
+                return
+        message = f"{self.sink}: {archive.key} was put, and is gone now that its manifest is there"
+        raise ReadbackError(message, "find out who removes objects there: this is no backup")
 
     def draft(self, manifest: Manifest) -> None:
         """Note down a manifest whose archive is put and not read back: no backup yet.
 
         Whoever finds the archive to be what the draft says commits that manifest.
+
+        Raises:
+            ManifestError: nobody could read it; nothing was written.
+            SinkError: it could not be written.
         """
-        self._record(draft_key(manifest.journal, manifest.id), manifest.to_bytes())
+        self._record(draft_key(manifest.journal, manifest.id), _readable(manifest))
 
     def drafted(self, journal: str, backup_id: str) -> Manifest:
         """Read a draft.
@@ -400,47 +443,135 @@ class Catalog:
         except SinkError:
             return
 
-    def sweep(self, listing: Listing, *, before: datetime) -> int:
-        """Remove what interruptions before then left behind; count the objects.
+    def sweep(self, listing: Listing, *, now: datetime, grace: timedelta) -> Swept:
+        """Remove what interruptions left behind.
 
         Args:
             listing: of any time since the run began. What it shows as left behind is looked up
                 once more, for another run may have committed it meanwhile.
-            before: by the store's own times, UTC; younger objects stay.
-        """
-        swept = 0
-        if any(True for _ in _left_behind(listing, before)):
-            fresh = self.listing()
-            for backup, key in list(_left_behind(fresh, before)):
-                if not self._is_spoken_for(backup, key, fresh):
-                    self.sink.delete(key)
-                    swept += 1
-        return swept + self.sink.sweep(before)
+            now: by our own clock, UTC. It may be wrong: see above.
+            grace: how old what is removed has to be.
 
-    def _is_spoken_for(self, owner: Backup, key: str, listing: Listing) -> bool:
-        if not owner.has_manifest and self._is_committed(owner):
+        Raises:
+            SinkError: the sink does not answer.
+        """
+        if any(True for _ in _left_behind(listing, now - grace)):
+            listing = self.listing()
+        if listing.newest_at is None:  # nothing tells what time it is there
+            return Swept()
+        return _Sweep(self, listing, before=min(now, listing.newest_at) - grace).perform()
+
+
+class _Sweep:
+    """One sweep of one sink."""
+
+    def __init__(self, catalog: Catalog, listing: Listing, *, before: datetime) -> None:
+        self._catalog = catalog
+        self._listing = listing
+        self._before = before
+        self._claims = _Claims(catalog, listing)
+        self._refusals: list[SinkError] = []
+        self._bereft: dict[tuple[str, str], Backup] = {}
+
+    def perform(self) -> Swept:
+        sink = self._catalog.sink
+        swept = self._removed(lambda: sink.sweep(self._before))
+        for backup, key in list(_left_behind(self._listing, self._before)):
+            if not self._is_spoken_for(backup, key):
+                swept += self._removed(partial(self._delete, key))
+        return Swept(
+            objects=swept, refusals=tuple(self._refusals), bereft=tuple(self._bereft.values())
+        )
+
+    def _removed(self, remove: Callable[[], int]) -> int:
+        """Remove, and count; what is refused concerns that alone."""
+        try:
+            return remove()
+        except SinkError as error:
+            if error.transient:
+                raise
+            self._refusals.append(error)
+            return 0
+
+    def _delete(self, key: str) -> int:
+        self._catalog.sink.delete(key)
+        return 1
+
+    def _is_spoken_for(self, owner: Backup, key: str) -> bool:
+        if owner.has_manifest:
+            return key in owner.archives and self._claims.may_name(owner, key)
+        if self._is_committed(owner):
             return True
-        return key in owner.archives and self._may_be_named(owner, key, listing)
+        if not owner.archives:
+            return False
+        if self._claims.are_of_a_successor(owner):
+            self._bereft[owner.journal, owner.id] = owner
+            return True
+        return self._claims.may_name(owner, key)
 
     def _is_committed(self, backup: Backup) -> bool:
         """Ask for the manifest itself: some stores list late what was written."""
         with suppress(ObjectMissingError):
-            self.sink.size(manifest_key(backup.journal, backup.id))
+            self._catalog.sink.size(manifest_key(backup.journal, backup.id))
             return True
         return False
 
-    def _may_be_named(self, owner: Backup, archive: str, listing: Listing) -> bool:
-        """Whether a manifest names this archive, or one that cannot be read might."""
-        for backup in listing.backups(owner.journal):
-            if backup.id < owner.id:  # no backup names an archive that was made after it
-                continue
-            try:
-                manifest, _ = self.manifest(backup.journal, backup.id)
-            except (ManifestError, UnsupportedFormatError):
-                return True
-            if any(a.key == archive for a in manifest.archives):
-                return True
-        return False
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What a manifest says of others' objects."""
+
+    predecessor: str | None
+    archives: frozenset[str]
+
+
+class _Claims:
+    """What the manifests of a sink say of others' objects; each is read once, and if need be."""
+
+    def __init__(self, catalog: Catalog, listing: Listing) -> None:
+        self._catalog = catalog
+        self._listing = listing
+        self._known: dict[tuple[str, str], _Claim | None] = {}
+
+    def may_name(self, owner: Backup, archive: str) -> bool:
+        """Whether a manifest names this archive, or one that is damaged or gone might have."""
+        return any(
+            c is None or archive in c.archives or self._is_gone(c.predecessor, owner)
+            for c in self._later(owner)
+        )
+
+    def _is_gone(self, predecessor: str | None, owner: Backup) -> bool:
+        """Whether this is a later backup without its manifest: nobody knows what that named."""
+        if predecessor is None or predecessor <= owner.id:
+            return False
+        there = self._listing.find(owner.journal, predecessor)
+        return there is not None and not there.has_manifest and bool(there.archives)
+
+    def are_of_a_successor(self, owner: Backup) -> bool:
+        """Whether a manifest says that it follows this backup."""
+        return any(c is not None and c.predecessor == owner.id for c in self._later(owner))
+
+    def _later(self, owner: Backup) -> Iterator[_Claim | None]:
+        """Give what backups claim that are not older: no other knows the owner's objects."""
+        for backup in self._listing.backups(owner.journal):
+            if backup.id >= owner.id:
+                yield self._of(backup)
+
+    def _of(self, backup: Backup) -> _Claim | None:
+        place = (backup.journal, backup.id)
+        if place not in self._known:
+            self._known[place] = self._read(backup)
+        return self._known[place]
+
+    def _read(self, backup: Backup) -> _Claim | None:
+        try:
+            manifest, _ = self._catalog.manifest(backup.journal, backup.id)
+        except (ManifestError, UnsupportedFormatError):
+            return None
+        return _Claim(
+            predecessor=manifest.previous.id if manifest.previous else None,
+            archives=frozenset(a.key for a in manifest.archives),
+        )
 
 
 def _unseen(newest: Manifest, listing: Listing) -> Iterator[Backup]:
@@ -462,6 +593,16 @@ def _unseen(newest: Manifest, listing: Listing) -> Iterator[Backup]:
 
 def _standing(journal: str, alarms: Iterable[str], listing: Listing) -> tuple[str, ...]:
     return tuple(a for a in alarms if not listing.has_mark(journal, a, "acknowledged"))
+
+
+def _readable(manifest: Manifest) -> bytes:
+    """Write a manifest as it is stored; refuse one that its readers would refuse."""
+    data = manifest.to_bytes()
+    if len(data) > MAX_BYTES:
+        message = f"its manifest would have {len(data)} bytes, and readers accept {MAX_BYTES}"
+        raise ManifestError(message, "move files that billing did not make out of its directory")
+    parse(data)
+    return data
 
 
 def _left_behind(listing: Listing, before: datetime) -> Iterator[tuple[Backup, str]]:

@@ -519,16 +519,21 @@ def _orchestrator(run: _Run) -> Orchestrator:
 
 
 def _orchestrate(run: _Run, orchestrator: Orchestrator) -> Result:
+    from backup.model import Problem, Warned
     from backup.verbs import holdings
 
     result = orchestrator.perform()
-    warnings = holdings.sweep_sinks(
+    found = holdings.sweep_sinks(
         run.sinks, deadline=run.settings.deadline, clock=_now, emit=run.emit
     )
-    new = [warning for warning in warnings if warning not in result.warnings]
-    for warning in new:
-        run.emit(warning)
-    return replace(result, warnings=(*result.warnings, *new))
+    new = [item for item in found if item not in result.warnings]
+    for item in new:
+        run.emit(item)
+    return replace(
+        result,
+        problems=(*result.problems, *(item for item in new if isinstance(item, Problem))),
+        warnings=(*result.warnings, *(item for item in new if isinstance(item, Warned))),
+    )
 
 
 def _as_answer(found: Manifest) -> JournalAnswer:

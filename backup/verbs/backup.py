@@ -241,8 +241,11 @@ class _Run:
             return
         kept = [t.shelf for t in targets if t.given_up is None]
         options, clock, emit = self._options, self._clock, self._emit
-        for warning in holdings.sweep(kept, deadline=options.deadline, clock=clock, emit=emit):
-            self._pass_on(warning)
+        for found in holdings.sweep(kept, deadline=options.deadline, clock=clock, emit=emit):
+            if isinstance(found, Problem):
+                self._fail(found)
+            else:
+                self._pass_on(found)
 
     # -- what is expected
 

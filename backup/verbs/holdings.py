@@ -7,6 +7,7 @@ Rules:
   which asks, reads no journal; its workers meet the sink too, and say what that means for each.
 - Remains of interrupted runs are swept past their grace. A sink that does not let them be removed
   is a warning: no backup is the worse for it.
+- An archive whose manifest is gone is a problem: somebody has spoilt a backup.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
-from backup.catalog import Listing, Shelf
-from backup.errors import BackupError, SinkError, StopError, UnsupportedFormatError
+from backup.catalog import Backup, Listing, Shelf, Swept, manifest_key
+from backup.errors import (
+    BackupError,
+    IntegrityError,
+    SinkError,
+    StopError,
+    UnsupportedFormatError,
+)
 from backup.manifest import Manifest
-from backup.model import Clock, Emit, Holdings, Journal, RemainsSwept, Warned
+from backup.model import Clock, Emit, Holdings, Journal, Problem, RemainsSwept, Warned
 from backup.sinks import Sink
 
 SWEEP_GRACE = timedelta(hours=24)
@@ -69,7 +76,7 @@ def _newest(shelf: Shelf, names: Iterable[str], warnings: list[Warned]) -> Itera
 
 def sweep_sinks(
     sinks: Sequence[Sink], *, deadline: timedelta, clock: Clock, emit: Emit
-) -> tuple[Warned, ...]:
+) -> tuple[Warned | Problem, ...]:
     """Remove what interrupted runs have left, once for all workers: as :func:`sweep`."""
     warnings: list[Warned] = []
     shelves = [*_open(sinks, warnings)]
@@ -78,7 +85,7 @@ def sweep_sinks(
 
 def sweep(
     shelves: Iterable[Shelf], *, deadline: timedelta, clock: Clock, emit: Emit
-) -> tuple[Warned, ...]:
+) -> tuple[Warned | Problem, ...]:
     """Remove what interrupted runs have left.
 
     Args:
@@ -88,26 +95,54 @@ def sweep(
         emit: told of what was removed.
 
     Returns:
-        A warning for each sink that does not let it be removed.
+        A warning for each sink that does not let it be removed, and a problem for each backup
+        that has lost its manifest.
 
     Raises:
         StopError: a signal or the deadline came first.
     """
-    before = clock() - max(SWEEP_GRACE, 2 * deadline)
-    warnings = []
+    grace = max(SWEEP_GRACE, 2 * deadline)
+    found: list[Warned | Problem] = []
     for shelf in shelves:
         try:
-            swept = shelf.catalog.sweep(shelf.listing, before=before)
+            swept = shelf.catalog.sweep(shelf.listing, now=clock(), grace=grace)
         except StopError:
             raise
         except BackupError as error:
-            said = "; ".join((error.message, *error.hints))
-            message = f"old remains were not swept: {said}"
-            warnings.append(Warned(message=message, sink=shelf.url))
+            found.append(_unswept(error, shelf.url))
             continue
-        if swept:
-            emit(RemainsSwept(sink=shelf.url, objects=swept))
-    return tuple(warnings)
+        if swept.objects:
+            emit(RemainsSwept(sink=shelf.url, objects=swept.objects))
+        found += _found_by(swept, shelf.url)
+    return tuple(found)
+
+
+def _found_by(swept: Swept, url: str) -> Iterator[Warned | Problem]:
+    if swept.refusals:
+        yield _unswept(swept.refusals[0], url, count=len(swept.refusals))
+    for backup in swept.bereft:
+        yield _bereft(backup, url)
+
+
+def _unswept(error: BackupError, url: str, *, count: int = 1) -> Warned:
+    said = "; ".join((error.message, *error.hints))
+    more = f"; and {count - 1} more like this" if count > 1 else ""
+    return Warned(message=f"old remains were not swept: {said}{more}", sink=url)
+
+
+def _bereft(backup: Backup, url: str) -> Problem:
+    manifest = manifest_key(backup.journal, backup.id)
+    archives = ", ".join(sorted(backup.archives))
+    return Problem(
+        exit_code=IntegrityError.exit_code,
+        message=f"the manifest of {backup.id} is gone, its archive is there",
+        hints=(
+            f"a later backup names it: put {manifest} back, from a snapshot",
+            f"or keep {archives} elsewhere: it unpacks without us",
+        ),
+        journal=backup.journal,
+        sink=url,
+    )
 
 
 def _open(sinks: Sequence[Sink], warnings: list[Warned]) -> Iterator[Shelf]:

@@ -5,7 +5,10 @@ A machine does at random what may happen over months, and looks at everything af
 - a backup is there with its archive and checksum file, as its manifest says, or not at all;
 - a manifest never changes and never vanishes; the hash chain is a tree without a broken link;
 - an alarm stands until somebody acknowledges it, and every run says so;
-- a sweep removes archives and checksum files of no backup, past the grace, and nothing else.
+- a sweep removes archives and checksum files of no backup, past the grace by the store's time, and
+  nothing else: not what a backup was made of whose manifest somebody has lost, which is told;
+- a second run may be under way at the same time, on a node whose clock is wrong, and neither takes
+  anything from the other.
 
 The process may die before any call to any sink; beside the random deaths, each number is tried.
 """
@@ -20,9 +23,9 @@ import shutil
 import tarfile
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +46,7 @@ from backup.model import Key, parse_key
 from backup.verbs.backup import BackupResult
 from backup.verbs.holdings import SWEEP_GRACE
 from backup.verbs.ledger import acknowledge, retire
-from tests.journal_data import Clock, Events, records, run_backup, write_journal
+from tests.journal_data import NOON, Clock, Events, records, run_backup, write_journal
 from tests.simulated_sink import CrashError, Held, Place, SimulatedSink
 
 OPERATIONS = ("probe", "put", "put_exclusive", "open", "list", "size", "delete", "sweep")
@@ -52,7 +55,7 @@ NEVER = 10**9
 PAUSE = timedelta(minutes=5)
 """From a crash to the next run."""
 FEWEST_CALLS = 9
-"""To a sink in a run: probe, list, put, read back, checksum file and manifest twice, sweep."""
+"""To a sink in a run: probe, list, put, read back, checksum file and manifest twice, size."""
 
 
 class Death:
@@ -73,6 +76,25 @@ class Death:
                 raise CrashError
 
 
+class Encounter:
+    """Something happens once, at a call of that number."""
+
+    def __init__(self, sinks: Sequence[SimulatedSink], *, at: int, act: Callable[[], None]) -> None:
+        self._left = at
+        self._act = act
+        self._lock = threading.Lock()
+        for sink in sinks:
+            for operation in OPERATIONS:
+                sink.on(operation, self._count)
+
+    def _count(self, _key: str) -> None:
+        with self._lock:
+            self._left -= 1
+            is_now = not self._left
+        if is_now:
+            self._act()
+
+
 class World:
     """Journals, sinks and a clock; a run is a new process, and what survives it is here."""
 
@@ -84,19 +106,36 @@ class World:
             place.objects.update({k: Held(v, self.clock()) for k, v in FOREIGN.items()})
 
     def sinks(self, which: Sequence[int] | None = None) -> list[SimulatedSink]:
-        """Open sinks, as a new process does."""
+        """Open sinks, as a new process does; their time is the store's, and right."""
         numbers = range(len(self.places)) if which is None else which
         return [SimulatedSink(f"s{n}", place=self.places[n], clock=self.clock) for n in numbers]
 
     def run(
-        self, which: Sequence[int] | None = None, *, die_before: int = NEVER
+        self,
+        which: Sequence[int] | None = None,
+        *,
+        ahead: timedelta = timedelta(0),
+        die_before: int = NEVER,
+        meet: Callable[[], None] | None = None,
+        at: int = NEVER,
     ) -> tuple[BackupResult | None, int]:
-        """Back up; give the result, or None if the process died, and the number of sink calls."""
+        """Back up; give the result, or None if the process died, and the number of sink calls.
+
+        Args:
+            which: numbers of the sinks; None for all.
+            ahead: how far the clock of its node is.
+            die_before: the call before which it dies.
+            meet: what happens meanwhile.
+            at: the call at which it does.
+        """
         sinks = self.sinks(which)
         death = Death(sinks, before=die_before)
+        if meet is not None:
+            Encounter(sinks, at=at, act=meet)
+        clock = Clock(self.clock() + ahead)
         with suppress(CrashError):
             # One journal after the other, so that calls of one sink have one order.
-            return run_backup(self.source, sinks, clock=self.clock, concurrency=1), death.calls
+            return run_backup(self.source, sinks, clock=clock, concurrency=1), death.calls
         return None, death.calls
 
 
@@ -105,9 +144,12 @@ def manifests(place: Place) -> dict[str, bytes]:
     return {k: h.data for k, h in place.objects.items() if k.endswith(".manifest.json")}
 
 
+_parsed = functools.cache(parse)
+
+
 def parsed(place: Place) -> list[Manifest]:
     """Give the manifests, oldest first."""
-    return sorted((parse(data) for data in manifests(place).values()), key=lambda m: m.id)
+    return sorted(map(_parsed, manifests(place).values()), key=lambda m: m.id)
 
 
 def sha256(data: bytes) -> str:
@@ -116,18 +158,35 @@ def sha256(data: bytes) -> str:
 
 
 def remains(place: Place) -> set[str]:
-    """Name what belongs to no backup, but is ours."""
+    """Name what belongs to no backup, and never did as far as anybody can tell, but is ours."""
     named = {a.key for m in parsed(place) for a in m.archives}
-    kept = {(m.journal, m.id) for m in parsed(place)}
+    spoken = spoken_for(place)
+    kept = {(m.journal, m.id) for m in parsed(place)} | spoken
     keys = {key: parse_key(key) for key in place.objects}
     return {
         text
         for text, key in keys.items()
         if key
         and (
-            (key.role == "archive" and text not in named)
+            (key.role == "archive" and text not in named and (key.journal, key.id) not in spoken)
             or (key.role == "checksum" and (key.journal, key.id) not in kept)
         )
+    }
+
+
+def followed(place: Place) -> set[tuple[str, str]]:
+    """Name the backups that others say they follow."""
+    return {(m.journal, m.previous.id) for m in parsed(place) if m.previous}
+
+
+def spoken_for(place: Place) -> set[tuple[str, str]]:
+    """Name what has archives and was a backup, or may have been: a later manifest is gone."""
+    made = {(m.journal, m.id) for m in parsed(place)}
+    keys = [k for k in map(parse_key, place.objects) if k and k.role == "archive"]
+    there = {(k.journal, k.id) for k in keys}
+    gone = (followed(place) - made) & there
+    return gone | {
+        (j, i) for j, i in there for journal, later in gone if j == journal and i < later
     }
 
 
@@ -138,7 +197,7 @@ def unpacked(data: bytes) -> dict[str, bytes]:
         return {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
 
 
-def require_valid(place: Place) -> None:
+def require_valid(place: Place, lost: Collection[str] = ()) -> None:
     """Check every backup on a sink, without the code under test where that is possible."""
     stored = {m.id: (m, place.objects[_manifest(m)].data) for m in parsed(place)}
     for made, _ in stored.values():
@@ -153,7 +212,7 @@ def require_valid(place: Place) -> None:
         for file in made.files:
             data = b"".join(contents[s.member] for s in file.segments)
             assert sha256(data) == file.sha256
-        if made.previous is not None:
+        if made.previous is not None and made.previous.id not in lost:
             before, data = stored[made.previous.id]
             assert (before.journal, sha256(data)) == (made.journal, made.previous.manifest_sha256)
             assert before.id < made.id
@@ -170,10 +229,14 @@ def _checksum(made: Manifest) -> str:
 ONE = st.sampled_from([(0,), (1,)])
 """With two, a death is a race, and a machine has to find its way again: see below for that."""
 SOME = st.sampled_from([(0,), (0, 1)])
-HOURS = st.sampled_from([0.013, 1.1, 25.7, 61.3, -30.9])
-"""No few of them add up to nothing: no two ids are of the same second."""
+HOURS = st.sampled_from([0.013, 1.1, 25.7, 61.3])
+"""The store's time goes on; that of a node may be anything, see AHEAD."""
 ORDINAL = st.sampled_from([0, 0, 0, 1])
 CHANGE = st.sampled_from(["grow", "grow", "grow", "shrink", "empty", "rewrite", "none"])
+AHEAD = st.sampled_from([0.0, 0.0, 0.0, 48.1, 961.3, -30.9, -80.3]).map(
+    lambda hours: timedelta(hours=hours, seconds=7)
+)
+"""How wrong a node's clock is: never so that its ids are of the same second as another's."""
 
 
 class CatalogMachine(RuleBasedStateMachine):
@@ -186,8 +249,10 @@ class CatalogMachine(RuleBasedStateMachine):
         self.journals: dict[int, bytes] = {}
         self.count = 0
         self.seen: list[dict[str, bytes]] = [{}, {}]
-        self.held: list[dict[str, bytes]] = [{}, {}]
-        """What the newest backup of each journal holds, by sink."""
+        self.contents: list[dict[str, bytes]] = [{}, {}]
+        """What each backup holds, by sink and id."""
+        self.lost: list[set[str]] = [set(), set()]
+        """Backups whose manifest is gone, by sink."""
         self.alarms: list[dict[str, set[str]]] = [{}, {}]
         """The alarms that stand, by sink and journal."""
 
@@ -226,14 +291,17 @@ class CatalogMachine(RuleBasedStateMachine):
         self.world.clock.advance(hours=hours)
         self._change(ordinal, how)
 
-    @rule(which=SOME, hours=HOURS, ordinal=ORDINAL, how=CHANGE)
-    def back_up(self, which: tuple[int, ...], hours: float, ordinal: int, how: str) -> None:
-        """Run to the end."""
+    @rule(which=SOME, hours=HOURS, ordinal=ORDINAL, how=CHANGE, ahead=AHEAD)
+    def back_up(
+        self, which: tuple[int, ...], hours: float, ordinal: int, how: str, ahead: timedelta
+    ) -> None:
+        """Run to the end, on a node whose clock may be wrong."""
         self._days_later(hours, ordinal, how)
         expected = self._expected_journals(which)
-        result = self._run(which)
+        result = self._run(which, ahead=ahead)
         assert result is not None
         codes = {6 for n in which for stands in self._standing(n) if stands}
+        codes |= {6 for n in which if self._miss_old_manifests(n, ahead)}
         if not self.journals and not expected:
             codes.add(4)
         if expected - {f"journal-deepgram-billing-{n}" for n in self.journals}:
@@ -241,7 +309,27 @@ class CatalogMachine(RuleBasedStateMachine):
         assert codes == set(result.exit_codes)
         for n in which:
             for number, data in self.journals.items():
-                assert data == self.held[n][f"journal-deepgram-billing-{number}"]
+                assert data == self._newest(n, f"journal-deepgram-billing-{number}")
+
+    @rule(which=ONE, hours=HOURS, ordinal=ORDINAL, how=CHANGE, call=st.integers(3, 12), ahead=AHEAD)
+    def cross(  # noqa: PLR0917 - hypothesis gives them by name
+        self,
+        which: tuple[int, ...],
+        hours: float,
+        ordinal: int,
+        how: str,
+        call: int,
+        ahead: timedelta,
+    ) -> None:
+        """Run while another run, on a node whose clock may be wrong, begins and ends."""
+        self._days_later(hours, ordinal, how)
+        crossed: list[BackupResult | None] = []
+        result = self._run(
+            which, meet=lambda: crossed.append(self.world.run(which, ahead=ahead)[0]), at=call
+        )
+        for done in (*crossed, result):
+            assert done is not None
+            assert [c for o in done.journals for c in o.copies if not c.is_held] == []
 
     @rule(which=ONE, hours=HOURS, ordinal=ORDINAL, how=CHANGE, call=st.integers(3, 24))
     def die(self, which: tuple[int, ...], hours: float, ordinal: int, how: str, call: int) -> None:
@@ -257,14 +345,18 @@ class CatalogMachine(RuleBasedStateMachine):
         names = [f"journal-deepgram-billing-{n}" for n in self.journals]
         return [self.alarms[sink].get(name, set()) for name in names]
 
-    def _run(self, which: Sequence[int], *, die_before: int = NEVER) -> BackupResult | None:
+    def _newest(self, sink: int, journal: str) -> bytes:
+        made = [m for m in parsed(self.world.places[sink]) if m.journal == journal]
+        return self.contents[sink][made[-1].id]
+
+    def _run(self, which: Sequence[int], **how: Any) -> BackupResult | None:
         before = [dict(place.objects) for place in self.world.places]
         orphans = [remains(place) for place in self.world.places]
-        result, _ = self.world.run(which, die_before=die_before)
+        result, _ = self.world.run(which, **how)
         for n, place in enumerate(self.world.places):
             self._require_rightly_swept(before[n], orphans[n], place)
             if result is not None and n in which:
-                self._require_well_swept(place)
+                self._require_well_swept(place, how.get("ahead", timedelta(0)))
             self._learn(n, place)
         return result
 
@@ -273,29 +365,49 @@ class CatalogMachine(RuleBasedStateMachine):
     ) -> None:
         gone = before.keys() - place.objects.keys()
         assert gone <= orphans
-        assert all(self._is_old(before[key]) for key in gone)
+        bound = self.world.clock() - SWEEP_GRACE
+        assert all(before[key].modified_at < bound for key in gone)
 
-    def _require_well_swept(self, place: Place) -> None:
-        left = {key for key in remains(place) if self._is_old(place.objects[key])}
+    def _require_well_swept(self, place: Place, ahead: timedelta) -> None:
+        bound = self._bound(place, ahead)
+        left = {key for key in remains(place) if place.objects[key].modified_at < bound}
         marked = {k.id for k in map(parse_key, place.objects) if k and k.role == "mark"}
         assert not {key for key in left if _id(key) not in marked}
 
-    def _is_old(self, held: Held) -> bool:
-        return held.modified_at < self.world.clock() - SWEEP_GRACE
+    def _bound(self, place: Place, ahead: timedelta) -> datetime:
+        """Say what a run took for old: by its clock, and by what it saw of the store's."""
+        ours = [h.modified_at for k, h in place.objects.items() if parse_key(k)]
+        return min(self.world.clock() + ahead, max(ours, default=NOON)) - SWEEP_GRACE
+
+    def _miss_old_manifests(self, n: int, ahead: timedelta) -> bool:
+        """Whether a sweep has met an archive whose manifest is lost."""
+        place = self.world.places[n]
+        bound = self._bound(place, ahead)
+        keys = [(k, h) for text, h in place.objects.items() if (k := parse_key(text))]
+        marked = {k.id for k, _ in keys if k.role == "mark"}
+        told = {i for _, i in followed(place)} & self.lost[n] - marked
+        return any(
+            k.role in {"archive", "checksum"} and k.id in told and h.modified_at < bound
+            for k, h in keys
+        )
 
     def _learn(self, n: int, place: Place) -> None:
         """Take in what a run committed, and check that it compared rightly."""
+        known = {journal: set(ids) for journal, ids in self.alarms[n].items()}
+        carried: dict[str, set[str]] = {}
         for made in parsed(place):
             if _manifest(made) in self.seen[n]:
                 continue
             data = self.journals[int(made.journal.rpartition("-")[2])]
-            before = self.held[n].get(made.journal)
+            before = self.contents[n][made.previous.id] if made.previous else None
             assert made.continuity == compared(before, data)
-            standing = self.alarms[n].setdefault(made.journal, set())
-            if made.continuity in {"rewritten", "shrunk"}:
-                standing.add(made.id)
-            assert set(made.alarms) == standing
-            self.held[n][made.journal] = data
+            raised = {made.id} if made.continuity in {"rewritten", "shrunk"} else set()
+            if made.previous and made.previous.id in carried:  # a run that began after it
+                raised |= carried[made.previous.id]
+            assert set(made.alarms) == known.get(made.journal, set()) | raised
+            carried[made.id] = raised
+            self.alarms[n].setdefault(made.journal, set()).update(raised)
+            self.contents[n][made.id] = data
 
     @precondition(lambda self: any(ids for a in self.alarms for ids in a.values()))
     @rule(data=st.data())
@@ -311,11 +423,12 @@ class CatalogMachine(RuleBasedStateMachine):
             for ids in alarms.values():
                 ids.discard(alarm)
 
-    @precondition(lambda self: any(self.held))
+    @precondition(lambda self: any(self.contents))
     @rule(data=st.data())
     def give_up(self, data: st.DataObject) -> None:
         """Retire a journal, whether it is gone or not."""
-        name = data.draw(st.sampled_from(sorted({j for held in self.held for j in held})))
+        names = {m.journal for place in self.world.places for m in parsed(place)}
+        name = data.draw(st.sampled_from(sorted(names)))
         result = retire(
             self.world.sinks(), name, by=None, note=None, clock=self.world.clock, emit=Events()
         )
@@ -331,17 +444,38 @@ class CatalogMachine(RuleBasedStateMachine):
         if content is not None:
             place.objects[key] = Held(content, held.modified_at)
 
+    @precondition(lambda self: any(followed(p) for p in self.world.places))
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        """Let somebody remove the manifest of a backup that another one follows."""
+        number = data.draw(st.sampled_from([0, 1]))
+        place = self.world.places[number]
+        there = [m for m in parsed(place) if (m.journal, m.id) in followed(place)]
+        if there:
+            made = data.draw(st.sampled_from(there))
+            del place.objects[_manifest(made)]
+            del self.seen[number][_manifest(made)]
+            self.lost[number].add(made.id)
+
     # -- what must hold
 
     @invariant()
     def every_backup_is_whole(self) -> None:
         """Its archive and checksum file are there as its manifest says; links are right."""
-        for place in self.world.places:
-            require_valid(place)
+        for place, lost in zip(self.world.places, self.lost, strict=True):
+            require_valid(place, lost)
+
+    @invariant()
+    def what_a_lost_manifest_spoke_of_is_kept(self) -> None:
+        """Its archive and checksum file are all that is left of a backup."""
+        for place, lost in zip(self.world.places, self.lost, strict=True):
+            keys = [k for k in map(parse_key, place.objects) if k]
+            for role in ("archive", "checksum"):
+                assert lost <= {k.id for k in keys if k.role == role}
 
     @invariant()
     def manifests_never_change(self) -> None:
-        """And never vanish: nothing prunes here."""
+        """And never vanish: nothing prunes here, and what somebody loses is not seen any more."""
         for n, place in enumerate(self.world.places):
             now = manifests(place)
             assert self.seen[n].items() <= now.items()
@@ -349,7 +483,7 @@ class CatalogMachine(RuleBasedStateMachine):
 
     @invariant()
     def alarms_stand_until_acknowledged(self) -> None:
-        """As the newest backup of each journal tells them."""
+        """As the newest backup of each journal tells them, and those that it has not seen."""
         for n, sink in enumerate(self.world.sinks()):
             catalog = Catalog(sink)
             listing = catalog.listing()
@@ -357,7 +491,8 @@ class CatalogMachine(RuleBasedStateMachine):
                 newest, damaged = catalog.newest(journal, listing)
                 assert newest is not None
                 assert damaged == []
-                standing = catalog.standing_alarms(newest[0], listing)
+                standing, damaged = catalog.alarms_after(newest[0], listing)
+                assert damaged == []
                 assert set(standing) == self.alarms[n].get(journal, set())
 
     @invariant()
@@ -496,7 +631,7 @@ def test_a_sweep_that_dies_has_removed_nothing_else(tmp_path: Path, call: int) -
     Death(sinks, before=call)
     catalog = Catalog(sinks[0])
     with suppress(CrashError):
-        catalog.sweep(catalog.listing(), before=world.clock() - SWEEP_GRACE)
+        catalog.sweep(catalog.listing(), now=world.clock(), grace=SWEEP_GRACE)
 
     assert kept <= set(place.objects)
     require_valid(place)

@@ -24,6 +24,7 @@ from backup.model import BackupCommitted, Event, PassRepeated, Progressed, Remai
 from backup.sinks.base import ATTEMPTS
 from backup.stop import Stop
 from backup.verbs import backup as verb
+from backup.verbs.backup import BackupResult
 from tests.journal_data import (
     NAME,
     NOON,
@@ -814,7 +815,59 @@ def test_stop_while_a_history_is_read(source: Path) -> None:
     assert held([sink]) == [1]
 
 
+# -- what is gone
+
+
+def test_archive_removed_before_its_manifest_came(source: Path) -> None:
+    """Another run with a wrong clock, or somebody's own cleaning: never exit 0."""
+    sink = SimulatedSink()
+
+    def remove(key: str) -> None:
+        del sink.place.objects[key.replace("manifest.json", "tar.gz")]
+
+    sink.on("put_exclusive", remove, key="*.manifest.json")
+    result = run_backup(source, [sink])
+
+    assert (exit_code(result), states(result)) == (6, {0: "failed"})
+    assert "is gone now that its manifest is there" in said(result)
+
+
+def test_run_on_a_node_whose_clock_is_ahead_spares_another(source: Path, tmp_path: Path) -> None:
+    """What that one has put, and not committed yet, is two days old by the wrong clock alone."""
+    place, other = Place(), tmp_path / "other"
+    write_journal(other, 1, DATA)
+    sink = SimulatedSink(place=place, clock=lambda: NOON)
+    ahead = Clock(NOON + timedelta(days=2))
+
+    def run(_key: str) -> None:
+        met.append(run_backup(other, [SimulatedSink(place=place, clock=lambda: NOON)], clock=ahead))
+
+    met: list[BackupResult] = []
+    sink.on("put_exclusive", run, key="*.sha256")
+    result = run_backup(source, [sink])
+
+    assert [exit_code(r) for r in (*met, result)] == [0, 0]
+    (made,) = manifests(place)
+    assert made.archives[0].key in place.objects
+
+
 # -- sweeping
+
+
+def test_backup_that_lost_its_manifest_is_exit_6(source: Path) -> None:
+    """Each run says so, until somebody has put it back or moved it away."""
+    clock = Clock()
+    sink = SimulatedSink(clock=clock)
+    for _ in range(4):
+        run_backup(source, [sink], clock=clock)
+        clock.advance(days=1)
+    lost = manifests(sink.place)[1]
+    del sink.place.objects[f"{NAME}/{NAME}-{lost.id}.manifest.json"]
+    results = [run_backup(source, [sink], clock=clock) for _ in range(2)]
+
+    assert [exit_code(r) for r in results] == [6, 6]
+    assert f"the manifest of {lost.id} is gone, its archive is there" in said(results[1])
+    assert lost.archives[0].key in sink.place.objects
 
 
 def test_old_remains_are_swept_after_the_run(source: Path) -> None:
@@ -842,7 +895,10 @@ def test_grace_is_twice_the_deadline_where_that_is_longer(source: Path) -> None:
     assert f"{GHOST}.tar.gz" not in sink.place.objects
 
 
-@pytest.mark.parametrize("act", [DENIED, ManifestError("rotten"), ConfigError("a newer format")])
+@pytest.mark.parametrize(
+    "act",
+    [SinkUnavailableError("gone"), ManifestError("rotten"), ConfigError("a newer format")],
+)
 def test_sweep_that_fails_is_a_warning(source: Path, act: Exception) -> None:
     """The backups are safe; the other sinks are swept."""
     sinks = [SimulatedSink("one"), SimulatedSink("two")]
@@ -862,6 +918,7 @@ def test_stop_while_sweeping_ends_the_run(source: Path) -> None:
     """A signal is not a sink's failure."""
     stop = Stop()
     sink = SimulatedSink(stop=stop)
+    run_backup(source, [sink])
     sink.on("sweep", lambda _key: stop.request(15))
     sink.hang("sweep")
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from backup.catalog import (
     Catalog,
     Flaw,
     Listing,
+    Swept,
     archive_key,
     checksum_key,
     checksums,
@@ -41,8 +42,11 @@ from tests.simulated_sink import Held, SimulatedSink
 
 DAY = timedelta(days=1)
 OTHER = "journal-deepgram-billing-1"
+SECOND = timedelta(seconds=1)
 GHOST = "20261101T000000Z-00dead"
 """An id that has no manifest."""
+RECENT = "journal-other-0/journal-other-0-20261201T000000Z-00feed.sha256"
+"""What shows that the store's time has gone on."""
 
 
 @pytest.fixture
@@ -63,10 +67,19 @@ def put(sink: SimulatedSink, key: str, data: bytes = b"x") -> str:
     return key
 
 
-def sweep(sink: SimulatedSink, listing: Listing | None = None) -> int:
-    """Sweep what is older than a second past NOON."""
+def sweep(sink: SimulatedSink, listing: Listing | None = None, **how: Any) -> int:
+    """Sweep what is older than a second past NOON, of a sink that is used the day after."""
+    return swept(sink, listing, **how).objects
+
+
+def swept(sink: SimulatedSink, listing: Listing | None = None, **how: Any) -> Swept:
+    """Sweep likewise; give all that came of it."""
     catalog = Catalog(sink)
-    return catalog.sweep(listing or catalog.listing(), before=NOON + timedelta(seconds=1))
+    sink.place.objects[RECENT] = Held(b"", NOON + 2 * DAY)
+    given: dict[str, Any] = {"now": NOON + DAY + SECOND, "grace": DAY}
+    found = catalog.sweep(listing or catalog.listing(), **(given | how))
+    del sink.place.objects[RECENT]
+    return found
 
 
 # -- what a listing shows
@@ -364,6 +377,7 @@ def test_a_backup_begins_to_exist_with_its_manifest_the_last_object(
         ("open", checksum_key(JOURNAL, made.id)),
         ("put_exclusive", manifest_key(JOURNAL, made.id)),
         ("open", manifest_key(JOURNAL, made.id)),
+        ("size", made.archives[0].key),
     ]
     assert sink.read(manifest_key(JOURNAL, made.id)) == made.to_bytes()
 
@@ -535,6 +549,42 @@ def test_nothing_to_sweep_costs_no_second_listing_and_no_manifest(chain: Chain) 
     assert sink.calls == [("sweep", "")]
 
 
+def test_an_empty_sink_is_not_swept(sink: SimulatedSink) -> None:
+    """Nothing tells what time it is there; what is under way may be another run's first."""
+    sink.place.uploads.append(("old", NOON))
+    put(sink, "model.dg")
+    catalog = Catalog(sink)
+
+    assert catalog.sweep(catalog.listing(), now=NOON + 9 * DAY, grace=DAY) == Swept()
+    assert len(sink.place.uploads) == 1
+
+
+@pytest.mark.parametrize("age", [timedelta(0), DAY, DAY + SECOND])
+@pytest.mark.parametrize("ahead", [timedelta(0), 9 * DAY])
+def test_a_clock_that_is_ahead_sweeps_nothing_that_is_young(
+    sink: SimulatedSink, age: timedelta, ahead: timedelta
+) -> None:
+    """Another run is about to commit it. The newest object tells what time it is at the store."""
+    left = ghost(sink)
+    sink.place.uploads.append(("upload", NOON))
+    sink.clock = lambda: NOON + age
+    put(sink, checksum_key(OTHER, GHOST))
+    catalog = Catalog(sink)
+    found = catalog.sweep(catalog.listing(), now=NOON + age + ahead, grace=DAY)
+
+    is_old = age > DAY
+    assert found.objects == (4 if is_old else 0)
+    assert left.isdisjoint(sink.place.keys()) == is_old
+    assert sink.place.uploads == ([] if is_old else [("upload", NOON)])
+
+
+def test_a_clock_that_is_behind_is_heeded(sink: SimulatedSink) -> None:
+    """Something with a time of the future does not make the rest old."""
+    ghost(sink)
+
+    assert sweep(sink, now=NOON + DAY) == 0
+
+
 @pytest.mark.parametrize("suffix", ["pruned", "delivered", "blessed", "verified-20261123T120000Z"])
 def test_what_a_mark_speaks_for_is_not_swept(sink: SimulatedSink, suffix: str) -> None:
     """Of whatever kind: it says that somebody knows the id."""
@@ -649,8 +699,8 @@ def test_a_manifest_that_cannot_be_read_protects_older_archives(
     put(sink, manifest_key(JOURNAL, "20261102T000000Z-00beef"), content)
     put(sink, archive_key(OTHER, GHOST, 1))
 
-    assert sweep(sink) == 2, "the checksum file, and the other journal's archive"
-    assert left - set(sink.place.keys()) == {checksum_key(JOURNAL, GHOST)}
+    assert sweep(sink) == 1, "the other journal's archive"
+    assert left <= set(sink.place.keys())
 
 
 def test_an_older_manifest_that_cannot_be_read_protects_nothing(sink: SimulatedSink) -> None:
@@ -674,7 +724,7 @@ def test_what_the_store_lists_late_is_not_swept(
     monkeypatch.setattr(sink, "_list", late)
     catalog = Catalog(sink)
 
-    assert catalog.sweep(catalog.listing(), before=NOON + timedelta(hours=1)) == 0
+    assert sweep(sink) == 0
     monkeypatch.undo()
     assert catalog.absent_archives(catalog.manifest(JOURNAL, made.id)[0], catalog.listing()) == []
 
@@ -713,10 +763,100 @@ def test_a_sweep_that_the_sink_refuses_is_a_declared_error(sink: SimulatedSink) 
     assert sink.place.keys() == []
 
 
+def test_what_may_not_be_removed_keeps_nothing_else(sink: SimulatedSink) -> None:
+    """A lock on one object, or a right that is lacking: the rest goes, and each refusal is told."""
+    (kept,) = (key for key in ghost(sink) if key.endswith(".2.tar.gz"))
+    denied = SinkDeniedError("AccessDenied")
+    sink.fail("delete", denied, key=kept)
+    sink.fail("sweep", denied)
+    found = swept(sink)
+
+    assert (found.objects, found.refusals) == (2, (denied, denied))
+    assert sink.place.keys() == [kept]
+
+
+def test_refused_deletions_keep_no_upload(sink: SimulatedSink) -> None:
+    """They cost money where nobody sees them."""
+    ghost(sink)
+    sink.place.uploads.append(("old", NOON))
+    sink.fail("delete", SinkDeniedError("AccessDenied"))
+
+    assert sweep(sink) == 1
+    assert sink.place.uploads == []
+
+
+# -- lost manifests
+
+
 def lose(sink: SimulatedSink, *made: Manifest) -> None:
     """Let somebody remove manifests."""
     for manifest in made:
         del sink.place.objects[manifest_key(JOURNAL, manifest.id)]
+
+
+def test_the_archive_of_a_lost_manifest_is_kept_and_told(sink: SimulatedSink, chain: Chain) -> None:
+    """Its successor says that it was a backup: to remove the archive would finish the damage."""
+    first, second = chain.full(records(1)), chain.full(records(2))
+    chain.full(records(3))
+    lose(sink, second)
+    before = sink.place.keys()
+    ghost(sink, journal=OTHER)
+    found = swept(sink)
+
+    assert [(b.journal, b.id) for b in found.bereft] == [(JOURNAL, second.id)]
+    assert (found.objects, sink.place.keys()) == (3, before)
+    assert first.id < second.id
+
+
+def test_what_a_lost_manifest_may_have_named_is_kept(sink: SimulatedSink, chain: Chain) -> None:
+    """Where two in a row are lost, only one is still named: the older one was a backup too."""
+    first, second = chain.full(records(1)), chain.full(records(2))
+    chain.full(records(3))
+    lose(sink, first, second)
+    before = sink.place.keys()
+    found = swept(sink)
+
+    assert [b.id for b in found.bereft] == [second.id]
+    assert (found.objects, sink.place.keys()) == (0, before)
+
+
+@pytest.mark.parametrize("kind", ["archive", "all"])
+def test_a_lost_backup_without_archives_protects_nothing(
+    sink: SimulatedSink, chain: Chain, kind: str
+) -> None:
+    """Somebody has moved it away: there is nothing to be saved, and verify tells of the gap."""
+    chain.full(records(1))
+    ghost(sink)
+    second = chain.full(records(2))
+    chain.full(records(3))
+    lose(sink, second)
+    del sink.place.objects[second.archives[0].key]
+    if kind == "all":
+        del sink.place.objects[checksum_key(JOURNAL, second.id)]
+    found = swept(sink)
+
+    assert (found.objects, found.bereft) == ({"archive": 4, "all": 3}[kind], ())
+
+
+def test_the_newest_manifest_lost_is_not_known(sink: SimulatedSink, chain: Chain) -> None:
+    """No other names it: it looks like what a run leaves that dies before its manifest."""
+    chain.full(records(1))
+    lose(sink, chain.full(records(2)))
+
+    assert swept(sink) == Swept(objects=2)
+
+
+def test_each_manifest_is_read_once_for_a_sweep(sink: SimulatedSink, chain: Chain) -> None:
+    """However much is left behind; and none for what has no archive."""
+    put(sink, checksum_key(JOURNAL, "20261031T000000Z-00beef"))
+    ghost(sink)
+    chain.full(records(1))
+    chain.full(records(2))
+    sink.calls.clear()
+
+    assert sweep(sink) == 4
+    assert [operation for operation, _ in sink.calls].count("open") == 2
+    assert [operation for operation, _ in sink.calls].count("list") == 2
 
 
 # -- alarms of branches
@@ -802,6 +942,39 @@ def test_a_damaged_branch_is_told(sink: SimulatedSink, daily: Chain) -> None:
 
     assert alarms == (GHOST,)
     assert manifest_key(JOURNAL, broken.id) in error.message
+
+
+# -- what is not written
+
+
+@pytest.mark.parametrize("write", [Catalog.commit, Catalog.draft])
+@pytest.mark.parametrize("what", ["large", "wrong"])
+def test_what_readers_would_refuse_is_not_written(
+    sink: SimulatedSink, write: Callable[[Catalog, Manifest], object], what: str
+) -> None:
+    """It would look like a backup, and never be restored."""
+    made = Chain(SimulatedSink()).full(records(2))
+    changes = {"large": {"suspicion": "x" * MAX_BYTES}, "wrong": {"journal": "billing"}}
+    with pytest.raises(ManifestError):
+        write(Catalog(sink), made.model_copy(update=changes[what]))
+
+    assert sink.place.keys() == []
+
+
+@pytest.mark.parametrize("data", [None, b"short"])
+def test_an_archive_that_goes_before_its_manifest_comes_is_told(
+    sink: SimulatedSink, chain: Chain, data: bytes | None
+) -> None:
+    """Somebody removed it after it was read back: success would be a lie."""
+    made = chain.full(records(2))
+    (archive,) = made.archives
+    lose(sink, made)
+    del sink.place.objects[archive.key]
+    if data is not None:
+        put(sink, archive.key, data)
+
+    with pytest.raises(ReadbackError, match="is gone now that its manifest is there"):
+        Catalog(sink).commit(made)
 
 
 def test_a_missing_manifest_is_told_as_such(sink: SimulatedSink) -> None:

@@ -20,6 +20,7 @@ import structlog
 import backup
 from backup import answer, cli, config, report
 from backup.answer import Answer, JournalAnswer
+from backup.catalog import manifest_key
 from backup.cluster.jobs import RUN_LABEL
 from backup.cluster.lease import Lease, Owner, Record
 from backup.errors import ClusterError, ConfigError, DeadlineError, SinkDeniedError
@@ -27,9 +28,10 @@ from backup.model import Problem, Warned
 from backup.sinks import Sink, open_sink
 from backup.stop import Stop
 from backup.verbs import holdings
-from tests.journal_data import records, run_backup, write_journal
+from tests.journal_data import NOON, records, run_backup, write_journal
+from tests.handmade import Chain
 from tests.simulated_cluster import SimulatedCluster, Worker
-from tests.simulated_sink import SimulatedSink
+from tests.simulated_sink import Held, SimulatedSink
 
 JOURNAL = "journal-deepgram-billing-0"
 SELECTOR = "20261123T020000Z-3f9a1c"
@@ -545,6 +547,8 @@ def test_a_run_by_workers_reports_what_its_sinks_would_not_do(
     sinks = [SimulatedSink(name) for name in ("one", "two")]
     sinks[0].fail("list", denied)
     sinks[1].fail("sweep", denied)
+    recent = "journal-other-0/journal-other-0-20261101T000000Z-00dead.sha256"
+    sinks[1].place.objects[recent] = Held(b"", NOON)
     opened = iter(sinks)
     monkeypatch.setattr("backup.sinks.open_sink", lambda *_args, **_kwargs: next(opened))
     monkeypatch.setenv("BACKUP_SINKS", "file:///one,file:///two")
@@ -554,6 +558,30 @@ def test_a_run_by_workers_reports_what_its_sinks_would_not_do(
     assert [(w["sink"], w["message"]) for w in content["warnings"]] == [
         (sinks[0].url, "what it holds is not known: 403 forbidden"),
         (sinks[1].url, "old remains were not swept: 403 forbidden"),
+    ]
+
+
+def test_a_run_by_workers_tells_of_a_lost_manifest(
+    site: Path,
+    cluster: SimulatedCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Exit 6, as in a direct run."""
+    monkeypatch.setenv("BACKUP_STRATEGY", "colocated")
+    cluster.world.add_billing(1)
+    sink = SimulatedSink(clock=lambda: NOON - timedelta(days=9))
+    chain = Chain(sink)
+    lost = chain.full(b"{}\n")
+    sink.clock = lambda: NOON
+    chain.full(b"{}\n{}\n")
+    del sink.place.objects[manifest_key(JOURNAL, lost.id)]
+    monkeypatch.setattr("backup.sinks.open_sink", lambda *_args, **_kwargs: sink)
+    code, content = run_json(capsys, "backup", "--json")
+
+    assert code == 6
+    assert [p["message"] for p in content["problems"] if p["sink"]] == [
+        f"the manifest of {lost.id} is gone, its archive is there"
     ]
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from backup.errors import ManifestError, SignalledError, SinkDeniedError
-from backup.model import Event, Holdings, RemainsSwept, Warned
+from backup.errors import ManifestError, SignalledError, SinkDeniedError, SinkUnavailableError
+from backup.model import Event, Holdings, Problem, RemainsSwept, Warned
 from backup.stop import Stop
 from backup.verbs import holdings
 from tests.journal_data import (
@@ -28,6 +28,8 @@ DATA = records(50)
 OTHER = "journal-deepgram-billing-1"
 DENIED = SinkDeniedError("403 forbidden")
 GHOST = f"{NAME}/{NAME}-20261101T000000Z-00dead"
+RECENT = f"{OTHER}/{OTHER}-20261101T000000Z-00feed.sha256"
+"""What shows that the store's time has gone on."""
 
 
 @pytest.fixture
@@ -163,7 +165,9 @@ def test_a_backup_on_one_sink_of_two_is_found(source: Path, sinks: list[Simulate
 
 
 def sweep(sinks: list[SimulatedSink], *, hours: float = 6.0) -> list[Event]:
-    """Sweep, for runs of so many hours; give the warnings, and what was told."""
+    """Sweep, for runs of so many hours; give what was found, and what was told."""
+    for sink in sinks:
+        sink.place.objects[RECENT] = Held(b"", NOON)
     events = Events()
     deadline = timedelta(hours=hours)
     warnings = holdings.sweep_sinks(sinks, deadline=deadline, clock=Clock(), emit=events)
@@ -176,7 +180,7 @@ def test_old_remains_are_swept_once_for_all_workers(sinks: list[SimulatedSink]) 
     sinks[0].place.objects[f"{GHOST}.sha256"] = Held(b"", NOON - timedelta(hours=23))
 
     assert sweep(sinks) == [RemainsSwept(sink=sinks[0].url, objects=1)]
-    assert sinks[0].place.keys() == [f"{GHOST}.sha256"]
+    assert sinks[0].place.keys() == [f"{GHOST}.sha256", RECENT]
 
 
 @pytest.mark.parametrize(("hours", "count"), [(29, 0), (30, 1)])
@@ -187,7 +191,7 @@ def test_the_grace_is_twice_the_deadline_where_that_is_longer(
     sinks[0].place.objects[f"{GHOST}.tar.gz"] = Held(b"", NOON - timedelta(hours=59))
 
     sweep(sinks, hours=hours)
-    assert len(sinks[0].place.objects) == count
+    assert len(sinks[0].place.objects) == count + 1
 
 
 def test_a_sink_that_is_not_swept_is_a_warning(sinks: list[SimulatedSink]) -> None:
@@ -199,7 +203,42 @@ def test_a_sink_that_is_not_swept_is_a_warning(sinks: list[SimulatedSink]) -> No
     ]
 
 
-@pytest.mark.parametrize("error", [DENIED, ManifestError("rotten")])
+def test_refused_deletions_are_a_warning(sinks: list[SimulatedSink]) -> None:
+    """One for a sink, however many there were."""
+    for suffix in ("tar.gz", "2.tar.gz", "sha256"):
+        sinks[0].place.objects[f"{GHOST}.{suffix}"] = Held(b"", NOON - timedelta(hours=25))
+    sinks[0].fail("delete", SinkDeniedError("403 forbidden", "allow it"))
+
+    message = "old remains were not swept: 403 forbidden; allow it; and 2 more like this"
+    assert sweep(sinks) == [Warned(message=message, sink=sinks[0].url)]
+
+
+def test_a_lost_manifest_is_a_problem(source: Path, sinks: list[SimulatedSink]) -> None:
+    """Exit 6, and the archive stays: it is all that is left of that backup."""
+    clock = Clock(NOON - timedelta(days=9))
+    sinks[0].clock = clock
+    for _ in range(2):
+        run_backup(source, sinks[:1], clock=clock)
+        clock.advance(days=1)
+    first = manifests(sinks[0].place)[0]
+    stem = f"{NAME}/{NAME}-{first.id}"
+    del sinks[0].place.objects[f"{stem}.manifest.json"]
+
+    (problem,) = sweep(sinks)
+    assert problem == Problem(
+        exit_code=6,
+        message=f"the manifest of {first.id} is gone, its archive is there",
+        hints=(
+            f"a later backup names it: put {stem}.manifest.json back, from a snapshot",
+            f"or keep {stem}.tar.gz elsewhere: it unpacks without us",
+        ),
+        journal=NAME,
+        sink=sinks[0].url,
+    )
+    assert {f"{stem}.tar.gz", f"{stem}.sha256"} <= set(sinks[0].place.keys())
+
+
+@pytest.mark.parametrize("error", [SinkUnavailableError("gone"), ManifestError("rotten")])
 def test_a_sweep_that_fails_is_a_warning(sinks: list[SimulatedSink], error: Exception) -> None:
     """The backups are safe, and the other sinks are swept."""
     for sink in sinks:
