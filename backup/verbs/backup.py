@@ -17,6 +17,8 @@ Rules:
 - A journal that is not what it was (``rewritten``, ``shrunk``) is stored in full, as evidence,
   and raises an alarm that every later manifest inherits until somebody acknowledges it.
 - One failing journal or sink never stops the others.
+- A sink that holds no backup of a journal while another sink does is told: it is new, or it has
+  lost what it held, and only an operator knows which.
 """
 
 from __future__ import annotations
@@ -391,6 +393,7 @@ class _Run:
             problem = Problem.of(work.problem, journal=outcome.journal)
             return replace(outcome, problem=self._fail(problem))
         self._judge_reading(outcome, work)
+        self._speak_of_beginnings(outcome, targets)
         self._welcome_back(outcome, targets)
         return outcome
 
@@ -444,6 +447,17 @@ class _Run:
                 count=captured.odd_count,
             )
             self._warn(f"was backed up without what is no file: {', '.join(odd)}", journal=journal)
+
+    def _speak_of_beginnings(self, outcome: JournalOutcome, targets: Sequence[Target]) -> None:
+        known = [t.url for t in targets if t.listing.backups(outcome.journal)]
+        begun = {c.sink for c in outcome.copies if c.is_held}.difference(known)
+        for url in sorted(begun) if known else ():
+            self._warn(
+                f"its history begins here with this backup, while {known[0]} has older ones: "
+                "the sink is new, or has lost what it held",
+                journal=outcome.journal,
+                sink=url,
+            )
 
     def _welcome_back(self, outcome: JournalOutcome, targets: Sequence[Target]) -> None:
         held = {c.sink for c in outcome.copies if c.is_held}

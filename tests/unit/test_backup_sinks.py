@@ -20,7 +20,7 @@ from backup.errors import (
     SinkDeniedError,
     SinkUnavailableError,
 )
-from backup.model import BackupCommitted, Event, PassRepeated, Progressed, RemainsSwept
+from backup.model import BackupCommitted, Event, PassRepeated, Progressed, RemainsSwept, Warned
 from backup.sinks.base import ATTEMPTS
 from backup.stop import Stop
 from backup.verbs import backup as verb
@@ -813,6 +813,36 @@ def test_stop_while_a_history_is_read(source: Path) -> None:
         released.set()
 
     assert held([sink]) == [1]
+
+
+# -- beginnings
+
+
+def beginnings(result: BackupResult) -> list[Warned]:
+    """Give what is said of sinks that had no backup of a journal."""
+    return [w for w in result.warnings if "its history begins here" in w.message]
+
+
+def test_sink_without_what_another_has_is_told(source: Path) -> None:
+    """It is new, or somebody has emptied it: the run makes it good either way, once."""
+    old, new = SimulatedSink("old"), SimulatedSink("new")
+    run_backup(source, [old])
+    result = run_backup(source, [new, old])
+
+    assert exit_code(result) == 0
+    assert [(w.journal, w.sink) for w in beginnings(result)] == [(NAME, new.url)]
+    assert old.url in beginnings(result)[0].message
+    assert beginnings(run_backup(source, [new, old])) == []
+
+
+def test_first_backup_of_all_is_no_warning(source: Path) -> None:
+    """Nor is the sink that could not take it: that is told as a failure."""
+    old, new = SimulatedSink("old"), SimulatedSink("new")
+    assert beginnings(run_backup(source, [old, new])) == []
+
+    new.place.objects.clear()
+    new.fail("put", DENIED)
+    assert beginnings(run_backup(source, [old, new])) == []
 
 
 # -- what is gone
