@@ -28,8 +28,8 @@ from backup.model import Problem, Warned
 from backup.sinks import Sink, open_sink
 from backup.stop import Stop
 from backup.verbs import holdings
-from tests.journal_data import NOON, records, run_backup, write_journal
 from tests.handmade import Chain
+from tests.journal_data import NOON, records, run_backup, write_journal
 from tests.simulated_cluster import SimulatedCluster, Worker
 from tests.simulated_sink import Held, SimulatedSink
 
