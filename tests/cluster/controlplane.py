@@ -23,12 +23,12 @@ import ssl
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
 import uuid
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
@@ -53,7 +53,7 @@ _SCHEDULER = "system:kube-scheduler"
 _END_SECONDS = 20.0  # the API server lets go of its clients first, which takes two where it is idle
 _ANSWER_SECONDS = 20.0
 _KUBECTL_SECONDS = 60.0
-_UNTIL_SECONDS = 30.0
+_UNTIL_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 
 _Result = TypeVar("_Result")
@@ -71,6 +71,51 @@ class Answer:
     body: Any
 
 
+_Request = tuple[str, str, bytes | None, Mapping[str, str]]
+"""Method, path, body and headers."""
+
+
+class _Connections:
+    """Connections to an API server, kept for the next request: to begin one costs more than to ask.
+
+    Any thread may ask; each gets a connection of its own for as long as that takes.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[HTTPSConnection] = []
+        weakref.finalize(self, _close_all, self._idle)
+
+    def ask(self, endpoint: str, ca: Path, request: _Request) -> Answer:
+        """Ask; a server that was started anew has let go of all that is kept."""
+        while self._idle:
+            with suppress(IndexError, ConnectionError, HTTPException, ssl.SSLError):
+                return self._ask_by(self._idle.pop(), request)
+        trusting = ssl.create_default_context(cafile=ca)
+        host = endpoint.removeprefix("https://")
+        new = HTTPSConnection(host, timeout=_ANSWER_SECONDS, context=trusting)
+        try:
+            return self._ask_by(new, request)
+        except HTTPException as error:
+            message = f"{type(error).__name__}: {error}"
+            raise OSError(message) from error
+
+    def _ask_by(self, connection: HTTPSConnection, request: _Request) -> Answer:
+        try:
+            connection.request(*request)
+            with connection.getresponse() as response:
+                answer = Answer(response.status, _content(response))
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append(connection)
+        return answer
+
+
+def _close_all(connections: list[HTTPSConnection]) -> None:
+    for connection in connections:
+        connection.close()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlPlane:
     """A control plane that runs, and its administrator."""
@@ -86,6 +131,7 @@ class ControlPlane:
     directory: Path
     """Of kubeconfigs and other files; gone with the control plane."""
     _servers: Mapping[str, _Server] = field(repr=False)
+    _connections: _Connections = field(default_factory=_Connections, repr=False)
 
     @property
     def pids(self) -> dict[str, int]:
@@ -149,20 +195,9 @@ class ControlPlane:
         Raises:
             OSError: there was no answer.
         """
-        trusting = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=self.ca))
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), trusting)
-        request = urllib.request.Request(  # noqa: S310 - https, made here
-            self.endpoint + path,
-            None if body is None else json.dumps(body).encode(),
-            {"Authorization": f"Bearer {token or self.token}", "Content-Type": content_type},
-            method=method,
-        )
-        try:
-            with opener.open(request, timeout=_ANSWER_SECONDS) as answer:
-                return Answer(answer.status, _content(answer))
-        except urllib.error.HTTPError as refusal:
-            with refusal:
-                return Answer(refusal.code, _content(refusal))
+        content = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {token or self.token}", "Content-Type": content_type}
+        return self._connections.ask(self.endpoint, self.ca, (method, path, content, headers))
 
     def create_namespace(self, *, enforce: Level | None = None) -> str:
         """Create a namespace that is ready for pods; return its name, which nothing else has.
