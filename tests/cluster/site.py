@@ -18,8 +18,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -28,13 +26,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from backup.cluster.api import RULES, Rule
 from backup.cluster.lease import OWNER, RECORD, lease_name
+from tests.cluster.containers import Container
 from tests.cluster.controlplane import Answer, ControlPlane, until
 
-CHECKOUT = Path(__file__).parents[2]
 BILLING = "deepgram-billing"
 NODES = ("node-a", "node-b")
 ACCOUNT = "backup"
@@ -139,10 +137,10 @@ class Ended:
 
 
 @dataclass(slots=True)
-class _Container:
-    """A process in place of a container."""
+class _Run:
+    """A process in place of a container, and what it writes."""
 
-    process: subprocess.Popen[bytes]
+    process: Container
     output: Path
     log: Path
     message: Path
@@ -167,13 +165,14 @@ class Site:
     """Prefixes of the names of pods that are scheduled, and never begin."""
     records: dict[str, int] = field(default_factory=dict)
     """How many records billing has written, by journal."""
-    _containers: dict[str, _Container] = field(default_factory=dict)
+    _containers: dict[str, _Run] = field(default_factory=dict)
     _ends: dict[str, Ended] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
     _told: set[str] = field(default_factory=set)
     _asked: dict[str, float] = field(default_factory=dict)
     _runs: int = 0
     _grants: int = 0
+    _granted: tuple[Rule, ...] | None = None
 
     # -- the API, as administrator
 
@@ -314,9 +313,8 @@ class Site:
 
     def scale(self, replicas: int) -> None:
         """Scale billing, as somebody else."""
-        self.plane.kubectl(
-            "-n", self.namespace, "scale", f"statefulset/{BILLING}", f"--replicas={replicas}"
-        )
+        answer = self.patch("statefulsets", f"{BILLING}/scale", {"spec": {"replicas": replicas}})
+        assert answer.status == 200, answer.body
 
     def apply_replicas(self, replicas: int) -> Answer:
         """Set billing's replicas by a server-side apply that forces nothing, as Helm 4 does."""
@@ -373,7 +371,9 @@ class Site:
 
     def grant(self, *rules: Rule) -> None:
         """Give the service account of the command these rights, and no others."""
-        if self.get("serviceaccounts", ACCOUNT) is None:
+        if rules == self._granted:  # whoever is running has them at every moment
+            return
+        if self._granted is None:
             self.create("serviceaccounts", ACCOUNT)
             self.create(
                 "rolebindings",
@@ -387,6 +387,7 @@ class Site:
         mark = {"apiGroups": [_MARKS], "resources": [f"grant-{self._grants}"], "verbs": ["get"]}
         self.create("roles", ACCOUNT, rules=[mark, *(as_rbac(rule) for rule in rules)])
         until(self._knows_the_grant, "its rights are in force")
+        self._granted = rules
 
     def _knows_the_grant(self) -> bool:
         """Ask for a right to nothing that only this role has: it is learnt of a moment later."""
@@ -409,7 +410,7 @@ class Site:
 
     def run_backup(self, strategy: str, *arguments: str, **env: str) -> str:
         """Create a Job as the chart's CronJob would; give its name."""
-        if self.get("roles", ACCOUNT) is None:
+        if self._granted is None:
             self.grant(*RULES[strategy])
         self._runs += 1
         name = f"backup-{self._runs}"
@@ -461,8 +462,12 @@ class Site:
 
     def ended(self, job: str, *, seconds: float = 60.0) -> Ended:
         """Wait until a Job's process has ended."""
-        until(lambda: job in self._ends, f"{job} has ended", seconds=seconds)
+        until(lambda: self.has_ended(job), f"{job} has ended", seconds=seconds)
         return self._ends[job]
+
+    def has_ended(self, job: str) -> bool:
+        """Whether a Job's process has ended."""
+        return job in self._ends
 
     def await_step(self, job: str, text: str) -> None:
         """Wait until a Job has logged something."""
@@ -488,10 +493,11 @@ class Site:
         def is_held() -> bool:
             if job not in self._containers:
                 return False
+            assert not self._containers[job].process.has_ended, self.log(job)
             status = Path(f"/proc/{self._containers[job].process.pid}/stat").read_text()
             return status.rpartition(")")[2].split()[0] == "T"
 
-        until(is_held, f"{job} is held", seconds=60)
+        until(is_held, f"{job} is held")
 
     def evict(self, job: str) -> None:
         """Evict the pod of a Job, and wait until its process has been told."""
@@ -531,10 +537,10 @@ class Site:
                 self._write(pod)
                 self._say(pod, {"phase": "Running", **_status("running", {}, ready=True)})
         elif uid not in self._seen:
-            self._seen.add(uid)
             self._containers[job] = self._start(job, pod)
+            self._seen.add(uid)
             self._say(pod, {"phase": "Running", **_status("running", {}, ready=True)})
-        elif uid not in self._told and self._containers[job].process.poll() is not None:
+        elif uid not in self._told and self._containers[job].process.has_ended:
             if job in self.silent:
                 container = self._containers[job]
                 self._note_end(job, container, container.process.returncode)
@@ -564,7 +570,7 @@ class Site:
         threading.Thread(target=write, daemon=True).start()
         until(lambda: path.exists() and path.stat().st_size, f"{own} is written")
 
-    def _start(self, job: str, pod: Any) -> _Container:
+    def _start(self, job: str, pod: Any) -> _Run:
         container = pod["spec"]["containers"][0]
         message = self.root / f"{job}.message"
         message.touch()
@@ -572,7 +578,6 @@ class Site:
             **{n: os.environ[n] for n in ("PATH", "HOME", "TMPDIR") if n in os.environ},
             **{e["name"]: _value(e, pod) for e in container.get("env", [])},
             "TERMINATION_LOG": str(message),
-            "PYTHONPATH": str(CHECKOUT),
         }
         if pod["spec"].get("automountServiceAccountToken", True):
             account = pod["spec"].get("serviceAccountName", "default")
@@ -581,24 +586,10 @@ class Site:
             if claim := (volume.get("persistentVolumeClaim") or {}).get("claimName"):
                 env["BACKUP_SOURCE"] = str(self.root / "claims" / claim)
         output, log = self.root / f"{job}.out", self.root / f"{job}.log"
-        with output.open("wb") as out, log.open("wb") as err:
-            process = self._launch(container["args"], env, out, err)
-        return _Container(process, output, log, message)
-
-    @staticmethod
-    def _launch(
-        arguments: list[str], env: dict[str, str], out: IO[bytes], err: IO[bytes]
-    ) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, CHECKOUT / "tests/cluster/pod.py", *arguments],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-        )
+        process = Container(container["args"], env, output=output, log=log)
+        return _Run(process, output, log, message)
 
     def _tell_end(self, job: str, pod: Any) -> None:
-        self._told.add(pod["metadata"]["uid"])
         container = self._containers[job]
         code = container.process.returncode
         shown = code if code >= 0 else 128 - code
@@ -609,9 +600,10 @@ class Site:
         }
         phase = "Failed" if shown else "Succeeded"
         self._say(pod, {"phase": phase, **_status("terminated", state, ready=False)})
+        self._told.add(pod["metadata"]["uid"])
         self._note_end(job, container, shown)
 
-    def _note_end(self, job: str, container: _Container, code: int) -> None:
+    def _note_end(self, job: str, container: _Run, code: int) -> None:
         report: dict[str, Any] = {}
         with suppress(ValueError):
             report = json.loads(container.output.read_text())
@@ -623,16 +615,15 @@ class Site:
         job = metadata["labels"].get("batch.kubernetes.io/job-name")
         self._seen.discard(metadata["uid"])  # which ends billing
         container = self._containers.get(job) if job else None
-        if container and container.process.poll() is None:
+        if container and not container.process.has_ended:
             if metadata["uid"] not in self._asked:
                 self._asked[metadata["uid"]] = time.monotonic()
-                container.process.terminate()
+                container.process.send_signal(signal.SIGTERM)
             since = self._asked[metadata["uid"]]
             if time.monotonic() - since < (metadata.get("deletionGracePeriodSeconds") or 0):
                 self._seen.add(metadata["uid"])
                 return
             container.process.kill()
-            container.process.wait()
         if container and job:
             self._note_end(job, container, container.process.returncode)
         self.delete("pods", metadata["name"], gracePeriodSeconds=0)
@@ -698,7 +689,7 @@ def site(plane: ControlPlane, namespace: str, root: Path) -> Iterator[Site]:
     """Tend the pods of a namespace, until the end of the block."""
     here = Site(plane, namespace, root)
     for name in NODES:  # an API server that was away may have thought the same of them
-        until(partial(_is_usable, plane, name), f"{name} is ready", seconds=60)
+        until(partial(_is_usable, plane, name), f"{name} is ready")
     done = threading.Event()
 
     def tend() -> None:
@@ -716,4 +707,3 @@ def site(plane: ControlPlane, namespace: str, root: Path) -> Iterator[Site]:
         here._seen.clear()
         for container in here._containers.values():
             container.process.kill()
-            container.process.wait()
