@@ -2,7 +2,8 @@
 
     DOOM='{"at": 3, "when": "before", "how": "SIGKILL"}' python tests/cluster/pod.py backup
 
-dies before the third write that it sends to the API server, if it is an orchestrator. The Lease's
+dies before the third write that it sends to the API server, if it is one that asks it (workers,
+which have the same environment, do not). What it asks for goes to a file, `REQUESTS`. The Lease's
 times are short (`STALE_SECONDS`, `BEAT_SECONDS`), and the termination message goes to a file.
 """
 
@@ -13,13 +14,14 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from backup import cli
 from backup.cluster import api, colocated, crew, lease
 
-_WRITES = {"POST", "PUT", "PATCH", "DELETE"}
+_ASKING = {"backup", "resume-billing"}
 
 
 def main() -> int:
@@ -35,40 +37,56 @@ def main() -> int:
         if given := os.environ.get(name, ""):
             setattr(module, name, type(getattr(module, name))(float(given)))
     doom = json.loads(os.environ.pop("DOOM", "{}"))
-    writes = os.environ.pop("WRITES", "")
-    if sys.argv[1] == "backup":
-        _watch(doom, Path(writes) if writes else None)
+    requests = os.environ.pop("REQUESTS", "")
+    if sys.argv[1] in _ASKING:
+        _watch(doom, Path(requests) if requests else None)
     code = cli.main()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     Path(f"{cli._TERMINATION_LOG}.rss").write_text(str(peak << 10))
     return code
 
 
-def _watch(doom: dict[str, Any], writes: Path | None) -> None:
-    """Number the writes, note them down, and end the process at one of them."""
+def _watch(doom: dict[str, Any], requests: Path | None) -> None:
+    """Note down what is asked for, number the writes, and end the process at one of them."""
     send = api.KubernetesApi._send
     count = 0
 
-    def sent(self: api.KubernetesApi, method: str, path: str, *more: Any, **named: Any) -> Any:
+    def sent(
+        self: api.KubernetesApi,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        *more: Any,
+        **named: Any,
+    ) -> Any:
         nonlocal count
-        if method not in _WRITES:
-            return send(self, method, path, *more, **named)
+        if requests is not None:
+            with requests.open("a") as file:
+                file.write(f"{_wish(method, path, query)}\n")
+        if method == "GET":
+            return send(self, method, path, query, *more, **named)
         count += 1
-        if writes is not None:
-            with writes.open("a") as file:
-                file.write(f"{method} {path.partition('/namespaces/')[2].partition('/')[2]}\n")
         _die(doom, count, "before")
         try:
-            return send(self, method, path, *more, **named)
+            return send(self, method, path, query, *more, **named)
         finally:
             _die(doom, count, "after")
 
     api.KubernetesApi._send = sent  # type: ignore[method-assign]
 
 
+def _wish(method: str, path: str, query: Mapping[str, str]) -> str:
+    """Say what is asked for, with `GET` for one object only."""
+    what = path.partition("/namespaces/")[2].partition("/")[2]
+    if method == "GET" and "/" not in what:
+        method = "WATCH" if "watch" in query else "LIST"
+    return f"{method} {what}"
+
+
 def _die(doom: dict[str, Any], count: int, when: str) -> None:
     if (doom.get("at"), doom.get("when")) == (count, when):
-        os.kill(os.getpid(), signal.Signals[doom["how"]])
+        # By this thread itself: a process that is told to stop may first send what it is about to.
+        signal.raise_signal(signal.Signals[doom["how"]])
 
 
 if __name__ == "__main__":
