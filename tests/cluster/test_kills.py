@@ -4,7 +4,7 @@ It dies before or after each of them (:data:`tests.cluster.doomed.STEPS`), by SI
 seen to fail), by SIGTERM, or with its node (its pod stays "Running", and only the heartbeat tells).
 Or it is held after one of them while something happens to it: it is evicted, its rights are taken
 away, the API server is gone for half a minute. Then the run itself, the guard or the next run
-brings billing back, with exactly the replicas that were there.
+brings billing back, with exactly the replicas that were there: with none, where there were none.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from tests.cluster.doomed import (
     go_on,
     numbered,
     require_back,
+    require_no_record,
+    require_nothing_left,
     rescue,
     run,
     steps,
@@ -37,6 +39,15 @@ from tests.cluster.site import BILLING, Site, site
 
 NUMBERS = range(1, len(STEPS) + 1)
 IDS = numbered(STEPS)
+
+STOPPED_STEPS = (
+    "POST leases",
+    "POST jobs",  # the worker
+    "PATCH pods",  # the gate
+    "POST jobs",  # the commit
+    "PUT leases",  # released
+)
+"""What a run writes where billing is at 0 already."""
 
 
 def test_a_run_writes_in_this_order(here: Site) -> None:
@@ -158,3 +169,54 @@ def test_rights_that_are_taken_away(here: Site, number: int) -> None:
     assert (line in ended.log) is is_down
     assert after.exit_code == 0, after.log
     require_back(here)
+
+
+# where billing was at 0 before
+
+
+def stop_billing(here: Site, *, is_meant: bool) -> int:
+    """Have billing at 0, and two journals all the same; give the generation of what is specified.
+
+    It grows by every change: by billing's being scaled up for a moment, too.
+    """
+    create_billing(here)
+    here.scale(0)
+    here.await_billing(0)
+    here.env |= {"BACKUP_EXPECT_REPLICAS": "2", "BACKUP_ALLOW_STOPPED": str(is_meant).lower()}
+    return generation(here)
+
+
+def generation(here: Site) -> int:
+    """How often somebody has changed what billing is to be."""
+    return int(here.get("statefulsets", BILLING)["metadata"]["generation"])
+
+
+def test_a_run_where_billing_is_at_zero_writes_in_this_order(here: Site) -> None:
+    """No record, and nothing is scaled."""
+    stop_billing(here, is_meant=True)
+    ended = run(here)
+
+    assert ended.exit_code == 0, ended.log
+    assert steps(here) == STOPPED_STEPS
+
+
+@pytest.mark.parametrize(
+    ("how", "is_meant"),
+    [("SIGKILL", True), ("SIGKILL", False), ("SIGTERM", True)],
+    ids=["killed", "killed-not-meant", "told-to-end"],
+)
+@pytest.mark.parametrize("number", range(1, len(STOPPED_STEPS) + 1), ids=numbered(STOPPED_STEPS))
+def test_billing_at_zero_stays_there(here: Site, number: int, *, how: str, is_meant: bool) -> None:
+    """Whoever comes after: neither the run that ends, nor the guard, nor the next one scales it."""
+    before = stop_billing(here, is_meant=is_meant)
+    ended = run(here, at=number, when="after", how=how)
+    said = rescue(here)
+    after = here.ended(here.run_backup("scale-down"))
+
+    assert ended.exit_code == 128 + signal.Signals[how], ended.log
+    assert said == ["nothing to do"]
+    assert after.exit_code == (0 if is_meant else 3), after.log
+    assert {m["journal"] for m in here.manifests()} == {f"journal-{BILLING}-{n}" for n in (0, 1)}
+    assert (here.replicas(), generation(here)) == (0, before)
+    require_no_record(here)
+    require_nothing_left(here)
