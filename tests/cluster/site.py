@@ -155,6 +155,8 @@ class Site:
     root: Path
     env: dict[str, str] = field(default_factory=dict)
     """More for the environment of the command."""
+    sink_claim: str = ""
+    """The claim that the sink is on, if it is on one."""
     dead: set[str] = field(default_factory=set)
     """Names of pods whose node is dead: nothing of them runs, and nobody says so."""
     silent: set[str] = field(default_factory=set)
@@ -437,7 +439,9 @@ class Site:
                     for n, p in DOWNWARD.items()
                 ),
             ],
+            "volumeMounts": [{"name": "sink", "mountPath": "/sink"}] if self.sink_claim else [],
         }
+        sink = {"name": "sink", "persistentVolumeClaim": {"claimName": self.sink_claim}}
         self.create(
             "jobs",
             name,
@@ -450,6 +454,7 @@ class Site:
                         "serviceAccountName": ACCOUNT,
                         "terminationGracePeriodSeconds": 60,
                         "containers": [container],
+                        "volumes": [sink] if self.sink_claim else [],
                     },
                 },
             },
@@ -583,7 +588,8 @@ class Site:
             account = pod["spec"].get("serviceAccountName", "default")
             env["KUBECONFIG"] = str(self.plane.kubeconfig_for(account, namespace=self.namespace))
         for volume in pod["spec"].get("volumes", []):
-            if claim := (volume.get("persistentVolumeClaim") or {}).get("claimName"):
+            if volume["name"] == "journal-source":
+                claim = volume["persistentVolumeClaim"]["claimName"]
                 env["BACKUP_SOURCE"] = str(self.root / "claims" / claim)
         output, log = self.root / f"{job}.out", self.root / f"{job}.log"
         process = Container(container["args"], env, output=output, log=log)
