@@ -374,8 +374,9 @@ def test_a_read_back_that_breaks_goes_on_where_it_broke(
 
     assert two.run(emit=events).exit_codes == ()
     assert events.of(PassRepeated) == []
-    ranges = [r.headers.get("range", "bytes=0-") for r in door.seen(fetch)]
-    offsets = [int(r.removeprefix("bytes=").removesuffix("-")) for r in ranges]
+    asked = [r.headers.get("range", "bytes=0-") for r in door.seen(fetch)]
+    reads = [r for r in asked if r != "bytes=0-0"]  # that asks how large it is
+    offsets = [int(r.removeprefix("bytes=").removesuffix("-")) for r in reads]
     assert len(offsets) == 4
     assert offsets == sorted(offsets)
     if not is_reset:  # a reset takes what was under way with it
@@ -662,6 +663,7 @@ def test_a_bucket_that_vanishes_is_told(two: Two, door: httpd.Door) -> None:
 
 def test_uploads_that_may_not_be_listed_are_no_failure(two: Two, door: httpd.Door) -> None:
     """Sweeping is a convenience; a run without the permission is good and says what it lacks."""
+    two.run()  # what is on a sink tells the time there, without which nothing is old
     door.on(sweep, refuse(403, "AccessDenied"))
     result = two.run()
 
