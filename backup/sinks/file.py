@@ -65,8 +65,10 @@ _FIRST_FLUSH_BYTES = 4 << 20
 _MIN_FLUSH_BYTES = 1 << 20
 _MAX_FLUSH_BYTES = 256 << 20
 """After so many bytes they are flushed, so the last fsync has no more than this to do."""
-_FLUSH_SECONDS = 5.0
-"""A flush that takes longer is followed by one of half as many bytes; one far below, of twice."""
+_FLUSH_SECONDS = 2.5
+"""As many bytes are flushed at once as take about so long."""
+_GROWTH = 8
+"""A flush is so many times as large as the one before, at most: a small one may tell little."""
 _LAST_SECOND = 253_402_300_799
 """9999-12-31T23:59:59Z: calendars end there, file systems do not."""
 
@@ -350,9 +352,8 @@ def _seconds(flush: Callable[[], None], alive: Callable[[], None]) -> float:
 
 def _next_flush_bytes(size: int, seconds: float) -> int:
     """Say after how many bytes to flush, where so many took so long."""
-    if seconds > _FLUSH_SECONDS:
-        return max(size // 2, _MIN_FLUSH_BYTES)
-    return min(size * 2, _MAX_FLUSH_BYTES) if seconds < _FLUSH_SECONDS / 2 else size
+    fitting = int(size * _FLUSH_SECONDS / max(seconds, 0.001))
+    return max(_MIN_FLUSH_BYTES, min(fitting, _GROWTH * size, _MAX_FLUSH_BYTES))
 
 
 def _are_same(one: Path, other: Path) -> bool:

@@ -377,7 +377,8 @@ def test_a_large_object_is_flushed_on_the_way(
 ) -> None:
     """Or its last flush would take longer than a sink may be silent; each is a sign of life."""
     monkeypatch.setattr("backup.sinks.file._BEGIN_BYTES", 1 << 16)
-    monkeypatch.setattr("backup.sinks.file._FIRST_FLUSH_BYTES", 1 << 17)
+    for name in ("_FIRST_FLUSH_BYTES", "_MIN_FLUSH_BYTES", "_MAX_FLUSH_BYTES"):
+        monkeypatch.setattr(f"backup.sinks.file.{name}", 1 << 18)
     signs: list[int] = []
     sink = open_file(fs.root, source)
     sink.put(KEY, [bytes(1 << 15)] * 20, alive=lambda: signs.append(len(fs.calls("fsync", PART))))

@@ -178,12 +178,12 @@ def test_times_that_no_calendar_has_do_not_hide_the_rest(root: Path) -> None:
 @pytest.mark.parametrize(
     ("size", "seconds", "following"),
     [
-        (4 << 20, 0.1, 8 << 20),
-        (4 << 20, 3.0, 4 << 20),
-        (4 << 20, 50.0, 2 << 20),
-        (1 << 20, 50.0, 1 << 20),
-        (256 << 20, 0.1, 256 << 20),
-        (256 << 20, 6.0, 128 << 20),
+        (4 << 20, 0.0, 32 << 20),
+        (4 << 20, 1.25, 8 << 20),
+        (4 << 20, 2.5, 4 << 20),
+        (4 << 20, 5.0, 2 << 20),
+        (4 << 20, 50.0, 1 << 20),
+        (64 << 20, 0.1, 256 << 20),
     ],
 )
 def test_flushes_are_as_large_as_their_time_allows(
