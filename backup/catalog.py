@@ -29,10 +29,10 @@ Invariants, and the order of writing that follows from them:
   them, and only if their names are ours. An archive goes only if no manifest names it, whoever's id
   it bears: backups may share archives. Where a manifest that might name it cannot be read, it
   stays. A listing is not the last word: a store may be late to show a manifest, so it is asked for.
-- How late it is, is told by the newest of our objects that the store lists: a clock that is ahead
-  would take for remains what another run is about to commit. A clock that is behind is heeded.
+- It is as late as the newest of our objects that the store lists: a clock that is ahead would take
+  for remains what another run is about to commit. A clock that is behind is heeded.
 - What a manifest names as its predecessor was a backup: its archive without its manifest is not
-  what an interruption left but what somebody spoilt, so it stays, and is told. What is older
+  what an interruption left but what somebody spoilt, so it stays, and is reported. What is older
   stays too: the manifest that is gone may have named it.
 """
 

@@ -17,7 +17,7 @@ Rules:
 - Files beside the file ``journal`` are taken along, but they never cost the journal its backup:
   one that vanishes or changes is passed over, one that cannot be read makes the backup suspect;
   also if that shows only while it is read (:func:`leave_behind`). Nor do they
-  cost it room: so many are taken as a manifest can name, the first of the others are told of.
+  cost it room: as many are taken as a manifest can name, and the first others are reported.
 - A NUL inside the bound of a live journal is not data. JSON has none; it is a block that NFS shows
   before its content has arrived: :class:`~backup.errors.JournalHoleError`. It is waited for
   (:func:`await_filled`), and if it stays, the bound ends before it (:func:`cut_before`) and the
@@ -82,16 +82,16 @@ _REPLACED = {errno.ESTALE, errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
 """Something else has the name now: another inode (NFS), a link, no directory, a socket."""
 
 MAX_NAMES_BYTES = 6 << 20
-"""So much of a manifest, which is 8 MiB at most, may name the files beside a journal."""
+"""As much of a manifest, which is 8 MiB at most, may name the files beside a journal."""
 _ENTRY_BYTES = 800  # of a manifest, for each file, without its name
 MAX_NAMED = 100
-"""So many of the entries of a kind that are not read are named; the others are counted."""
+"""Of each kind of entries that are not read, this many are named; the others are counted."""
 MAX_TOLD = 20
-"""Of so many files beside a journal it is told why they could not be read."""
+"""For this many files beside a journal it is reported why they could not be read."""
 MAX_TOLD_CHARACTERS = 400
-"""No longer is what is told of one of them: its path may be ten times as long."""
+"""What is reported of one of them is no longer than this: its path may be ten times as long."""
 MAX_RECORD_BYTES = 1 << 20
-"""Behind the last newline, so much may be a record that is half written; they have 1 KiB."""
+"""This much behind the last newline may be a record that is half written; they have 1 KiB."""
 HOLE_POLL_SECONDS = 0.5
 
 

@@ -59,8 +59,8 @@ CLEANUP_SECONDS = 10.0
 """How long they get where the run itself goes on."""
 
 
-def _patiently() -> None:
-    """Wait for ever."""
+def unwatched() -> None:
+    """Be called now and then while something goes on that nobody watches."""
 
 
 class _Channel(Generic[T]):
@@ -74,7 +74,7 @@ class _Channel(Generic[T]):
         self._error: BaseException | None = None
         self._left = False
 
-    def send(self, chunk: T, *, stop: Stop, waiting: Callable[[], None] = _patiently) -> bool:
+    def send(self, chunk: T, *, stop: Stop, waiting: Callable[[], None] = unwatched) -> bool:
         """Hand a chunk over; False if the receiver has left.
 
         While there is no room, ``waiting`` is asked now and then, and may raise.
@@ -421,10 +421,6 @@ class Feed:
             return not self._is_concluded
 
 
-def unwatched() -> None:
-    """Be a sign of life that nobody waits for."""
-
-
 class _Task(Generic[R]):
     """A call in a thread of its own, which can be given up but not ended."""
 
@@ -454,7 +450,7 @@ def call(
     stop: Stop,
     stall_seconds: float | None = None,
     cleans_up: bool = False,
-    waiting: Callable[[], None] = _patiently,
+    waiting: Callable[[], None] = unwatched,
 ) -> R:
     """Call something that may hang; when it does, leave it behind.
 

@@ -17,7 +17,7 @@ Rules:
 - A journal that is not what it was (``rewritten``, ``shrunk``) is stored in full, as evidence,
   and raises an alarm that every later manifest inherits until somebody acknowledges it.
 - One failing journal or sink never stops the others.
-- A sink that holds no backup of a journal while another sink does is told: it is new, or it has
+- A sink that holds no backup of a journal while another sink does is reported: it is new, or it has
   lost what it held, and only an operator knows which.
 """
 

@@ -164,7 +164,7 @@ class Target:
         """Set once it has hung or not come back: no other journal of this run waits for it."""
 
     def history(self, journal: str) -> tuple[History | None, list[Problem]]:
-        """Find the newest valid manifest; each one that should count too and is damaged is told."""
+        """Find the newest valid manifest; each damaged one that should count too is a problem."""
         newest, damaged = self.catalog.newest(journal, self.listing)
         history = None
         if newest is not None:
@@ -465,7 +465,8 @@ class JournalBackup:
                 self._copies[url] = copy
             elif isinstance(copy, SinkError):
                 self._copies[url] = replace(self._copies[url], error=copy)
-                again += [url] * copy.transient
+                if copy.transient:
+                    again.append(url)
             else:
                 failures.append(copy)
         if any(self._copies[url].is_held for url in done.copies):

@@ -6,8 +6,8 @@ Rules:
   archive without its suffix serves too.
 - ``latest`` is the latest *good* one: its manifest is valid, its archives are there at their size,
   it is not suspect, and no alarm stands. A backup that is not good is chosen by its id alone.
-- Where that is not the newest one, it is told: no verb may take the backup before the last for all
-  that there is.
+- Where that is not the newest one, it is reported: no verb may take the backup before the last for
+  all that there is.
 - Without a sink being named, the first one that holds a good copy is read. A sink that does not
   answer is skipped and reported.
 - A manifest that cannot be read is not a bad one: nobody knows. Another sink may have the copy; if
