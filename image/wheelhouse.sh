@@ -16,12 +16,13 @@ wheels=$(cd "$1" && pwd)
 python=${2:-}
 machine=${3:-}
 
-# All that runs on the glibc of Debian trixie, 2.41: pip takes only what is named.
+# All that runs on the glibc of Debian trixie, 2.41: pip takes only what is named, and a wheel may
+# have no name but an old one (PEP 599; protobuf's then is found without its C code).
 set --
 if [ -n "$python" ]; then
-    set -- --python-version "$python"
+    set -- --python-version "$python" --platform "manylinux2014_${machine:?of which machine}"
     for minor in $(seq 5 41); do
-        set -- "$@" --platform "manylinux_2_${minor}_${machine:?of which machine}"
+        set -- "$@" --platform "manylinux_2_${minor}_${machine}"
     done
 fi
 
