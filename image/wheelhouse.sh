@@ -16,13 +16,14 @@ wheels=$(cd "$1" && pwd)
 python=${2:-}
 machine=${3:-}
 
-# All that runs on the glibc of Debian trixie, 2.41: pip takes only what is named, and a wheel may
-# have no name but an old one (PEP 599; protobuf's then is found without its C code).
+# All that runs on the glibc of Debian trixie, 2.41, the newest first, as pip has it for its own
+# machine. It takes only what is named, and some wheels have only the old name of 2.17 (PEP 599).
 set --
 if [ -n "$python" ]; then
-    set -- --python-version "$python" --platform "manylinux2014_${machine:?of which machine}"
-    for minor in $(seq 5 41); do
-        set -- "$@" --platform "manylinux_2_${minor}_${machine}"
+    set -- --python-version "$python"
+    for minor in $(seq 41 -1 5); do
+        set -- "$@" --platform "manylinux_2_${minor}_${machine:?of which machine}"
+        [ "$minor" != 17 ] || set -- "$@" --platform "manylinux2014_${machine}"
     done
 fi
 
