@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -491,6 +492,7 @@ def _commit(run: _Run) -> Result:
 def _orchestrator(run: _Run) -> Orchestrator:
     from backup.cluster.api import connect
     from backup.cluster.orchestrator import Options, Orchestrator
+    from backup.streams import call
     from backup.verbs import holdings
 
     settings = run.settings
@@ -506,9 +508,9 @@ def _orchestrator(run: _Run) -> Orchestrator:
             max_downtime=settings.max_downtime,
             allow_stopped=settings.allow_stopped,
             deadline=settings.deadline,
-            has_source=settings.source.is_dir(),
         ),
         ask_sinks=lambda: holdings.read(run.sinks, settings.statefulset),
+        has_source=lambda: call(partial(os.path.isdir, settings.source), stop=run.stop),
         find=lambda run_id: {
             found.journal: _as_answer(found) for found in holdings.of_run(run.sinks, run_id)
         },

@@ -40,7 +40,7 @@ EXIT_CODES: dict[int, str] = {
     0: "all is well",
     1: "an unexpected error: please report it",
     2: "wrong settings or arguments; a selector that matches none or several; a target that exists",
-    3: "all is safe, but something needs a look: a sink failed while another holds the journals",
+    3: "all is safe, but something needs a look, such as a sink that failed while another did not",
     4: "an expected journal was not read, or is suspect",
     5: "a journal reached no sink, or a sink cannot be read",
     6: "integrity: stored bytes contradict their record, or a journal's alarm stands",

@@ -917,6 +917,7 @@ def plan(
         cluster,
         Options(**options),
         ask_sinks=ask_sinks or (lambda: known or Holdings()),
+        has_source=lambda: True,
         find=lambda run_id: cluster.world.stored.get(run_id, {}),
         clock=clock or Clock(),
         emit=Events() if emit is None else emit,

@@ -482,7 +482,7 @@ def connect(*, stop: Stop) -> KubernetesApi:
         message = f"there is no cluster to ask: {what}"
         raise ConfigError(
             message,
-            "BACKUP_STRATEGY=direct needs none",
+            "a backup by BACKUP_STRATEGY=direct needs none",
             "in a pod: automountServiceAccountToken: true",
             f"elsewhere: KUBECONFIG, which is {os.environ.get('KUBECONFIG') or 'not set'}",
         ) from error

@@ -72,8 +72,6 @@ class Options:
     """None: ``auto`` may not scale billing down, and ``scale-down`` has five minutes."""
     allow_stopped: bool = False
     deadline: timedelta = timedelta(hours=6)
-    has_source: bool = True
-    """Whether our own pod has BACKUP_SOURCE: ``auto`` reads nothing directly without it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +107,7 @@ class Orchestrator:
         options: Options,
         *,
         ask_sinks: Callable[[], Holdings],
+        has_source: Callable[[], bool],
         find: Find,
         clock: Clock,
         emit: Emit,
@@ -120,6 +119,8 @@ class Orchestrator:
             api: the cluster.
             options: the settings.
             ask_sinks: gives what sinks hold; this wing knows no sink.
+            has_source: tells whether our own pod has BACKUP_SOURCE; asked for ``auto``, which reads
+                nothing directly without it.
             find: gives the backups that a run has committed, by journal.
             clock: the time.
             emit: takes steps, problems and warnings.
@@ -128,6 +129,7 @@ class Orchestrator:
         self._api = api
         self._options = options
         self._ask_sinks = ask_sinks
+        self._has_source = has_source
         self._find = find
         self._clock = clock
         self._stop = stop
@@ -151,7 +153,7 @@ class Orchestrator:
         for warning in self._held.warnings:
             self._findings.pass_on(warning)
         self._expected = {self._journal(n) for n in range(self._options.expect_replicas)} | {
-            name for name in self._held.journals if self._is_ours(name)
+            name for name in self._held.journals if Journal.is_of(self._options.statefulset, name)
         }
         self._claims = self._api.list("persistentvolumeclaims")
         self._read_volumes()
@@ -203,16 +205,12 @@ class Orchestrator:
     def _journal(self, ordinal: int) -> str:
         return Journal(statefulset=self._options.statefulset, ordinal=ordinal).name
 
-    def _is_ours(self, name: str) -> bool:
-        journal = Journal.parse(name)
-        return journal is not None and journal.statefulset == self._options.statefulset
-
     def _choose(self) -> Strategy:
         if self._options.strategy != "auto":
             return self._options.strategy
         return choose(
             self._volumes,
-            has_source=self._options.has_source,
+            has_source=self._has_source(),
             may_scale=self._options.max_downtime is not None,
         )
 

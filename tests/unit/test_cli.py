@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -534,6 +535,38 @@ def test_what_is_not_mounted_is_read_by_workers(
     assert (code, content["strategy"]) == (0, "colocated")
 
 
+def test_a_source_that_hangs_keeps_no_billing_down(
+    site: Path, cluster: SimulatedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor the run past its deadline: a file server may be dead."""
+    monkeypatch.setenv("BACKUP_STRATEGY", "auto")
+    cluster.world.add_billing(1, shared=True, modes=("ReadWriteMany",))
+    pod = cluster.world.add_run(2)
+    left_down(cluster, pod=pod, replicas=1)
+    cluster.world.remove("pods", pod)
+    seen: list[int] = []
+    is_over, dead = threading.Event(), threading.Event()
+
+    def look(_path: object) -> bool:
+        seen.append(cluster.world.replicas)
+        is_over.set()
+        return dead.wait()
+
+    monkeypatch.setattr("os.path.isdir", look)
+    monkeypatch.setattr(
+        "backup.stop.Stop.check", lambda stop: _expire(stop) if is_over.is_set() else None
+    )
+    try:
+        assert (cli.main(["backup"]), seen) == (9, [1])
+    finally:
+        dead.set()
+
+
+def _expire(_stop: Stop) -> None:
+    message = "the deadline is over"
+    raise DeadlineError(message)
+
+
 def test_a_run_by_workers_reports_what_its_sinks_would_not_do(
     site: Path,
     cluster: SimulatedCluster,
@@ -605,7 +638,7 @@ def test_without_a_cluster_a_strategy_that_wants_one_says_so(
     monkeypatch.setenv("BACKUP_STRATEGY", "auto")
 
     assert cli.main(["backup"]) == 2
-    assert "hint: BACKUP_STRATEGY=direct needs none" in capsys.readouterr().err
+    assert "hint: a backup by BACKUP_STRATEGY=direct needs none" in capsys.readouterr().err
 
 
 def left_down(cluster: SimulatedCluster, *, pod: str, replicas: int = 0) -> None:

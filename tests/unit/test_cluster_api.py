@@ -804,7 +804,7 @@ def test_without_a_cluster_there_is_a_way_out(nowhere: None) -> None:
         ConfigError, match="there is no cluster to ask: invalid kube-config"
     ) as caught:
         connect(stop=Stop())
-    assert caught.value.hints[0] == "BACKUP_STRATEGY=direct needs none"
+    assert caught.value.hints[0] == "a backup by BACKUP_STRATEGY=direct needs none"
     assert caught.value.hints[-1].startswith("elsewhere: KUBECONFIG, which is ")
 
 
