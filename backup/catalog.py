@@ -24,16 +24,8 @@ Invariants, and the order of writing that follows from them:
   may not have seen. Where there is no fork, that is the newest alone.
 - A draft is a manifest that waits for its archive to be read back. It is no backup; what commits it
   compares the archive first, and a draft older than the grace is what an interruption left.
-- Objects without a manifest are not backups. Archives and checksum files among them are swept once
-  they are older than the grace by the store's own times, unless a live draft or a mark speaks for
-  them, and only if their names are ours. An archive goes only if no manifest names it, whoever's id
-  it bears: backups may share archives. Where a manifest that might name it cannot be read, it
-  stays. A listing is not the last word: a store may be late to show a manifest, so it is asked for.
-- It is as late as the newest of our objects that the store lists: a clock that is ahead would take
-  for remains what another run is about to commit. A clock that is behind is heeded.
-- What a manifest names as its predecessor was a backup: its archive without its manifest is not
-  what an interruption left but what somebody spoilt, so it stays, and is reported. What is older
-  stays too: the manifest that is gone may have named it.
+- Objects without a manifest are not backups. What interruptions have left is swept once it is old:
+  :mod:`backup.remains` says what that means.
 """
 
 from __future__ import annotations
@@ -42,8 +34,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from functools import partial
+from datetime import datetime
 from typing import get_args
 
 from backup.errors import (
@@ -101,18 +92,6 @@ class Flaw:
     message: str
     is_damage: bool = False
     """Its manifest or an archive is damaged or missing; else it is as it was made."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Swept:
-    """What came of a sweep."""
-
-    objects: int = 0
-    """How many are gone."""
-    refusals: tuple[SinkError, ...] = ()
-    """Why others could not be removed."""
-    bereft: tuple[Backup, ...] = ()
-    """What was a backup, as a later manifest says: its own is gone, its archive is there."""
 
 
 class Listing:
@@ -339,10 +318,8 @@ class Catalog:
         if readback == "size":
             return Stored(key=key, size_bytes=self.sink.size(key), sha256=None)
         held = Digest()
-        chunks = self.sink.open(key)
-        for chunk in prefetch(
-            chunks, stop=stop, stall_seconds=stall_seconds
-        ):  # read and hash at once
+        chunks = prefetch(self.sink.open(key), stop=stop, stall_seconds=stall_seconds)
+        for chunk in chunks:  # read and hash at once
             held.update(chunk)
             alive()
         return Stored(key=key, size_bytes=held.size_bytes, sha256=held.sha256)
@@ -443,136 +420,6 @@ class Catalog:
         except SinkError:
             return
 
-    def sweep(self, listing: Listing, *, now: datetime, grace: timedelta) -> Swept:
-        """Remove what interruptions left behind.
-
-        Args:
-            listing: of any time since the run began. What it shows as left behind is looked up
-                once more, for another run may have committed it meanwhile.
-            now: by our own clock, UTC. It may be wrong: see above.
-            grace: how old what is removed has to be.
-
-        Raises:
-            SinkError: the sink does not answer.
-        """
-        if any(True for _ in _left_behind(listing, now - grace)):
-            listing = self.listing()
-        if listing.newest_at is None:  # nothing tells what time it is there
-            return Swept()
-        return _Sweep(self, listing, before=min(now, listing.newest_at) - grace).perform()
-
-
-class _Sweep:
-    """One sweep of one sink."""
-
-    def __init__(self, catalog: Catalog, listing: Listing, *, before: datetime) -> None:
-        self._catalog = catalog
-        self._listing = listing
-        self._before = before
-        self._claims = _Claims(catalog, listing)
-        self._refusals: list[SinkError] = []
-        self._bereft: dict[tuple[str, str], Backup] = {}
-
-    def perform(self) -> Swept:
-        sink = self._catalog.sink
-        swept = self._removed(lambda: sink.sweep(self._before))
-        for backup, key in list(_left_behind(self._listing, self._before)):
-            if not self._is_spoken_for(backup, key):
-                swept += self._removed(partial(self._delete, key))
-        return Swept(
-            objects=swept, refusals=tuple(self._refusals), bereft=tuple(self._bereft.values())
-        )
-
-    def _removed(self, remove: Callable[[], int]) -> int:
-        """Remove, and count; what is refused concerns that alone."""
-        try:
-            return remove()
-        except SinkError as error:
-            if error.transient:
-                raise
-            self._refusals.append(error)
-            return 0
-
-    def _delete(self, key: str) -> int:
-        self._catalog.sink.delete(key)
-        return 1
-
-    def _is_spoken_for(self, owner: Backup, key: str) -> bool:
-        if owner.has_manifest:
-            return key in owner.archives and self._claims.may_name(owner, key)
-        if self._is_committed(owner):
-            return True
-        if not owner.archives:
-            return False
-        if self._claims.are_of_a_successor(owner):
-            self._bereft[owner.journal, owner.id] = owner
-            return True
-        return self._claims.may_name(owner, key)
-
-    def _is_committed(self, backup: Backup) -> bool:
-        """Ask for the manifest itself: some stores list late what was written."""
-        with suppress(ObjectMissingError):
-            self._catalog.sink.size(manifest_key(backup.journal, backup.id))
-            return True
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """What a manifest says of others' objects."""
-
-    predecessor: str | None
-    archives: frozenset[str]
-
-
-class _Claims:
-    """What the manifests of a sink say of others' objects; each is read once, and if need be."""
-
-    def __init__(self, catalog: Catalog, listing: Listing) -> None:
-        self._catalog = catalog
-        self._listing = listing
-        self._known: dict[tuple[str, str], _Claim | None] = {}
-
-    def may_name(self, owner: Backup, archive: str) -> bool:
-        """Whether a manifest names this archive, or one that is damaged or gone might have."""
-        return any(
-            c is None or archive in c.archives or self._is_gone(c.predecessor, owner)
-            for c in self._later(owner)
-        )
-
-    def _is_gone(self, predecessor: str | None, owner: Backup) -> bool:
-        """Whether this is a later backup without its manifest: nobody knows what that named."""
-        if predecessor is None or predecessor <= owner.id:
-            return False
-        there = self._listing.find(owner.journal, predecessor)
-        return there is not None and not there.has_manifest and bool(there.archives)
-
-    def are_of_a_successor(self, owner: Backup) -> bool:
-        """Whether a manifest says that it follows this backup."""
-        return any(c is not None and c.predecessor == owner.id for c in self._later(owner))
-
-    def _later(self, owner: Backup) -> Iterator[_Claim | None]:
-        """Give what backups claim that are not older: no other knows the owner's objects."""
-        for backup in self._listing.backups(owner.journal):
-            if backup.id >= owner.id:
-                yield self._of(backup)
-
-    def _of(self, backup: Backup) -> _Claim | None:
-        place = (backup.journal, backup.id)
-        if place not in self._known:
-            self._known[place] = self._read(backup)
-        return self._known[place]
-
-    def _read(self, backup: Backup) -> _Claim | None:
-        try:
-            manifest, _ = self._catalog.manifest(backup.journal, backup.id)
-        except (ManifestError, UnsupportedFormatError):
-            return None
-        return _Claim(
-            predecessor=manifest.previous.id if manifest.previous else None,
-            archives=frozenset(a.key for a in manifest.archives),
-        )
-
 
 def _unseen(newest: Manifest, listing: Listing) -> Iterator[Backup]:
     """Find the older backups that the newest one's run may not have seen: other branches.
@@ -603,22 +450,6 @@ def _readable(manifest: Manifest) -> bytes:
         raise ManifestError(message, "move files that billing did not make out of its directory")
     parse(data)
     return data
-
-
-def _left_behind(listing: Listing, before: datetime) -> Iterator[tuple[Backup, str]]:
-    """Find the keys that may go: by what bears the same id, whatever other manifests name."""
-    for backup in listing.remains():
-        draft = draft_key(backup.journal, backup.id)
-        ours = {*backup.archives, checksum_key(backup.journal, backup.id), draft}
-        is_live = any(o.key == draft and o.modified_at >= before for o in backup.objects)
-        if not is_live and all(o.key in ours for o in backup.objects):  # nor a mark of any kind
-            yield from ((backup, o.key) for o in backup.objects if o.modified_at < before)
-    for backup in listing.every():
-        old = (o.key for o in backup.objects if o.modified_at < before)
-        spare = {draft_key(backup.journal, backup.id)}
-        if len(backup.archives) > 1:
-            spare |= {*backup.archives}
-        yield from ((backup, key) for key in old if key in spare)
 
 
 def archive_key(journal: str, backup_id: str, attempt: int) -> str:

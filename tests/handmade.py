@@ -180,3 +180,9 @@ class Chain:
         self.sink.put_exclusive(manifest_key(self.journal, backup_id), manifest.to_bytes())
         self.manifests.append(manifest)
         return manifest
+
+
+def lose(sink: SimulatedSink, *made: Manifest) -> None:
+    """Let somebody remove manifests."""
+    for manifest in made:
+        del sink.place.objects[manifest_key(JOURNAL, manifest.id)]

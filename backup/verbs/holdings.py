@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
-from backup.catalog import Backup, Listing, Shelf, Swept, manifest_key
+from backup import remains
+from backup.catalog import Backup, Listing, Shelf, manifest_key
 from backup.errors import (
     BackupError,
     IntegrityError,
@@ -105,7 +106,7 @@ def sweep(
     found: list[Warned | Problem] = []
     for shelf in shelves:
         try:
-            swept = shelf.catalog.sweep(shelf.listing, now=clock(), grace=grace)
+            swept = remains.sweep(shelf, now=clock(), grace=grace)
         except StopError:
             raise
         except BackupError as error:
@@ -117,7 +118,7 @@ def sweep(
     return tuple(found)
 
 
-def _found_by(swept: Swept, url: str) -> Iterator[Warned | Problem]:
+def _found_by(swept: remains.Swept, url: str) -> Iterator[Warned | Problem]:
     if swept.refusals:
         yield _unswept(swept.refusals[0], url, count=len(swept.refusals))
     for backup in swept.bereft:

@@ -40,9 +40,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from backup.catalog import Catalog
+from backup.catalog import Catalog, Shelf
 from backup.manifest import Manifest, parse
 from backup.model import Key, parse_key
+from backup.remains import sweep
 from backup.verbs.backup import BackupResult
 from backup.verbs.holdings import SWEEP_GRACE
 from backup.verbs.ledger import acknowledge, retire
@@ -631,7 +632,7 @@ def test_a_sweep_that_dies_has_removed_nothing_else(tmp_path: Path, call: int) -
     Death(sinks, before=call)
     catalog = Catalog(sinks[0])
     with suppress(CrashError):
-        catalog.sweep(catalog.listing(), now=world.clock(), grace=SWEEP_GRACE)
+        sweep(Shelf(catalog, catalog.listing()), now=world.clock(), grace=SWEEP_GRACE)
 
     assert kept <= set(place.objects)
     require_valid(place)

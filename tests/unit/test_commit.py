@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from backup.catalog import Catalog, draft_key
+from backup import remains
+from backup.catalog import Catalog, Shelf, draft_key
 from backup.errors import (
     DeadlineError,
     ManifestError,
@@ -466,7 +467,7 @@ def test_a_death_before_any_call_is_made_good_by_the_next_commit(source: Path) -
         now = max(held.modified_at for held in place.objects.values())
         late = f"{OTHER}/{OTHER}-20261101T000000Z-00dead.pruned.json"
         place.objects[late] = Held(b"", now + timedelta(hours=1))
-        Catalog(sink).sweep(Catalog(sink).listing(), now=now, grace=timedelta(0))
+        remains.sweep(Shelf.of(sink), now=now, grace=timedelta(0))
         del place.objects[late]
         assert [key.partition(".")[2] for key in sorted(place.objects)] == [
             "manifest.json",
