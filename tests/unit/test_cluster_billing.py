@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -30,18 +29,10 @@ LINE = f"kubectl -n voice scale statefulset {BILLING} --replicas=3"
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def world(world: World) -> World:
     """Make a namespace with three billing pods."""
-    world = World()
     world.add_billing(3)
-    yield world
-    world.close()
-
-
-@pytest.fixture
-def cluster(world: World) -> SimulatedCluster:
-    """Make a process."""
-    return SimulatedCluster(world)
+    return world
 
 
 def record_of(world: World) -> Record:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -36,18 +36,10 @@ def _hasten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def world(world: World) -> World:
     """Make a namespace with two billing pods."""
-    world = World()
     world.add_billing(2)
-    yield world
-    world.close()
-
-
-@pytest.fixture
-def cluster(world: World) -> SimulatedCluster:
-    """Make a process."""
-    return SimulatedCluster(world)
+    return world
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
@@ -36,18 +35,10 @@ def _hasten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def world(world: World) -> World:
     """Make a namespace with two billing pods."""
-    world = World()
     world.add_billing(2)
-    yield world
-    world.close()
-
-
-@pytest.fixture
-def cluster(world: World) -> SimulatedCluster:
-    """Make a process."""
-    return SimulatedCluster(world)
+    return world
 
 
 def crew_of(cluster: SimulatedCluster, **changes: Any) -> Crew:

@@ -2,26 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from backup.cluster.events import events_about
 from tests.simulated_cluster import SimulatedCluster, World
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """Make an empty namespace."""
-    world = World()
-    yield world
-    world.close()
-
-
-@pytest.fixture
-def cluster(world: World) -> SimulatedCluster:
-    """Make a process."""
-    return SimulatedCluster(world)
 
 
 def test_events_explain_the_rest(world: World, cluster: SimulatedCluster) -> None:

@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from backup.cluster.jobs import RUN_LABEL, STATEFULSET_LABEL, remove_running, remove_workers
 from tests.simulated_cluster import BILLING, RUN_ID, SimulatedCluster, World
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """Make an empty namespace."""
-    world = World()
-    yield world
-    world.close()
-
-
-@pytest.fixture
-def cluster(world: World) -> SimulatedCluster:
-    """Make a process."""
-    return SimulatedCluster(world)
 
 
 @pytest.mark.parametrize(("but", "left"), [("mine", ["mine", "other"]), ("", ["other"])])

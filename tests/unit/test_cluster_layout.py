@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from backup.cluster.billing import read_billing
@@ -11,14 +9,6 @@ from backup.cluster.layout import Volume, choose, read_volumes, require_readable
 from backup.errors import ConfigError
 from backup.model import Strategy
 from tests.simulated_cluster import BILLING, SimulatedCluster, World
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """Make an empty namespace."""
-    world = World()
-    yield world
-    world.close()
 
 
 def read(world: World, *expected: str) -> tuple[Volume, ...]:

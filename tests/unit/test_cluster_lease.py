@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -28,23 +27,9 @@ RECORDED = Record(uid="uid-7", replicas=3, deadline=NOON + timedelta(minutes=7))
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    """Make an empty namespace."""
-    world = World()
-    yield world
-    world.close()
-
-
-@pytest.fixture
 def clock() -> Clock:
     """Make a clock that stands still."""
     return Clock()
-
-
-@pytest.fixture
-def cluster(world: World) -> SimulatedCluster:
-    """Make a process."""
-    return SimulatedCluster(world)
 
 
 def lease_of(number: int, cluster: SimulatedCluster, clock: Clock) -> Lease:

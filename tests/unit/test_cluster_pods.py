@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,12 +14,10 @@ from tests.simulated_cluster import BILLING, SimulatedCluster, World, hasten
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def world(world: World) -> World:
     """Make a namespace with two billing pods."""
-    world = World()
     world.add_billing(2)
-    yield world
-    world.close()
+    return world
 
 
 @pytest.fixture(autouse=True)

@@ -78,12 +78,6 @@ def world() -> Iterator[World]:
     world.close()
 
 
-@pytest.fixture
-def cluster(world: World) -> SimulatedCluster:
-    """Make a process."""
-    return SimulatedCluster(world)
-
-
 def run(cluster: SimulatedCluster, **changes: Any) -> Any:
     """Perform a run that may scale billing down."""
     return perform(cluster, **{"strategy": "auto", "max_downtime": timedelta(minutes=5), **changes})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -104,20 +103,6 @@ TEMPLATE: Object = {
         "volumes": [SINK, CLOUD, TOKEN, {"name": "journal"}, {"name": "one"}],
     },
 }
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """Make an empty namespace."""
-    world = World()
-    yield world
-    world.close()
-
-
-@pytest.fixture
-def cluster(world: World) -> SimulatedCluster:
-    """Make a process."""
-    return SimulatedCluster(world)
 
 
 def template(
