@@ -15,6 +15,8 @@ import pytest
 
 from tests import servers
 
+pytest_plugins = ("tests.figures",)
+
 # The same examples in every run: a failure is never luck, and slow machines get the time they need.
 hypothesis.settings.register_profile(
     "repeatable", derandomize=True, deadline=None, database=None, max_examples=60

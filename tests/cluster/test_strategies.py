@@ -262,7 +262,7 @@ def test_scale_down_makes_a_cold_copy(here: Site) -> None:
     assert {m["source"]["consistency"] for m in here.manifests()} == {"quiesced"}
     assert [a["readback"] for m in here.manifests() for a in m["archives"]] == ["full"] * 3
     assert list(here.sink().glob("*/*.draft.json")) == []
-    assert 0 < ended.report["downtime_seconds"] < 30
+    assert ended.report["downtime_seconds"] > 0
     for ordinal in range(3):
         assert here.journal(ordinal).read_bytes().startswith(restored(here, ordinal))
 

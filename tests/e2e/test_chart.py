@@ -5,7 +5,6 @@ It is installed once, for all tests here, in a namespace that enforces Pod Secur
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Iterator
@@ -24,12 +23,11 @@ from tests.e2e.chart import Release
 from tests.e2e.cluster import Cluster
 from tests.e2e.installation import Ended
 from tests.e2e.volumes import Volume, contents, create_volume
+from tests.figures import Figure
 
 JOURNAL = f"journal-{BILLING}-0"
 
 TRIES = 5
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,29 +66,28 @@ def site(shared_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> I
     cluster.delete_namespace(namespace)
 
 
-def test_the_first_backup_is_there_within_a_minute(site: Site) -> None:
+def test_the_first_backup_is_there_soon(site: Site, figure: Figure) -> None:
     """From `helm install`, with the image on the nodes; and it was read back."""
-    _log.info("helm install to the end of the first backup: %.1f s", site.seconds)
+    figure("helm install, to the end of the first backup", site.seconds)
     held = site.release.restored(JOURNAL)
 
     assert site.first.exit_code == 0, site.first.log
-    assert site.seconds < 60
     assert len(site.release.manifests()) == 1
     assert whole(held)
     assert site.billing.read_journal().startswith(held)
 
 
 @pytest.mark.usefixtures("nodes")
-def test_a_container_says_something_within_a_second(site: Site) -> None:
+def test_a_container_says_something_soon(site: Site, figure: Figure) -> None:
     """The best of a few, as other tests have the machine too."""
     times = [seconds_to_say_something(site.release, "now")]
     while min(times) >= 1 and len(times) < TRIES:
         job = site.release.run(f"try-{len(times)}")
         site.release.ended(job)
         times.append(seconds_to_say_something(site.release, job))
-    _log.info("start to the first line: %.2f s", min(times))
+    figure("start of a container, to its first line", min(times))
 
-    assert 0 < min(times) < 1
+    assert min(times) > 0
 
 
 def seconds_to_say_something(release: Release, job: str) -> float:

@@ -6,7 +6,6 @@ work; so it is certain that billing is down then, or that the run is not through
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from tests.e2e.chart import Release, Values
 from tests.e2e.cluster import Cluster
 from tests.e2e.gate import Gate, gate
 from tests.e2e.nodes import Nodes
+from tests.figures import Figure
 from tests.servers import process
 from tests.servers.s3 import S3Server, versitygw
 
@@ -32,8 +32,6 @@ JOURNAL = f"journal-{BILLING}-0"
 SCALE_DOWN: Values = {"strategy": "scale-down", "maxDowntime": "3m"}
 
 _GONE_SECONDS = 150.0
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +124,7 @@ def hold_at_zero(release: Release, store: Store, billing: Billing) -> str:
 
 
 def test_an_uninstall_brings_billing_back(
-    cluster: Cluster, namespace: str, store: Store, tmp_path: Path
+    cluster: Cluster, namespace: str, store: Store, tmp_path: Path, figure: Figure
 ) -> None:
     """Ours alone, beside billing: journals and backups stay, and nothing else does."""
     create_secret(cluster, namespace, store)
@@ -140,7 +138,7 @@ def test_an_uninstall_brings_billing_back(
     hold_at_zero(release, store, billing)
     began = time.monotonic()
     release.uninstall()
-    _log.info("helm uninstall: %.1f s", time.monotonic() - began)
+    figure("helm uninstall while billing is at 0", time.monotonic() - began)
     replicas = billing.replicas
     store.way.open()
     billing.await_ready()
@@ -156,14 +154,16 @@ def test_an_uninstall_brings_billing_back(
 
 
 @pytest.mark.parametrize("change", ["enabled", "strategy"])
-def test_an_upgrade_brings_billing_back(store: Store, release: Release, change: str) -> None:
+def test_an_upgrade_brings_billing_back(
+    store: Store, release: Release, change: str, figure: Figure
+) -> None:
     """To no chart of ours at all, where it is Helm itself that does it, or to another strategy."""
     billing = install(release, store, **SCALE_DOWN)
     job = hold_at_zero(release, store, billing)
     values = chart.values(release.cluster, replicas=2, **store.values)
     began = time.monotonic()
     release.upgrade(values | ({NAME: {"enabled": False}} if change == "enabled" else {}))
-    _log.info("helm upgrade: %.1f s", time.monotonic() - began)
+    figure(f"helm upgrade while billing is at 0, {change}", time.monotonic() - began)
     replicas = billing.replicas
     store.way.open()
     billing.await_ready()

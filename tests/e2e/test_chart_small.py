@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 import time
 from collections.abc import Iterator
@@ -20,14 +19,13 @@ from tests.e2e.cluster import Cluster
 from tests.e2e.installation import Installation
 from tests.e2e.nodes import Nodes
 from tests.e2e.volumes import create_volume
+from tests.figures import Figure
 from tests.servers import process
 from tests.servers.s3 import REGION, S3Server, versitygw
 
 EFS = "dg-models-aws-efs-pvc"
 JOURNAL = f"journal-{BILLING}-0"
 LARGE_BYTES = 2 << 30
-
-_log = logging.getLogger(__name__)
 
 
 @pytest.fixture
@@ -49,7 +47,14 @@ def store(cluster: Cluster, nodes: Nodes, namespace: str, tmp_path: Path) -> Ite
 
 @pytest.mark.parametrize(("kind", "limit"), [("file", "128Mi"), ("s3", "192Mi")])
 def test_a_large_journal_in_a_small_pod(
-    cluster: Cluster, namespace: str, store: S3Server, tmp_path: Path, *, kind: str, limit: str
+    cluster: Cluster,
+    namespace: str,
+    store: S3Server,
+    tmp_path: Path,
+    figure: Figure,
+    *,
+    kind: str,
+    limit: str,
 ) -> None:
     """Two gigabytes; memory does not grow with the journal."""
     if reason := programs.unavailable("helm"):
@@ -72,7 +77,7 @@ def test_a_large_journal_in_a_small_pod(
     release.install(values | {"resources": {"limits": {"memory": limit, "cpu": "2000m"}}})
     began = time.monotonic()
     ended = release.ended(release.run())
-    _log.info("2 GiB to %s in %s: %.1f s", kind, limit, time.monotonic() - began)
+    figure(f"2 GiB to {kind} in a pod of {limit}", time.monotonic() - began)
 
     assert ended.exit_code == 0, ended.log
     (manifest,) = release.manifests()

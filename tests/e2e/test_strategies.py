@@ -19,6 +19,7 @@ from tests.e2e.installation import install
 from tests.e2e.nodes import Nodes
 from tests.e2e.stage import set_stage, worker
 from tests.e2e.volumes import create_volume
+from tests.figures import Figure
 
 JOURNAL = f"journal-{NAME}-0"
 _SELECTOR = "/spec/jobTemplate/spec/template/spec/nodeSelector"
@@ -85,7 +86,7 @@ def test_a_shared_volume_is_backed_up_by_one_worker(cluster: Cluster, namespace:
         assert now.startswith(held)
 
 
-def test_billing_is_scaled_down_and_back(cluster: Cluster, namespace: str) -> None:
+def test_billing_is_scaled_down_and_back(cluster: Cluster, namespace: str, figure: Figure) -> None:
     """Where nobody else may mount its volumes; nothing is lost, and the copy is all there was."""
     billing = create_billing(cluster, namespace, replicas=3, mode="ReadWriteOncePod")
     billing.await_ready()
@@ -98,12 +99,13 @@ def test_billing_is_scaled_down_and_back(cluster: Cluster, namespace: str) -> No
     assert ended.exit_code == 0, ended.log
     assert billing.replicas == 3
     assert ended.report["strategy"] == "scale-down"
-    assert 0 < ended.report["downtime_seconds"] < 120
+    assert ended.report["downtime_seconds"] > 0
     assert len(tool.manifests()) == 3
     put = max(path.stat().st_mtime for path in tool.stored("*.tar.gz"))
     committed = min(path.stat().st_mtime for path in tool.stored("*.manifest.json"))
     back = max(map(ready_since, billing.pods()))
-    assert back - put < 15
+    figure("scale-down, from the last put to billing ready", back - put)
+    figure("scale-down of 3 replicas, downtime", ended.report["downtime_seconds"])
     assert back < committed + 1  # the API's times are whole seconds: reading back is no downtime
     for ordinal in range(3):
         now, held = billing.read_journal(ordinal), tool.restored(f"journal-{NAME}-{ordinal}")
