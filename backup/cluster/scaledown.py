@@ -23,7 +23,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from backup.cluster.api import Object
+from backup.cluster.api import Api, Object
 from backup.cluster.billing import (
     Back,
     StatefulSet,
@@ -175,7 +175,7 @@ class ScaleDown:
         billing = self._billing
         record = Record(uid=billing.uid, replicas=billing.replicas, deadline=deadline)
         failure: ClusterError | DowntimeError | None = None
-        self._crew.lease.write_record(record)
+        self._write_record(record)
         try:
             self._scale_to_zero()
             self._crew.lease.require()
@@ -195,6 +195,13 @@ class ScaleDown:
             self._findings.fail(Problem.of(failure))
             for task in (t for t in tasks if not t.is_settled):
                 self._crew.give_up(task, self._crew.why_unfinished(task))
+
+    def _write_record(self, record: Record) -> None:
+        try:
+            self._crew.lease.write_record(record)
+        except BaseException:  # it may be written all the same, and nobody will scale anything
+            self._clear_record(self._persistent())
+            raise
 
     def _scale_to_zero(self) -> None:
         self._findings.step(f"billing goes from {self._billing.replicas} to 0")
@@ -266,10 +273,7 @@ class ScaleDown:
         if isinstance(failure, LeaseLostError) and self._is_for_another():
             return None
         self._remove_workers(tasks)
-        api = self._crew.api.under(
-            Grace(self._crew.stop, seconds=RETURN_SECONDS, grace_seconds=CLEANUP_SECONDS),
-            patience=RETURN_SECONDS,
-        )
+        api = self._persistent()
         state: Back | None = None
         if self._downtime.has_begun:
             self._findings.step(f"billing goes back to {record.replicas}")
@@ -277,13 +281,23 @@ class ScaleDown:
         if state == "was up" and self._is_in_doubt:
             self._findings.warn("whether billing was scaled down is not known: the guard will see")
             return state
-        with suppress(BackupError):  # it is back: whoever finds the record finds that out
-            self._crew.lease.under(api).clear_record()
+        self._clear_record(api)
         if state in _BY_OTHERS and not (state == "was up" and failure):  # which says so already
             self._findings.warn(
                 f"{self._billing.name} {_BY_OTHERS[state]} meanwhile: left as it is"
             )
         return state
+
+    def _persistent(self) -> Api:
+        """Give the cluster to whoever has to have his way, also after a stop."""
+        return self._crew.api.under(
+            Grace(self._crew.stop, seconds=RETURN_SECONDS, grace_seconds=CLEANUP_SECONDS),
+            patience=RETURN_SECONDS,
+        )
+
+    def _clear_record(self, api: Api) -> None:
+        with suppress(BackupError):  # billing is up: whoever finds the record finds that out
+            self._crew.lease.under(api).clear_record()
 
     def _is_for_another(self) -> bool:
         api = self._crew.api.under(Stop(seconds=REMOVAL_SECONDS))

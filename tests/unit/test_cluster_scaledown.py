@@ -744,6 +744,21 @@ def test_request_without_an_answer_may_arrive_yet(
     assert (guard(world, clock).state, world.replicas) == ("restored", 2)
 
 
+@pytest.mark.parametrize(
+    "error", [AWAY, SignalledError("stopped by SIGTERM", signum=15)], ids=["away", "stopped"]
+)
+def test_record_that_is_written_without_an_answer_is_withdrawn(
+    cluster: SimulatedCluster, world: World, error: BackupError
+) -> None:
+    """Billing was not touched, and nobody is to look after it."""
+    cluster.fail("replace leases reply", error, times=1)
+
+    with pytest.raises(type(error)):
+        run(cluster)
+    assert (world.replicas, RECORD in notes(world), holder(world)) == (2, False, "")
+    assert not any("scale" in write for write in cluster.writes)
+
+
 def test_measure_that_cannot_be_noted_is_no_failure(
     cluster: SimulatedCluster, world: World
 ) -> None:
