@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 _TERMINATION_LOG = "/dev/termination-log"
 """Where the kubelet looks for a message (Pod.spec.containers.terminationMessagePath)."""
+_STDOUT = "-"
+"""As a file's name."""
 _UNEXPECTED = 1
 _USAGE_ERROR = 2
 _NEW_OBJECTS = 20_000
@@ -238,7 +240,21 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "--target",
         {"required": True, "metavar": "DIR", "help": "directory that gets <journal>/journal"},
     ),
+    "bundle": ("--target", {"metavar": "DIR", "help": "make this directory, the bundle"}),
+    "output": (
+        "--output",
+        {"metavar": "FILE", "help": "make this one tar instead; '-' is stdout"},
+    ),
     "selector": ("selector", _SELECTOR),
+    "selectors": ("selectors", {**_SELECTOR, "nargs": "+"}),
+    "ids": (
+        "ids",
+        {"nargs": "+", "metavar": "ID", "help": "what was delivered, or the beginning of its id"},
+    ),
+    "reference": (
+        "--reference",
+        {"metavar": "TEXT", "help": "what the delivery is called there; kept with the backup"},
+    ),
     "selector?": (
         "selector",
         {**_SELECTOR, "nargs": "?", "help": f"{_SELECTOR['help']}; without it: every backup"},
@@ -315,11 +331,12 @@ def _config(args: argparse.Namespace) -> int:
 def _perform(verb: _Working, args: argparse.Namespace) -> int:
     from backup import config, log, report
 
+    report_to = _report_stream(args)
     settings = config.load(sinks=getattr(args, "sink", ()), only=verb.settings)
     if verb.needs_sinks:
         config.require_sinks(settings)
     run_id = getattr(args, "run", None) or _new_run_id()
-    window = _window(settings, args)
+    window = _window(settings, args, report_to)
     logger = log.set_up(
         level=settings.log_level, style=window.style, run_id=run_id, has_report=window.has_report
     )
@@ -337,8 +354,31 @@ def _perform(verb: _Working, args: argparse.Namespace) -> int:
     if args.json:
         _print(report.to_json(args.verb, ending.exit_code, result))
     else:
-        _print(report.result_text(result, ending.exit_code, _width(sys.stdout)))
+        text = report.result_text(result, ending.exit_code, _width(report_to))
+        (_print if report_to is sys.stdout else _tell)(text)
     return ending.exit_code
+
+
+def _report_stream(args: argparse.Namespace) -> TextIO:
+    """Say where the report goes: to stdout, unless the bundle does.
+
+    Raises:
+        ConfigError: it is not clear where the bundle goes, or it cannot go there.
+    """
+    if "output" not in args:
+        return sys.stdout
+    if (args.output is None) == (args.target is None):
+        message = "a bundle goes to one place"
+        raise ConfigError(message, "give one of --target DIR, --output FILE and --output -")
+    if args.output != _STDOUT:
+        return sys.stdout
+    if args.json:
+        message = "--json and --output - would both write to stdout"
+        raise ConfigError(message, "give --output FILE, or leave out --json")
+    if sys.stdout.isatty():
+        message = "stdout is a terminal, and the bundle is a tar"
+        raise ConfigError(message, "send it to a file: --output FILE, or > bundle.tar")
+    return sys.stderr
 
 
 def _new_run_id() -> str:
@@ -349,11 +389,11 @@ def _new_run_id() -> str:
     return f"{stamp(_now())}-{secrets.token_hex(4)}"
 
 
-def _window(settings: Settings, args: argparse.Namespace) -> _Window:
+def _window(settings: Settings, args: argparse.Namespace, report_to: TextIO) -> _Window:
     is_terminal = sys.stderr.isatty()
     style = settings.log_format or ("console" if is_terminal else "json")
     has_bar = is_terminal and style == "console"  # it would fold lines of JSON
-    return _Window(style, has_bar, has_report=has_bar and not args.json and sys.stdout.isatty())
+    return _Window(style, has_bar, has_report=has_bar and not args.json and report_to.isatty())
 
 
 @contextmanager
@@ -600,6 +640,42 @@ def _restore(run: _Run) -> Result:
     )
 
 
+def _export(run: _Run) -> Result:
+    from backup.verbs.export import Directory, Stream, Tar, export
+
+    target, output, top = run.args.target, run.args.output, f"deepgram-journals-{run.run_id}"
+    place: Directory | Stream | Tar
+    if target is not None:
+        place = Directory(Path(target))
+    elif output == _STDOUT:
+        place = Stream(sys.stdout.fileno(), top)
+    else:
+        place = Tar(Path(output), top)
+    return export(
+        run.sinks,
+        run.args.selectors,
+        place,
+        journal=run.args.journal,
+        emit=run.emit,
+        stop=run.stop,
+    )
+
+
+def _mark_delivered(run: _Run) -> Result:
+    from backup.verbs.ledger import mark_delivered
+
+    args = run.args
+    return mark_delivered(
+        run.sinks,
+        args.ids,
+        by=args.by,
+        note=args.note,
+        reference=args.reference,
+        clock=_now,
+        emit=run.emit,
+    )
+
+
 def _acknowledge(run: _Run) -> Result:
     from backup.verbs.ledger import acknowledge
 
@@ -671,6 +747,27 @@ every journal.""",
         ),
         options=("selector", "target", "journal", "sink"),
         perform=_restore,
+    ),
+    "export": _Working(
+        summary="bundle journals, to send them to Deepgram",
+        more="""\
+Plain journals, their manifests and SHA256SUMS, every hash compared; as a
+directory, or as one tar. 'latest' takes every journal.""",
+        examples=(
+            "journal-backup export latest --target /restored/bundle",
+            "kubectl exec ... -- journal-backup export latest --output - > bundle.tar",
+        ),
+        options=("selectors", "bundle", "output", "journal", "sink"),
+        perform=_export,
+    ),
+    "mark-delivered": _Working(
+        summary="say that Deepgram has a backup",
+        more="""\
+And with it those before it whose records it holds. Name it by its id, as the
+export did: by now another one may be the latest.""",
+        examples=("journal-backup mark-delivered 20261123T020000Z-3f9a1c --reference CASE-17",),
+        options=("ids", "sink", "by", "note", "reference"),
+        perform=_mark_delivered,
     ),
     "acknowledge": _Working(
         summary="answer the alarm of a backup",

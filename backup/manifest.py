@@ -354,6 +354,8 @@ class Mark(_Model):
     """Who said so; null if nobody was named."""
     note: str | None = None
     """What they said; null if nothing."""
+    reference: str | None = None
+    """``delivered``: what the delivery is called where it went, a ticket say; null for none."""
     manifest_sha256: Sha256 | None = None
     """``pruned``: the SHA-256 of the manifest that was there, so that the chain still closes;
     null for other kinds."""

@@ -30,8 +30,9 @@ from backup.model import Problem, Warned, located
 from backup.page import GAP, Cell, Page, printable, without_surrogates
 from backup.verbs.backup import BackupResult, JournalOutcome
 from backup.verbs.commit import CommitResult
+from backup.verbs.export import ExportResult
 from backup.verbs.inspect import Details, ListResult, ShowResult
-from backup.verbs.ledger import LedgerResult
+from backup.verbs.ledger import LedgerResult, Marked
 from backup.verbs.restore import RestoreResult
 from backup.verbs.verify import VerifyResult
 
@@ -58,6 +59,7 @@ Result = (
     | ShowResult
     | VerifyResult
     | RestoreResult
+    | ExportResult
     | LedgerResult
     | CommitResult
     | ClusterResult
@@ -110,6 +112,10 @@ def figures(result: Result) -> dict[str, int]:
     elif isinstance(result, RestoreResult):
         counts["journals_restored"] = len(result.restored)
         counts["size_bytes"] = sum(r.size_bytes for r in result.restored)
+    elif isinstance(result, ExportResult):
+        counts["warnings"] = len(result.warnings)
+        counts["backups"] = len(result.exported)
+        counts["size_bytes"] = sum(e.size_bytes for e in result.exported)
     return counts
 
 
@@ -489,10 +495,35 @@ def _write_restore(result: RestoreResult, page: Page) -> None:
     page.say(f"{_count(len(result.restored), 'journal')} restored{where}")
 
 
+def _write_export(result: ExportResult, page: Page) -> None:
+    rows = [
+        (row.journal, row.id, f"{row.size_bytes:,}", f"{row.records:,}") for row in result.exported
+    ]
+    page.table(("JOURNAL", "ID", "BYTES", "RECORDS"), rows)
+    _say_warnings(page, result.warnings)
+    if not result.exported:
+        page.say("nothing exported")
+        return
+    place = "stdout" if result.place == "-" else result.place
+    page.say(f"{_count(len(rows), 'backup')} exported to {place}, every hash compared")
+    ids = " ".join(row.id for row in result.exported)
+    page.line(f"once Deepgram has it: journal-backup mark-delivered {ids}")
+
+
 def _write_ledger(result: LedgerResult, page: Page) -> None:
-    for mark in result.marks:
+    for (kind, journal, sink), group in groupby(
+        sorted(result.marks, key=_mark_order), key=_mark_order
+    ):
+        *older, mark = group
         already = "" if mark.is_new else "already "
-        page.say(f"{mark.journal} {mark.id} is {already}{mark.kind} on {mark.sink}")
+        with_others = f" and {_count(len(older), 'backup')} before it" if older else ""
+        are = "are" if older else "is"
+        page.say(f"{journal} {mark.id}{with_others} {are} {already}{kind} on {sink}")
+    _say_warnings(page, result.warnings)
+
+
+def _mark_order(mark: Marked) -> tuple[str, str, str]:
+    return mark.kind, mark.journal, mark.sink
 
 
 _WRITERS: dict[type[Any], Callable[[Any, Page], None]] = {
@@ -501,6 +532,7 @@ _WRITERS: dict[type[Any], Callable[[Any, Page], None]] = {
     ShowResult: _write_show,
     VerifyResult: _write_verify,
     RestoreResult: _write_restore,
+    ExportResult: _write_export,
     LedgerResult: _write_ledger,
     CommitResult: _write_commit,
     ClusterResult: _write_cluster,

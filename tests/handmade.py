@@ -115,7 +115,7 @@ class Chain:
             file(path, body, [segment(key, self.member(path), 0, len(body))])
             for path, body in sorted(contents.items())
         ]
-        continuity = "extended" if self.manifests else "first"
+        continuity = changes.pop("continuity", "extended" if self.manifests else "first")
         return self.commit(backup_id, [archive(key, stored)], files, continuity, **changes)
 
     def incremental(

@@ -36,17 +36,27 @@ class Piece:
     content: Iterator[bytes]
 
 
-def extract(catalog: Catalog, manifest: Manifest, *, stop: Stop) -> Iterator[Piece]:
+def extract(
+    catalog: Catalog, manifest: Manifest, *, stop: Stop, only: File | None = None
+) -> Iterator[Piece]:
     """Yield the pieces of all files of a backup, checked.
+
+    Args:
+        catalog: where it is.
+        manifest: what it is.
+        stop: asked while waiting.
+        only: yield no other file's, and leave archives alone that have nothing of it.
 
     Raises:
         IntegrityError: an archive or a file is not what the manifest says.
         SinkError: an archive could not be read.
     """
-    digests = {file.path: Digest() for file in manifest.files}
+    files = manifest.files if only is None else (only,)
+    digests = {file.path: Digest() for file in files}
     for archive in manifest.archives:
-        yield from _pieces(catalog, manifest, archive, digests, stop)
-    for file in manifest.files:
+        if only is None or any(segment.archive == archive.key for segment in only.segments):
+            yield from _pieces(catalog, manifest, archive, digests, stop)
+    for file in files:
         found = digests[file.path]
         if (found.size_bytes, found.sha256) != (file.size_bytes, file.sha256):
             message = (
@@ -73,7 +83,9 @@ def _pieces(
                 _require_shared(manifest, archive, entry)
                 continue
             file, segment = place
-            digest = digests[file.path]
+            digest = digests.get(file.path)
+            if digest is None:  # nobody asked for that file
+                continue
             _require_fit(entry, segment, digest.size_bytes)
             yield Piece(file, segment, _content(catalog, archive, digest.over(content)))
         _require_all_found(wanted)

@@ -1,9 +1,14 @@
-"""``acknowledge`` and ``retire``: what an operator knows and the journals cannot say.
+"""``mark-delivered``, ``acknowledge``, ``retire``: what an operator knows and journals cannot say.
 
 Rules:
 
 - A mark is an object of its own beside the manifest, which is never changed. It goes to every
   sink that has what it speaks of.
+- What was delivered is named by its id, never as ``latest``: a run may have made a later backup
+  meanwhile, and its records are not where Deepgram has them.
+- With a backup, those are delivered whose records it holds, on every sink
+  (:mod:`backup.verbs.delivery`). They are marked from the oldest on, so that an interruption leaves
+  a chain that is delivered from its beginning.
 - An alarm stands until somebody acknowledges the backup that raised it. Doing so again is fine.
 - A sink that cannot be marked is a problem, a smaller one if another took the mark: the alarm still
   stands there, the journal is still expected there, and so the answer has to be given once more.
@@ -25,9 +30,10 @@ from backup.errors import (
     UnsupportedFormatError,
 )
 from backup.manifest import Mark, MarkKind
-from backup.model import Clock, Emit, Problem, WithExitCodes
+from backup.model import Clock, Emit, Problem, Warned, WithExitCodes
 from backup.sinks import Sink
-from backup.verbs.selection import known_journals, open_shelves
+from backup.verbs.delivery import Delivery
+from backup.verbs.selection import LATEST, known_journals, open_shelves, select
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +54,7 @@ class LedgerResult(WithExitCodes):
 
     marks: tuple[Marked, ...]
     problems: tuple[Problem, ...]
+    warnings: tuple[Warned, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,77 @@ class _Place:
     journal: str
     id: str
     is_marked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """What is kept of a statement, beside what it is about."""
+
+    by: str | None
+    note: str | None
+    clock: Clock
+    reference: str | None = None
+
+    def mark(self, kind: MarkKind, place: _Place) -> Mark:
+        return Mark(
+            kind=kind,
+            journal=place.journal,
+            id=place.id,
+            created_at=self.clock(),
+            by=self.by,
+            note=self.note,
+            reference=self.reference,
+        )
+
+
+def mark_delivered(
+    sinks: Sequence[Sink],
+    selectors: Sequence[str],
+    *,
+    by: str | None,
+    note: str | None,
+    reference: str | None,
+    clock: Clock,
+    emit: Emit,
+) -> LedgerResult:
+    """Say that backups are where they were to be sent, and with them what they hold of older ones.
+
+    Args:
+        sinks: all of them.
+        selectors: ids, or beginnings of them.
+        by: who says so.
+        note: what they say.
+        reference: what the delivery is called where it went.
+        clock: the time.
+        emit: told of problems.
+
+    Raises:
+        SelectorError: a selector matches none or several, or is ``latest``.
+        SinkError: no sink answers.
+    """
+    if LATEST in selectors:
+        message = "what was delivered has an id, and 'latest' may have another one by now"
+        raise SelectorError(message, "take the id that the export named, or one of: list")
+    shelves, problems = open_shelves(sinks, emit=emit)
+    named = [choice.backup for text in selectors for choice in select(shelves, text)[0]]
+    delivery = Delivery(shelves)
+    for journal, backup_id in sorted({(backup.journal, backup.id) for backup in named}):
+        delivery.add(journal, backup_id)
+    places = [
+        _Place(copy.shelf, copy.backup.journal, copy.backup.id, "delivered" in copy.backup.marks)
+        for copy in delivery.copies()
+    ]
+    if not places:  # every sink that has it has stopped answering
+        raise next(iter(delivery.silent.values()))
+    for shelf, error in delivery.unread:
+        problems.append(Problem.of(error, sink=shelf.url, exit_code=NEEDS_A_LOOK))
+        emit(problems[-1])
+    warnings = tuple(delivery.left_out())
+    for warning in warnings:
+        emit(warning)
+    facts = _Facts(by=by, note=note, reference=reference, clock=clock)
+    result = _mark_all("delivered", places, problems, facts, emit=emit)
+    return replace(result, warnings=warnings)
 
 
 def acknowledge(
@@ -104,7 +182,8 @@ def acknowledge(
         message = f"no alarm matches {selector!r}"
         standing = sorted({f"{p.journal} {p.id}" for p in alarms if not p.is_marked})
         raise SelectorError(message, *(standing or ["no alarm stands: see list --long"]))
-    return _mark_all("acknowledged", matches, problems, by=by, note=note, clock=clock, emit=emit)
+    facts = _Facts(by=by, note=note, clock=clock)
+    return _mark_all("acknowledged", matches, problems, facts, emit=emit)
 
 
 def _alarms(shelf: Shelf, miss: Callable[[BackupError, str, str], None]) -> Iterator[_Place]:
@@ -151,25 +230,22 @@ def retire(
         for shelf in shelves
         if (backups := shelf.listing.backups(journal))
     ]
-    return _mark_all("retired", places, problems, by=by, note=note, clock=clock, emit=emit)
+    facts = _Facts(by=by, note=note, clock=clock)
+    return _mark_all("retired", places, problems, facts, emit=emit)
 
 
 def _mark_all(
     kind: MarkKind,
     places: Sequence[_Place],
     problems: list[Problem],
+    facts: _Facts,
     *,
-    by: str | None,
-    note: str | None,
-    clock: Clock,
-    emit: Callable[[Problem], None],
+    emit: Emit,
 ) -> LedgerResult:
     marks: list[Marked] = []
     failed: list[Problem] = []
     for place in places:
-        mark = Mark(
-            kind=kind, journal=place.journal, id=place.id, created_at=clock(), by=by, note=note
-        )
+        mark = facts.mark(kind, place)
         try:
             is_new = place.shelf.catalog.mark(mark) and not place.is_marked
         except SinkError as error:

@@ -5,7 +5,10 @@ It is installed once, for all tests here, in a namespace that enforces Pod Secur
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -128,6 +131,25 @@ def test_the_verification_passes(site: Site) -> None:
 
     assert ended.exit_code == 0, ended.log
     assert JOURNAL in ended.log
+
+
+def test_a_bundle_comes_out_of_the_toolbox(site: Site, tmp_path: Path) -> None:
+    """As one tar, with nothing written on the way; and what it has is marked as delivered."""
+    release = site.release
+    release.open_toolbox()
+    said = release.toolbox("journal-backup", "export", "latest", "--output", "-")
+    with tarfile.open(fileobj=io.BytesIO(said.encode())) as tar:
+        found = {m.name.partition("/")[2]: tar.extractfile(m) for m in tar.getmembers()}
+    backup_id = next(iter(found)).partition("/")[0].removeprefix(f"{JOURNAL}-")
+    name = f"{JOURNAL}-{backup_id}"
+    release.toolbox("journal-backup", "mark-delivered", backup_id, "--reference", "CASE-17")
+    listed = json.loads(release.toolbox("journal-backup", "list", "--json"))["backups"]
+
+    assert set(found) == {f"{name}/journal", f"{name}.manifest.json", "SHA256SUMS"}
+    journal = found[f"{name}/journal"]
+    assert journal is not None
+    assert journal.read() == release.restored(JOURNAL)
+    assert {row["id"]: row["marks"] for row in listed}[backup_id] == ["delivered"]
 
 
 def test_a_journal_is_restored_by_the_toolbox(site: Site, tmp_path: Path) -> None:

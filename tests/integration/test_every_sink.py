@@ -147,6 +147,13 @@ def test_every_verb_works_on_every_sink(
     command("restore", "latest", "--journal", NAME, "--target", str(restored))
     assert [path.read_bytes() for path in restored.rglob("journal")] == [DAY_TWO]
 
+    bundle = source.parent / "bundle"
+    in_it = command("export", "latest", "--target", str(bundle))["exported"]
+    assert [path.read_bytes() for path in bundle.rglob("journal")] == [DAY_TWO] * 2
+    command("mark-delivered", in_it[1]["id"], "--by", "ada", "--reference", "CASE-17")
+    marks = [row["marks"] for row in command("list")["backups"]]
+    assert marks == [[], [], ["delivered"], ["delivered"]]
+
     write_journal(source, 0, DAY_ONE)
     shrunk = command("backup", code=6)["journals"][0]["copies"][0]
     assert shrunk["continuity"] == "shrunk"

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -116,6 +117,9 @@ def test_every_verb_on_one_journal(site: Path, capsys: pytest.CaptureFixture[str
         ["verify", "--deep"],
         ["verify", backup_id, "--journal", JOURNAL],
         ["restore", backup_id[:12], "--target", f"{site}/restored"],
+        ["export", "latest", "--target", f"{site}/bundle"],
+        ["export", "latest", "--output", f"{site}/bundle.tar"],
+        ["mark-delivered", backup_id, "--by", "ada", "--reference", "CASE-17"],
         ["retire", JOURNAL, "--by", "ada", "--note", "why"],
         ["config"],
         ["version"],
@@ -136,6 +140,73 @@ def test_an_alarm_is_acknowledged(site: Path, capsys: pytest.CaptureFixture[str]
 
     assert cli.main(["acknowledge", alarm, "--by", "ada"]) == 0
     assert cli.main(["backup"]) == 0
+
+
+def test_a_journal_that_is_emptied_after_its_delivery_is_no_alarm(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the export to the next run; without the delivery it would be one."""
+    cli.main(["backup"])
+    capsys.readouterr()
+    _, bundle = run_json(capsys, "export", "latest", "--target", f"{site}/bundle", "--json")
+    assert cli.main(["mark-delivered", bundle["exported"][0]["id"]]) == 0
+    write_journal(site / "journals", 0, b"")
+    capsys.readouterr()
+    code, content = run_json(capsys, "backup", "--json")
+    (copy,) = content["journals"][0]["copies"]
+
+    assert (code, copy["continuity"], copy["alarms"]) == (0, "shrunk", [])
+    write_journal(site / "journals", 0, records(2))
+    assert cli.main(["backup"]) == 0
+    write_journal(site / "journals", 0, b"")
+    assert cli.main(["backup"]) == 6
+
+
+def test_a_bundle_on_stdout_is_alone_there(
+    site: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """The report goes to stderr, so that the tar can be sent anywhere."""
+    cli.main(["backup"])
+    capfdbinary.readouterr()
+    code = cli.main(["export", "latest", "--output", "-"])
+    out, err = capfdbinary.readouterr()
+    with tarfile.open(fileobj=io.BytesIO(out)) as tar:
+        names = tar.getnames()
+
+    assert code == 0
+    assert len({name.partition("/")[0] for name in names}) == 1
+    assert names[0].startswith("deepgram-journals-")
+    assert [name.rpartition("/")[2] for name in names][::2] == ["journal", "SHA256SUMS"]
+    assert b"1 backup exported to stdout, every hash compared\n" in err
+
+
+@pytest.mark.parametrize("more", [[], ["--target", "a", "--output", "b"]])
+def test_a_bundle_goes_to_one_place(
+    site: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    """Neither nowhere nor to two."""
+    assert cli.main(["export", "latest", *more]) == 2
+    assert "hint: give one of --target DIR, --output FILE and --output -" in capsys.readouterr().err
+    assert not (site / "a").exists()
+
+
+def test_a_bundle_and_json_do_not_share_stdout(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else neither could be read; and JSON is what the caller asked for."""
+    code, content = run_json(capsys, "export", "latest", "--output", "-", "--json")
+
+    assert code == 2
+    assert "would both write to stdout" in content["error"]["message"]
+
+
+def test_no_terminal_gets_a_tar(site: Path) -> None:
+    """It would show as rubbish, or do something."""
+    cli.main(["backup"])
+    code, out, err = on_terminals("export", "latest", "--output", "-")
+
+    assert (code, out) == (2, "")
+    assert "stdout is a terminal" in err
 
 
 def test_text_is_what_people_get(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,8 +251,8 @@ def test_no_verb_prints_help_and_fails(capsys: pytest.CaptureFixture[str]) -> No
             ["xyz"],
             "there is no verb 'xyz'",
             (
-                "verbs are backup, list, show, verify, restore, acknowledge, retire,"
-                " resume-billing, config, version"
+                "verbs are backup, list, show, verify, restore, export, mark-delivered,"
+                " acknowledge, retire, resume-billing, config, version"
             ),
         ),
         (
@@ -253,7 +324,7 @@ def test_each_verb_has_help_with_examples_that_work(
     assert max(map(len, text.splitlines())) < 81
     assert f"usage: journal-backup {name}" in text
     for example in cli._VERBS[name].examples:
-        _, _, arguments = example.partition("journal-backup ")
+        _, _, arguments = example.partition(" > ")[0].partition("journal-backup ")
         parsed = cli._parser().parse_args(shlex.split(arguments))
         assert parsed.verb == name
 

@@ -34,6 +34,7 @@ from backup.report import (
 )
 from backup.verbs.backup import BackupResult, JournalOutcome
 from backup.verbs.commit import CommitResult, Committed
+from backup.verbs.export import Exported, ExportResult
 from backup.verbs.inspect import Details, ListResult, Row, ShowResult
 from backup.verbs.ledger import LedgerResult, Marked
 from backup.verbs.passes import Copy
@@ -152,6 +153,16 @@ RESTORED = RestoreResult(
         ),
     ),
     problems=(),
+)
+BUNDLED = ExportResult(
+    place="/restored/bundle",
+    exported=(
+        Exported(journal=ZERO, id=SECOND, sink=NAS, size_bytes=7_890_000, records=20_000),
+        Exported(journal=ONE, id=FIRST, sink=NAS, size_bytes=0, records=0),
+    ),
+    problems=(),
+    warnings=(Warned(message=f"{FIRST} is older", journal=ZERO),),
+    duration_seconds=0.5,
 )
 MARKED = LedgerResult(
     marks=(
@@ -382,11 +393,30 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             "problems": None,
         },
     ),
+    "export": (
+        BUNDLED,
+        {
+            "place": None,
+            "exported": [
+                {
+                    "journal": None,
+                    "id": None,
+                    "sink": None,
+                    "size_bytes": None,
+                    "records": None,
+                }
+            ],
+            "problems": None,
+            "warnings": [{"message": None, "journal": None, "sink": None}],
+            "duration_seconds": None,
+        },
+    ),
     "retire": (
         MARKED,
         {
             "marks": [{"kind": None, "journal": None, "id": None, "sink": None, "is_new": None}],
             "problems": None,
+            "warnings": None,
         },
     ),
     "backup by workers": (
@@ -699,6 +729,42 @@ def test_marks_are_told_for_each_sink() -> None:
     ]
 
 
+def test_marks_that_came_with_another_are_counted() -> None:
+    """Hundreds of lines would hide the one that counts; what may be missing is told."""
+
+    def marked(backup_id: str, sink: str, *, is_new: bool = True) -> Marked:
+        return Marked(kind="delivered", journal=ZERO, id=backup_id, sink=sink, is_new=is_new)
+
+    result = LedgerResult(
+        marks=(
+            *(marked(FIRST, NAS), marked(FIRST, PV), marked(SECOND, NAS)),
+            marked(SECOND, PV, is_new=False),
+        ),
+        problems=(),
+        warnings=(Warned(message="older", journal=ONE),),
+    )
+    assert text_lines(result_text(result, 0, None)) == [
+        f"{ZERO} {SECOND} and 1 backup before it are delivered on {NAS}",
+        f"{ZERO} {SECOND} and 1 backup before it are already delivered on {PV}",
+        f"warning: {ONE}: older",
+    ]
+
+
+def test_a_bundle_tells_what_is_next() -> None:
+    """With the ids to type, once Deepgram has it."""
+    lines = text_lines(result_text(BUNDLED, 0, None))
+
+    assert lines[-3:] == [
+        f"warning: {ZERO}: {FIRST} is older",
+        "2 backups exported to /restored/bundle, every hash compared",
+        f"once Deepgram has it: journal-backup mark-delivered {SECOND} {FIRST}",
+    ]
+    streamed = text_lines(result_text(replace(BUNDLED, place="-"), 0, None))
+    assert streamed[-2] == "2 backups exported to stdout, every hash compared"
+    nothing = replace(BUNDLED, exported=(), warnings=())
+    assert text_lines(result_text(nothing, 0, None)) == ["nothing exported"]
+
+
 def test_a_run_by_workers_tells_who_read_what_and_where() -> None:
     """The Job's name is what kubectl logs wants; what was not read has none."""
     assert text_lines(result_text(SPREAD, 4, None)) == [
@@ -904,6 +970,12 @@ def test_the_canonical_line_counts_what_a_run_did() -> None:
     assert figures(VERIFIED) == {"problems": 0, "backups": 4}
     assert figures(RESTORED) == {"problems": 0, "journals_restored": 1, "size_bytes": 7_890_000}
     assert figures(MARKED) == {"problems": 0}
+    assert figures(BUNDLED) == {
+        "problems": 0,
+        "warnings": 1,
+        "backups": 2,
+        "size_bytes": 7_890_000,
+    }
     assert figures(SPREAD) == {
         "problems": 1,
         "warnings": 1,

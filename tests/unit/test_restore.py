@@ -501,7 +501,7 @@ def test_a_restore_that_is_taken_for_left_behind_as_it_begins_says_so(
     result = restored([sink], tmp_path)
 
     assert result.exit_codes == (2,)
-    assert result.problems[0].message.endswith("is being restored by somebody else")
+    assert result.problems[0].message.endswith("is being written by somebody else")
     assert not (tmp_path / JOURNAL).exists()
     assert list(tmp_path.glob(".partial-*")) == []
 
@@ -634,7 +634,7 @@ def test_a_full_disk_leaves_nothing(sink: SimulatedSink, tmp_path: Path) -> None
 
         assert result.exit_codes == (2,)
         assert "No space left on device" in result.problems[0].message
-        assert result.problems[0].hints == ("make room, or choose another --target",)
+        assert result.problems[0].hints == ("make room, or choose another place",)
         assert nothing_left(small)
     restored([sink], tmp_path / "large")
     assert tree(tmp_path / "large") == {f"{JOURNAL}/journal": data}

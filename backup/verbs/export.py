@@ -1,0 +1,310 @@
+"""``export``: the bundle to send: plain journals, their manifests, and sums that coreutils check.
+
+What is in it, as a directory or as one tar (there, below one directory more)::
+
+    <journal>-<id>/journal             as billing wrote it, and whatever lay beside it
+    <journal>-<id>.manifest.json       as the sink holds it, so that its hash is the chain's
+    SHA256SUMS                         of all of these; sha256sum -c, in that directory
+
+Rules:
+
+- It is whole or it is not: every hash is compared on the way, and one that is wrong ends it. The
+  sums come last, so a tar that was cut short has none, and no end either.
+- A directory, or a tar that is a file, appears under its name when all is right and never before,
+  and overwrites nothing (:mod:`backup.verbs.target`). On stdout it is the exit code that tells.
+- What is older and was never delivered is named if it may have records that the bundle has not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+from backup.archive import Entry, frame
+from backup.catalog import Catalog, Shelf, manifest_key
+from backup.disk import write_all
+from backup.errors import ManifestError, TargetError
+from backup.manifest import File, Manifest
+from backup.model import Digest, Emit, Problem, Progressed, Warned, WithExitCodes, decode_name
+from backup.sinks import Sink
+from backup.stop import Stop
+from backup.streams import call
+from backup.verbs.delivery import Delivery
+from backup.verbs.extraction import extract
+from backup.verbs.selection import Chosen, open_shelves, passed_over, select
+from backup.verbs.target import appearing, appearing_file, require_absent
+
+SUMS = b"SHA256SUMS"
+
+Member = tuple[Entry, Iterable[bytes]]
+"""A file of the bundle, and its content, which is made while it is written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """A backup that is in the bundle."""
+
+    journal: str
+    id: str
+    sink: str
+    size_bytes: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportResult(WithExitCodes):
+    """What came of an export."""
+
+    place: str
+    """The path of the bundle; ``-`` for stdout."""
+    exported: tuple[Exported, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[Warned, ...]
+    duration_seconds: float
+
+
+# -- where to
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """The bundle is a directory."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def require_absent(self) -> None:
+        """Refuse one that is there."""
+        require_absent(self.path)
+
+    def write(self, members: Iterable[Member]) -> None:
+        """Make it."""
+        with appearing(self.path, "bundle") as target:
+            for entry, content in members:
+                for _size in target.append(target.create(entry.name), content):
+                    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Tar:
+    """The bundle is one tar, which is a file."""
+
+    path: Path
+    top: str
+    """The directory that all of it is in."""
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def require_absent(self) -> None:
+        """Refuse one that is there."""
+        require_absent(self.path)
+
+    def write(self, members: Iterable[Member]) -> None:
+        """Make it."""
+        with appearing_file(self.path, "bundle") as fd:
+            _write_tar(fd, self.top, members)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The bundle is one tar, written to a file that is open."""
+
+    fd: int
+    top: str
+
+    def __str__(self) -> str:
+        return "-"
+
+    def require_absent(self) -> None:
+        """Be fine: a stream has no name to be taken."""
+
+    def write(self, members: Iterable[Member]) -> None:
+        """Make it.
+
+        Raises:
+            TargetError: nobody takes it, or not all of it.
+        """
+        try:
+            _write_tar(self.fd, self.top, members)
+        except OSError as error:
+            message = f"the bundle cannot be written to stdout: {error.strerror}"
+            raise TargetError(message, "what was written has no SHA256SUMS: remove it") from error
+
+
+def _write_tar(fd: int, top: str, members: Iterable[Member]) -> None:
+    below = ((replace(entry, name=os.fsencode(top) + b"/" + entry.name), c) for entry, c in members)
+    for chunk in frame(below):
+        write_all(fd, chunk)
+
+
+# -- what
+
+
+def export(
+    sinks: Sequence[Sink],
+    selectors: Sequence[str],
+    place: Directory | Tar | Stream,
+    *,
+    journal: str | None,
+    emit: Emit,
+    stop: Stop,
+) -> ExportResult:
+    """Bundle backups, to be sent.
+
+    Args:
+        sinks: where to look, in this order.
+        selectors: each as in :mod:`backup.verbs.selection`.
+        place: where the bundle goes.
+        journal: restrict the selectors to this journal.
+        emit: told of progress, problems and warnings.
+        stop: asked while waiting.
+
+    Raises:
+        SelectorError: a selector matches none or several.
+        TargetError: the bundle is already there, or cannot be written.
+        IntegrityError: something is not what a manifest says; there is no bundle.
+        SinkError: no sink answers, or the one that was read does not any more.
+    """
+    begun = time.monotonic()
+    place.require_absent()
+    shelves, problems = open_shelves(sinks, emit=emit)
+    chosen: dict[tuple[str, str], Chosen] = {}
+    for selector in selectors:
+        found, without = select(shelves, selector, journal=journal)
+        chosen |= {(c.backup.journal, c.backup.id): c for c in found}
+        news = [*without, *filter(None, map(passed_over, found))]
+        problems += news
+        for problem in news:
+            emit(problem)
+    backups = [_read(choice) for _, choice in sorted(chosen.items())]
+    if backups:
+        write = partial(place.write, _members(backups, emit, stop))
+        call(write, stop=stop, cleans_up=True)
+    warnings = tuple(_left_out(shelves, chosen))
+    for warning in warnings:
+        emit(warning)
+    return ExportResult(
+        place=str(place),
+        exported=tuple(_exported(backup) for backup in backups),
+        problems=tuple(problems),
+        warnings=warnings,
+        duration_seconds=round(time.monotonic() - begun, 3),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Backup:
+    """A backup that is to be in the bundle."""
+
+    catalog: Catalog
+    manifest: Manifest
+    stored: bytes
+    """The manifest, as it is stored."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.manifest.journal}-{self.manifest.id}"
+
+
+def _read(choice: Chosen) -> _Backup:
+    catalog, backup = choice.shelf.catalog, choice.backup
+    manifest, sha256 = catalog.manifest(backup.journal, backup.id)
+    stored = catalog.read(manifest_key(backup.journal, backup.id))
+    if hashlib.sha256(stored).hexdigest() != sha256:
+        message = f"{catalog.sink}: the manifest of {backup.id} changes while it is read"
+        raise ManifestError(message, "this sink cannot be trusted with backups")
+    return _Backup(catalog, manifest, stored)
+
+
+def _exported(backup: _Backup) -> Exported:
+    manifest = backup.manifest
+    return Exported(
+        journal=manifest.journal,
+        id=manifest.id,
+        sink=backup.catalog.sink.url,
+        size_bytes=manifest.size_bytes,
+        records=manifest.records,
+    )
+
+
+def _left_out(shelves: Sequence[Shelf], chosen: Iterable[tuple[str, str]]) -> Iterator[Warned]:
+    delivery = Delivery(shelves)
+    for journal, backup_id in chosen:
+        delivery.add(journal, backup_id)
+    return delivery.left_out()
+
+
+def _members(backups: Sequence[_Backup], emit: Emit, stop: Stop) -> Iterator[Member]:
+    """Yield all that is in the bundle; each has to be read before the next one is asked for."""
+    sums: list[bytes] = []
+    for backup in backups:
+        for entry, content in _members_of(backup, emit, stop):
+            digest = Digest()
+            yield entry, digest.over(content)
+            sums.append(_sum(entry.name, digest.sha256))
+    lines = b"".join(sums)
+    made = max(_made(backup) for backup in backups)
+    yield Entry(name=SUMS, size_bytes=len(lines), mtime=made), (lines,)
+
+
+def _made(backup: _Backup) -> int:
+    return int(backup.manifest.created_at.timestamp())
+
+
+def _members_of(backup: _Backup, emit: Emit, stop: Stop) -> Iterator[Member]:
+    manifest, done = backup.manifest, 0
+
+    def watched(content: Iterable[bytes]) -> Iterator[bytes]:
+        nonlocal done
+        for chunk in content:
+            yield chunk
+            done += len(chunk)
+            emit(
+                Progressed(
+                    verb="export",
+                    subject=manifest.journal,
+                    done_bytes=done,
+                    total_bytes=manifest.size_bytes,
+                )
+            )
+
+    for file, content in _contents(backup.catalog, manifest, stop):
+        name = os.fsencode(backup.name) + b"/" + decode_name(file.path)
+        entry = Entry(name=name, size_bytes=file.size_bytes, mtime=int(file.mtime.timestamp()))
+        yield entry, watched(content)
+    name = os.fsencode(manifest_key(manifest.journal, manifest.id).rpartition("/")[2])
+    entry = Entry(name=name, size_bytes=len(backup.stored), mtime=_made(backup))
+    yield entry, (backup.stored,)
+
+
+def _contents(
+    catalog: Catalog, manifest: Manifest, stop: Stop
+) -> Iterator[tuple[File, Iterable[bytes]]]:
+    """Yield each file with all of its bytes.
+
+    Files of one piece come as they lie in the archives. Where one has several, those of others lie
+    between them: then the archives are read once for each file.
+    """
+    if all(len(file.segments) == 1 for file in manifest.files):
+        for piece in extract(catalog, manifest, stop=stop):
+            yield piece.file, piece.content
+        return
+    for file in manifest.files:
+        pieces = extract(catalog, manifest, only=file, stop=stop)
+        yield file, chain.from_iterable(piece.content for piece in pieces)
+
+
+def _sum(name: bytes, sha256: str) -> bytes:
+    """Write a line as sha256sum does: where a name would break the line, it is escaped."""
+    escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    mark = b"\\" if escaped != name else b""
+    return b"%s%s  %s\n" % (mark, sha256.encode(), escaped)
