@@ -45,6 +45,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "show": ("s3:ListBucket", "s3:GetObject"),
     "verify": ("s3:ListBucket", "s3:GetObject"),
     "restore": ("s3:ListBucket", "s3:GetObject"),
+    "export": ("s3:ListBucket", "s3:GetObject"),
+    "mark-delivered": ("s3:ListBucket", "s3:GetObject", "s3:PutObject"),
     "acknowledge": ("s3:ListBucket", "s3:GetObject", "s3:PutObject"),
     "retire": ("s3:ListBucket", "s3:GetObject", "s3:PutObject"),
     "backup": ("s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"),
@@ -488,6 +490,8 @@ def perform(verb: str, site: Site, user: S3Server, bucket: str, ids: list[str]) 
         "show": ["show", ids[0]],
         "verify": ["verify", ids[0]],
         "restore": ["restore", ids[0], "--target", f"{site.root}/restored-{user.access_key}"],
+        "export": ["export", ids[0], "--target", f"{site.root}/bundle-{user.access_key}"],
+        "mark-delivered": ["mark-delivered", ids[0]],
         "acknowledge": ["acknowledge", ids[1]],
         "retire": ["retire", NAME],
     }.get(verb, verb.split())
