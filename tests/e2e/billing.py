@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.controlplane import until
+from tests.cluster.controlplane import KubectlError, until
 from tests.e2e import standin
 from tests.e2e.cluster import Cluster
 from tests.e2e.volumes import Mode, Volume, claim_spec, create_volume
@@ -90,18 +90,31 @@ class Billing:
         return str(pod["spec"]["nodeName"])
 
     def read_journal(self, ordinal: int = 0) -> bytes:
-        """Read a journal as its pod, which runs, has it."""
-        return self.cluster.kubectl(
-            *("-n", self.namespace, "exec", f"{self.name}-{ordinal}", "--"),
-            *("cat", "/journal/journal"),
-        ).encode()
+        """Read a journal as its pod has it."""
+        return self._in_pod(ordinal, "cat", "/journal/journal").encode()
 
     def owners(self, ordinal: int = 0) -> str:
         """Tell whose a journal and its directory are, and who may what: uid, gid, mode."""
-        return self.cluster.kubectl(
-            *("-n", self.namespace, "exec", f"{self.name}-{ordinal}", "--"),
-            *("stat", "--format=%u %g %a", "/journal/journal", "/journal"),
-        )
+        return self._in_pod(ordinal, "stat", "--format=%u %g %a", "/journal/journal", "/journal")
+
+    def _in_pod(self, ordinal: int, *command: str) -> str:
+        """Run a command in a pod, once it runs: nodes tell of their pods with a delay."""
+        pod = f"{self.name}-{ordinal}"
+        refused = []
+
+        def said() -> Sequence[str]:
+            try:
+                return [self.cluster.kubectl("-n", self.namespace, "exec", pod, "--", *command)]
+            except KubectlError as error:
+                refused.append(str(error))
+                return []
+
+        try:
+            (text,) = until(said, f"{pod} runs {command[0]}", seconds=_SECONDS)
+        except TimeoutError as error:
+            message = f"{error}: {refused[-1]}"
+            raise TimeoutError(message) from None
+        return text
 
     def await_records(self, count: int, ordinal: int = 0) -> bytes:
         """Wait until a journal has so many records; return it."""
@@ -120,7 +133,15 @@ class Billing:
         status, replicas = found["status"], found["spec"]["replicas"]
         seen = status.get("observedGeneration") == found["metadata"]["generation"]
         ready = status.get("readyReplicas", 0) == replicas
-        return bool(seen and ready and len(self.pods()) == replicas)
+        pods = self.pods()
+        return bool(seen and ready and len(pods) == replicas and all(map(_stays, pods)))
+
+
+def _stays(pod: Any) -> bool:
+    """Tell whether a pod is ready, and not about to end."""
+    conditions = pod["status"].get("conditions", [])
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return ready and "deletionTimestamp" not in pod["metadata"]
 
 
 def numbers(journal: bytes) -> list[int]:

@@ -325,6 +325,21 @@ def test_a_journal_can_be_the_roots_own(cluster: Cluster, nodes: Nodes, lax_name
     assert (journal.st_uid, journal.st_mode & 0o777) == (0, 0o600)
 
 
+def test_billing_is_ready_when_its_pod_is_there_to_stay(cluster: Cluster, namespace: str) -> None:
+    """While a pod ends, its set still counts it as ready, and nothing can be run in it."""
+    billing = create_billing(cluster, namespace)
+    billing.await_ready()
+    before = billing.lives()
+    written = billing.await_records(5)
+    cluster.kubectl("-n", namespace, "delete", "pod", "deepgram-billing-0", "--wait=false")
+    billing.await_ready()
+    journal = billing.read_journal()
+
+    assert before.isdisjoint(billing.lives())
+    assert journal.startswith(written)
+    assert whole(journal)
+
+
 # -- faults
 
 
