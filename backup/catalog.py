@@ -19,7 +19,8 @@ Invariants, and the order of writing that follows from them:
 - Nothing is overwritten. Facts that are learned later are objects of their own: marks.
 - Every manifest but the first names the SHA-256 of its predecessor's: the history of a journal is
   a hash chain. Two runs at once may fork it: a tree is fine, a broken link is not. What was
-  pruned leaves a ``pruned`` mark, so that pruning and tampering differ.
+  pruned leaves a ``pruned`` mark, its tombstone, so that pruning and tampering differ: it has the
+  hash of the manifest that was there, and that manifest's own link. It is written first.
 - An alarm is inherited from every branch: from the newest manifest, and from those that its run
   may not have seen. Where there is no fork, that is the newest alone.
 - A draft is a manifest that waits for its archive to be read back. It is no backup; what commits it
@@ -68,6 +69,11 @@ class Backup:
     """Size in bytes of each archive that bears this id, by key."""
     marks: set[str] = field(default_factory=set)
     objects: list[Object] = field(default_factory=list)
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether it was a backup, and was let go."""
+        return "pruned" in self.marks and not self.has_manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,14 +246,23 @@ class Catalog:
         """Name the alarms that a manifest inherited and nobody has acknowledged since."""
         return _standing(manifest.journal, manifest.alarms, listing)
 
-    def pruned_sha256(self, journal: str, backup_id: str) -> str | None:
-        """Read the tombstone of a pruned backup: the SHA-256 of the manifest it had.
+    def marked(self, kind: MarkKind, journal: str, backup_id: str) -> Mark:
+        """Read a mark.
 
         Raises:
-            ManifestError: the tombstone is not valid.
+            ManifestError: it is not valid, or of another backup or kind.
+            ObjectMissingError: there is none.
         """
-        key = Key(journal=journal, id=backup_id, role="mark", mark="pruned")
-        return parse_mark(self.read(str(key))).manifest_sha256
+        key = mark_key(kind, journal, backup_id)
+        try:
+            mark = parse_mark(self.read(key))
+        except ManifestError as error:
+            message = f"{self.sink}: {key}: {error.message}"
+            raise ManifestError(message, *error.hints) from error
+        if (mark.kind, mark.journal, mark.id) != (kind, journal, backup_id):
+            message = f"{self.sink}: {key}: speaks of {mark.kind} {mark.journal} {mark.id}"
+            raise ManifestError(message)
+        return mark
 
     def read(self, key: str) -> bytes:
         """Read a small object that this package wrote: a manifest, a mark, a checksum file.
@@ -273,6 +288,10 @@ class Catalog:
             return Flaw(error.message, is_damage=True)
         except UnsupportedFormatError as error:
             return Flaw(error.message)
+        return self.flaw_of(manifest, listing)
+
+    def flaw_of(self, manifest: Manifest, listing: Listing) -> Flaw | None:
+        """Return what speaks against a backup whose manifest is valid; None for a good one."""
         if absent := self.absent_archives(manifest, listing):
             return Flaw(f"{absent[0]} is missing or has another size", is_damage=True)
         if manifest.suspect:
@@ -395,7 +414,7 @@ class Catalog:
         It is looked for first: a store that ignores preconditions would replace it, and unlike
         other names that of a mark is not unique to one run.
         """
-        key = str(Key(journal=mark.journal, id=mark.id, role="mark", mark=mark.kind))
+        key = mark_key(mark.kind, mark.journal, mark.id)
         with suppress(ObjectMissingError):
             self.sink.size(key)
             return False
@@ -412,6 +431,34 @@ class Catalog:
             raise ReadbackError(message, "this sink cannot be trusted with backups")
 
     # -- removing
+
+    def prune(self, manifest: Manifest, *, sha256: str, at: datetime) -> None:
+        """Let a backup go: its tombstone, then its manifest. Its archives are remains from then on.
+
+        Args:
+            manifest: of the backup.
+            sha256: of its stored bytes.
+            at: the time, UTC.
+
+        Raises:
+            ManifestError: it has a tombstone already, of another manifest.
+            SinkError: it could not be removed; it is there as before.
+        """
+        tombstone = Mark(
+            kind="pruned",
+            journal=manifest.journal,
+            id=manifest.id,
+            created_at=at,
+            manifest_sha256=sha256,
+            previous=manifest.previous,
+            continuity=manifest.continuity,
+        )
+        if not self.mark(tombstone):  # somebody was interrupted here
+            there = self.marked("pruned", manifest.journal, manifest.id)
+            if there.model_copy(update={"created_at": at}) != tombstone:
+                message = f"{self.sink}: the tombstone of {manifest.id} is not of this backup"
+                raise ManifestError(message, "somebody has written it who did not prune it")
+        self.sink.delete(manifest_key(manifest.journal, manifest.id))
 
     def discard(self, key: str) -> None:
         """Remove an archive that will not be committed; what cannot be removed is swept later."""
@@ -465,6 +512,11 @@ def checksum_key(journal: str, backup_id: str) -> str:
 def manifest_key(journal: str, backup_id: str) -> str:
     """Name a backup's manifest."""
     return str(Key(journal=journal, id=backup_id, role="manifest"))
+
+
+def mark_key(kind: MarkKind, journal: str, backup_id: str) -> str:
+    """Name a mark of a backup."""
+    return str(Key(journal=journal, id=backup_id, role="mark", mark=kind))
 
 
 def draft_key(journal: str, backup_id: str) -> str:

@@ -25,14 +25,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import backup
 from backup.errors import BackupError, ConfigError, SignalledError
 
 if TYPE_CHECKING:
     from backup.answer import Answer, JournalAnswer
-    from backup.cluster.orchestrator import Orchestrator
+    from backup.cluster.orchestrator import ClusterResult, Orchestrator
     from backup.config import Settings
     from backup.manifest import Manifest
     from backup.model import Emit, Event, Problem, Warned
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from backup.sinks import Sink
     from backup.stop import Stop
     from backup.verbs.backup import BackupResult
+    from backup.verbs.prune import PruneResult
+
+_Swept = TypeVar("_Swept", "ClusterResult", "PruneResult")
 
 _TERMINATION_LOG = "/dev/termination-log"
 """Where the kubelet looks for a message (Pod.spec.containers.terminationMessagePath)."""
@@ -260,6 +263,10 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         {**_SELECTOR, "nargs": "?", "help": f"{_SELECTOR['help']}; without it: every backup"},
     ),
     "id": ("id", {"metavar": "ID", "help": "the backup that raised it, or the beginning of one"}),
+    "confirm": (
+        "--confirm",
+        {"action": "store_true", "help": "remove; without it, only say what would be removed"},
+    ),
     "run": ("--run", {"required": True, "metavar": "ID", "help": "the run that it belongs to"}),
     "journals": (
         "--journal",
@@ -476,6 +483,32 @@ def _listeners(logger: Emit, window: _Window) -> Iterator[Emit]:
 
 
 def _backup(run: _Run) -> Result:
+    result = _back_up_all(run)
+    return _prune_after(run, result) if run.settings.prune else result
+
+
+def _prune_after(run: _Run, result: BackupResult | ClusterResult) -> Result:
+    """Prune once all is well: of a run that has a problem, nobody knows yet what it means."""
+    from backup.errors import NEEDS_A_LOOK, SinkError, StopError
+    from backup.model import Problem, Warned
+
+    if result.exit_codes:
+        skipped = Warned(message="nothing was pruned: that is for a run in which all went well")
+        run.emit(skipped)
+        return replace(result, warnings=(*result.warnings, skipped))
+    try:
+        found = _pruned(run, confirmed=True).problems
+        problems = [replace(problem, exit_code=NEEDS_A_LOOK) for problem in found]
+    except SinkError as error:
+        problems = [Problem.of(error, exit_code=NEEDS_A_LOOK)]
+        run.emit(problems[0])
+    except StopError as error:  # what was backed up is to be told nevertheless
+        problems = [Problem.of(error)]
+        run.emit(problems[0])
+    return replace(result, problems=(*result.problems, *problems))
+
+
+def _back_up_all(run: _Run) -> BackupResult | ClusterResult:
     if run.settings.strategy == "direct":
         return _back_up(run)
     orchestrator = _orchestrator(run)
@@ -560,15 +593,19 @@ def _orchestrator(run: _Run) -> Orchestrator:
     )
 
 
-def _orchestrate(run: _Run, orchestrator: Orchestrator) -> Result:
+def _orchestrate(run: _Run, orchestrator: Orchestrator) -> ClusterResult:
+    return _swept(run, orchestrator.perform())
+
+
+def _swept(run: _Run, result: _Swept) -> _Swept:
+    """Remove remains, and add what there is to say of them."""
     from backup.model import Problem, Warned
     from backup.verbs import holdings
 
-    result = orchestrator.perform()
     found = holdings.sweep_sinks(
         run.sinks, deadline=run.settings.deadline, clock=_now, emit=run.emit
     )
-    new = [item for item in found if item not in result.warnings]
+    new: list[Warned | Problem] = [item for item in found if item not in result.warnings]
     for item in new:
         run.emit(item)
     return replace(
@@ -676,6 +713,26 @@ def _mark_delivered(run: _Run) -> Result:
     )
 
 
+def _prune(run: _Run) -> Result:
+    result = _pruned(run, confirmed=run.args.confirm)
+    return _swept(run, result) if run.args.confirm else result
+
+
+def _pruned(run: _Run, *, confirmed: bool) -> PruneResult:
+    from backup.verbs.prune import prune
+
+    return prune(
+        run.sinks,
+        run.settings.policy(),
+        site=run.settings.site,
+        journal=getattr(run.args, "journal", None),
+        confirmed=confirmed,
+        clock=_now,
+        emit=run.emit,
+        stop=run.stop,
+    )
+
+
 def _acknowledge(run: _Run) -> Result:
     from backup.verbs.ledger import acknowledge
 
@@ -768,6 +825,18 @@ export did: by now another one may be the latest.""",
         examples=("journal-backup mark-delivered 20261123T020000Z-3f9a1c --reference CASE-17",),
         options=("ids", "sink", "by", "note", "reference"),
         perform=_mark_delivered,
+    ),
+    "prune": _Working(
+        summary="let go of old backups whose records are safe",
+        more="""\
+Only says what would go, until --confirm. BACKUP_KEEP_... say what is kept; kept
+as well is what is neither delivered nor in a newer good backup.""",
+        examples=(
+            "BACKUP_KEEP_DAILY=30 BACKUP_KEEP_MONTHLY=24 journal-backup prune",
+            "journal-backup prune --confirm",
+        ),
+        options=("journal", "sink", "confirm"),
+        perform=_prune,
     ),
     "acknowledge": _Working(
         summary="answer the alarm of a backup",

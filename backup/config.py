@@ -33,6 +33,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backup.errors import ConfigError, SettingsError, SinkStalledError
 from backup.model import Journal, Readback, StrategySetting
+from backup.retention import Policy
 from backup.sinks import SinkOptions, check, locate, redacted
 from backup.sinks.urls import (
     SCHEMES,
@@ -50,6 +51,7 @@ PREFIX = "BACKUP_"
 _DURATION = re.compile(r"(?P<count>[0-9]{1,6})(?P<unit>[smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _LONGEST = timedelta(days=30)
+_LONGEST_KEPT = timedelta(days=36_500)
 _SERVICE_LINK = re.compile(
     r"BACKUP(?:_+[A-Z0-9]+)*_(?:SERVICE_HOST|SERVICE_PORT(?:_+[A-Z0-9]+)*|PORT"
     r"|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
@@ -60,7 +62,7 @@ _LOOK_SECONDS = 5.0
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://.*", re.DOTALL)
 
 
-def _duration(value: object) -> object:
+def _duration(value: object, longest: timedelta = _LONGEST) -> object:
     if not isinstance(value, str):
         return value
     match = _DURATION.fullmatch(value)
@@ -68,8 +70,8 @@ def _duration(value: object) -> object:
         message = "write a duration: 90s, 5m, 24h or 7d"
         raise ValueError(message)
     duration = timedelta(**{_UNITS[match["unit"]]: int(match["count"])})
-    if duration > _LONGEST:
-        message = f"give no more than {duration_text(_LONGEST)}"
+    if duration > longest:
+        message = f"give no more than {duration_text(longest)}"
         raise ValueError(message)
     return duration
 
@@ -88,6 +90,8 @@ def _site(value: str) -> str:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Age = Annotated[timedelta, BeforeValidator(partial(_duration, longest=_LONGEST_KEPT))]
+Rule = Annotated[int | None, Field(ge=1, le=100_000)]
 Urls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_urls)]
 Site = Annotated[str, AfterValidator(_site)]
 
@@ -146,6 +150,25 @@ class Settings(BaseSettings):
         description="billing at 0 when a run begins is meant to be, whatever the strategy: no exit "
         "code 3 for it",
     )
+    prune: bool = Field(
+        default=False,
+        description="after a run in which all went well, let go of backups that no rule "
+        "keeps; never of records that are not delivered and in no newer good backup",
+    )
+    keep_last: Rule = Field(
+        default=None, description="keep so many, the newest; nothing set keeps all backups"
+    )
+    keep_within: Age | None = Field(
+        default=None, description="keep all that are no older than the newest by this, as `90d`"
+    )
+    keep_daily: Rule = Field(
+        default=None, description="keep the newest of each day (UTC), for so many days"
+    )
+    keep_weekly: Rule = Field(default=None, description="likewise of each week")
+    keep_monthly: Rule = Field(default=None, description="likewise of each month")
+    keep_min: int = Field(
+        default=3, ge=1, le=100_000, description="so many good ones are kept in any case"
+    )
     file_require_mount: bool = Field(
         default=False, description="a file sink must lie on a mounted volume, not on `/`"
     )
@@ -191,6 +214,17 @@ class Settings(BaseSettings):
     def _without_blanks(cls, given: dict[str, Any]) -> dict[str, Any]:
         stripped = {k: v.strip() if isinstance(v, str) else v for k, v in given.items()}
         return {k: v for k, v in stripped.items() if v != ""}
+
+    def policy(self) -> Policy:
+        """Return what the settings say about keeping backups."""
+        return Policy(
+            last=self.keep_last,
+            within=self.keep_within,
+            daily=self.keep_daily,
+            weekly=self.keep_weekly,
+            monthly=self.keep_monthly,
+            least=self.keep_min,
+        )
 
     def sink_options(self) -> SinkOptions:
         """Return what the settings say about all sinks."""
@@ -285,6 +319,11 @@ def _wrong(settings: Settings) -> Iterator[tuple[str, str]]:
         )
     if not settings.source.is_absolute():
         yield f"BACKUP_SOURCE is {str(settings.source)!r}, which is not absolute", "begin it with /"
+    if settings.prune and not settings.policy().is_set:
+        yield (
+            "BACKUP_PRUNE is true, and nothing says what to keep",
+            "set BACKUP_KEEP_LAST, _WITHIN, _DAILY, _WEEKLY or _MONTHLY",
+        )
     places: list[str] = []
     for number, url in enumerate(settings.sinks, start=1):
         try:

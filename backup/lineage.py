@@ -6,49 +6,88 @@ Rules:
   was proved while it was made. And so on, down its chain. Where it is ``rewritten`` or ``shrunk``,
   what was before it may be nowhere else.
 - The chain is followed by hashes: a predecessor that is not the one it was made after ends it, and
-  so does one that is gone. Nobody knows what that held.
+  so does one that is gone, unless it was pruned: its tombstone has its hash, and tells what it was
+  made after.
 - Who is not sure says less: a backup that is not named here has to be delivered on its own account.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import takewhile
 
 from backup.catalog import Catalog
 from backup.errors import ManifestError, ObjectMissingError
+from backup.manifest import Manifest, Mark
+
+Look = Callable[[str], tuple[Manifest, str] | None]
+"""Gives the manifest of an id and the SHA-256 of its stored bytes; None if there is none."""
 
 _KEEPING = {"unchanged", "extended"}
+
+
+def ancestors(catalog: Catalog, first: Manifest, look: Look) -> Iterator[str]:
+    """Follow the chain of a backup on one sink, as far as its records are known to be in it.
+
+    Args:
+        catalog: of the sink.
+        first: the backup's manifest.
+        look: finds those of its ancestors.
+
+    Yields:
+        the ids of those ancestors that are there, the newest first.
+
+    Raises:
+        SinkError: the sink does not answer.
+    """
+    link, continuity = first.previous, first.continuity
+    while link is not None and continuity in _KEEPING:
+        found = look(link.id)
+        if found is not None:
+            manifest, sha256 = found
+            before: Manifest | Mark | None = manifest
+        else:
+            before = _tombstone(catalog, first.journal, link.id)
+            sha256 = before.manifest_sha256 or "" if before else ""
+        if before is None or sha256 != link.manifest_sha256:
+            return
+        if found is not None:
+            yield link.id
+        link, continuity = before.previous, before.continuity or "first"
+
+
+def _tombstone(catalog: Catalog, journal: str, backup_id: str) -> Mark | None:
+    with suppress(ManifestError, ObjectMissingError):
+        return catalog.marked("pruned", journal, backup_id)
+    return None
 
 
 def of(
     catalog: Catalog, journal: str, backup_id: str, *, is_enough: Callable[[str], bool]
 ) -> list[str]:
-    """Follow the chain of a backup on one sink, as far as its records are known to be in it.
+    """Name a backup and those whose records it holds, reading what is needed for that.
 
     Args:
         catalog: of the sink.
         journal: whose backup it is.
         backup_id: its id.
-        is_enough: asked with the id of each ancestor; whether to go no further.
+        is_enough: asked with the id of each ancestor; whether it need not be named, nor any older.
 
     Returns:
-        Its id, and those of the ancestors whose records it holds, the newest first.
+        Its id, and those of the ancestors, the newest first.
 
     Raises:
         ManifestError: the backup's own manifest is damaged.
         UnsupportedFormatError: a newer version wrote one of them.
         SinkError: the sink does not answer.
     """
+
+    def look(ancestor: str) -> tuple[Manifest, str] | None:
+        with suppress(ManifestError, ObjectMissingError):
+            return catalog.manifest(journal, ancestor)
+        return None
+
     manifest, _ = catalog.manifest(journal, backup_id)
-    ids = [manifest.id]
-    while (link := manifest.previous) and manifest.continuity in _KEEPING:
-        if is_enough(link.id):
-            break
-        try:
-            manifest, sha256 = catalog.manifest(journal, link.id)
-        except (ManifestError, ObjectMissingError):
-            break
-        if sha256 != link.manifest_sha256:
-            break
-        ids.append(manifest.id)
-    return ids
+    chain = ancestors(catalog, manifest, look)
+    return [backup_id, *takewhile(lambda ancestor: not is_enough(ancestor), chain)]

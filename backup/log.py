@@ -24,6 +24,7 @@ import structlog
 
 from backup.model import (
     BackupCommitted,
+    BackupsPruned,
     Emit,
     Event,
     PassRepeated,
@@ -49,6 +50,7 @@ _NAMES: dict[type[Event], tuple[str, str]] = {
     Warned: ("warning", "warning_raised"),
     Step: ("info", "step_taken"),
     RemainsSwept: ("info", "remains_swept"),
+    BackupsPruned: ("info", "backups_pruned"),
     RunFinished: ("info", "run_finished"),
 }
 _SENTENCES = {
@@ -60,6 +62,7 @@ _SENTENCES = {
     "warning_raised": "warning: {located}",
     "step_taken": "{what}",
     "remains_swept": "{objects} old remains swept from {sink}",
+    "backups_pruned": "{journal}: {backups} backups pruned from {sink}, {kept} kept",
     "run_finished": "{verb} ended with exit code {exit_code} after {duration_seconds} s",
     "bug_met": "a bug in this program:\n{exception}",
 }

@@ -359,6 +359,10 @@ class Mark(_Model):
     manifest_sha256: Sha256 | None = None
     """``pruned``: the SHA-256 of the manifest that was there, so that the chain still closes;
     null for other kinds."""
+    previous: Previous | None = None
+    """``pruned``: what that manifest named as its predecessor, so that the chain goes on."""
+    continuity: Continuity | None = None
+    """``pruned``: likewise, how the journal compared with it."""
 
     def to_bytes(self) -> bytes:
         """Write it as it is stored."""

@@ -370,6 +370,16 @@ class RemainsSwept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackupsPruned:
+    """Backups of a journal were let go on a sink, as the retention says."""
+
+    journal: str
+    sink: str
+    backups: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished:
     """The one canonical line of a run."""
 
@@ -388,6 +398,7 @@ Event = (
     | Warned
     | Step
     | RemainsSwept
+    | BackupsPruned
     | RunFinished
 )
 Emit = Callable[[Event], None]

@@ -7,11 +7,13 @@ Rules:
   them, and only if their names are ours. An archive goes only if no manifest names it, whoever's id
   it bears: backups may share archives. Where a manifest that might name it cannot be read, it
   stays. A listing is not the last word: a store may be late to show a manifest, so it is asked for.
+- What was pruned has left its archives to be swept: once its tombstone is older than the grace, no
+  run can be about to share them. Marks, tombstones too, are never swept.
 - The store's time is that of the newest of our objects that it lists: by a clock of ours that is
   ahead, what another run is about to commit would be remains. A clock that is behind is heeded.
-- What a manifest names as its predecessor was a backup: its archive without its manifest is not
-  what an interruption left but what somebody spoilt, so it stays, and is reported. What is older
-  stays too: the manifest that is gone may have named it.
+- What a manifest, or a tombstone, names as its predecessor was a backup: its archive without its
+  manifest is not what an interruption left but what somebody spoilt, so it stays, and is reported.
+  What is older stays too: the manifest that is gone may have named it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from backup.catalog import Backup, Catalog, Listing, Shelf, checksum_key, draft_key, manifest_key
+from backup.catalog import (
+    Backup,
+    Catalog,
+    Listing,
+    Shelf,
+    checksum_key,
+    draft_key,
+    manifest_key,
+    mark_key,
+)
 from backup.errors import ManifestError, ObjectMissingError, SinkError, UnsupportedFormatError
 
 
@@ -100,7 +111,7 @@ class _Sweep:
             return True
         if not owner.archives:
             return False
-        if self._claims.are_of_a_successor(owner):
+        if not owner.is_pruned and self._claims.are_of_a_successor(owner):
             self._bereft[owner.journal, owner.id] = owner
             return True
         return self._claims.may_name(owner, key)
@@ -141,16 +152,19 @@ class _Claims:
         if predecessor is None or predecessor <= owner.id:
             return False
         there = self._listing.find(owner.journal, predecessor)
-        return there is not None and not there.has_manifest and bool(there.archives)
+        if there is None or there.has_manifest or there.is_pruned:
+            return False
+        return bool(there.archives)
 
     def are_of_a_successor(self, owner: Backup) -> bool:
         """Whether a manifest says that it follows this backup."""
         return any(c is not None and c.predecessor == owner.id for c in self._later(owner))
 
     def _later(self, owner: Backup) -> Iterator[_Claim | None]:
-        """Find what backups claim that are not older: no other knows the owner's objects."""
-        for backup in self._listing.backups(owner.journal):
-            if backup.id >= owner.id:
+        """Find what those claim that are not older, pruned ones too: no other knew the owner."""
+        for backup_id in self._listing.ids(owner.journal):
+            backup = self._listing.find(owner.journal, backup_id)
+            if backup and backup_id >= owner.id and (backup.has_manifest or backup.is_pruned):
                 yield self._of(backup)
 
     def _of(self, backup: Backup) -> _Claim | None:
@@ -161,12 +175,15 @@ class _Claims:
 
     def _read(self, backup: Backup) -> _Claim | None:
         try:
+            if backup.is_pruned:
+                stone = self._catalog.marked("pruned", backup.journal, backup.id)
+                return _Claim(stone.previous.id if stone.previous else None, frozenset())
             manifest, _ = self._catalog.manifest(backup.journal, backup.id)
         except (ManifestError, UnsupportedFormatError):
             return None
         return _Claim(
-            predecessor=manifest.previous.id if manifest.previous else None,
-            archives=frozenset(a.key for a in manifest.archives),
+            manifest.previous.id if manifest.previous else None,
+            frozenset(a.key for a in manifest.archives),
         )
 
 
@@ -176,11 +193,21 @@ def _left_behind(listing: Listing, before: datetime) -> Iterator[tuple[Backup, s
         draft = draft_key(backup.journal, backup.id)
         ours = {*backup.archives, checksum_key(backup.journal, backup.id), draft}
         is_live = any(o.key == draft and o.modified_at >= before for o in backup.objects)
-        if not is_live and all(o.key in ours for o in backup.objects):  # nor a mark of any kind
-            yield from ((backup, o.key) for o in backup.objects if o.modified_at < before)
+        if not is_live and (
+            _is_pruned(backup, before) or all(o.key in ours for o in backup.objects)
+        ):  # nor a mark of any kind
+            yield from (
+                (backup, o.key) for o in backup.objects if o.key in ours and o.modified_at < before
+            )
     for backup in listing.every():
         old = (o.key for o in backup.objects if o.modified_at < before)
         spare = {draft_key(backup.journal, backup.id)}
         if len(backup.archives) > 1:
             spare |= {*backup.archives}
         yield from ((backup, key) for key in old if key in spare)
+
+
+def _is_pruned(backup: Backup, before: datetime) -> bool:
+    """Whether it has a tombstone that is as old."""
+    key = mark_key("pruned", backup.journal, backup.id)
+    return any(o.key == key and o.modified_at < before for o in backup.objects)

@@ -33,6 +33,7 @@ from backup.verbs.commit import CommitResult
 from backup.verbs.export import ExportResult
 from backup.verbs.inspect import Details, ListResult, ShowResult
 from backup.verbs.ledger import LedgerResult, Marked
+from backup.verbs.prune import PruneResult
 from backup.verbs.restore import RestoreResult
 from backup.verbs.verify import VerifyResult
 
@@ -60,6 +61,7 @@ Result = (
     | VerifyResult
     | RestoreResult
     | ExportResult
+    | PruneResult
     | LedgerResult
     | CommitResult
     | ClusterResult
@@ -112,6 +114,10 @@ def figures(result: Result) -> dict[str, int]:
     elif isinstance(result, RestoreResult):
         counts["journals_restored"] = len(result.restored)
         counts["size_bytes"] = sum(r.size_bytes for r in result.restored)
+    elif isinstance(result, PruneResult):
+        counts["backups"] = len(result.backups)
+        counts["warnings"] = len(result.warnings)
+        counts["backups_pruned"] = sum(b.goes for b in result.backups if result.confirmed)
     elif isinstance(result, ExportResult):
         counts["warnings"] = len(result.warnings)
         counts["backups"] = len(result.exported)
@@ -510,6 +516,28 @@ def _write_export(result: ExportResult, page: Page) -> None:
     page.line(f"once Deepgram has it: journal-backup mark-delivered {ids}")
 
 
+def _write_prune(result: PruneResult, page: Page) -> None:
+    legend = _Legend(row.sink for row in result.backups)
+    fate = "pruned" if result.confirmed else "would go"
+    rows: list[list[str | Cell]] = [
+        [
+            row.journal,
+            row.id,
+            legend.cell([row.sink]),
+            Cell(fate, "yellow") if row.goes else Cell("kept", "green"),
+            row.reason,
+        ]
+        for row in sorted(result.backups, key=lambda row: (row.journal, row.id, row.sink))
+    ]
+    page.table(("JOURNAL", "ID", "SINK", "FATE", "WHY"), rows)
+    legend.say(page)
+    gone = sum(row.goes for row in result.backups)
+    page.line(f"{gone} of {_count(len(rows), 'backup')} {fate}")
+    if gone and not result.confirmed:
+        page.line("nothing was removed: journal-backup prune --confirm does it")
+    _say_warnings(page, result.warnings)
+
+
 def _write_ledger(result: LedgerResult, page: Page) -> None:
     for (kind, journal, sink), group in groupby(
         sorted(result.marks, key=_mark_order), key=_mark_order
@@ -533,6 +561,7 @@ _WRITERS: dict[type[Any], Callable[[Any, Page], None]] = {
     VerifyResult: _write_verify,
     RestoreResult: _write_restore,
     ExportResult: _write_export,
+    PruneResult: _write_prune,
     LedgerResult: _write_ledger,
     CommitResult: _write_commit,
     ClusterResult: _write_cluster,

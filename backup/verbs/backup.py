@@ -35,11 +35,9 @@ from backup.errors import (
     NEEDS_A_LOOK,
     BackupError,
     ConfigError,
-    ForeignSiteError,
     IntegrityError,
     JournalError,
     JournalMissingError,
-    ManifestError,
     SinkError,
 )
 from backup.journals import Capture, Discovery, capture, discover, few
@@ -215,28 +213,10 @@ class _Run:
         try:
             sink.probe()
             target = Target(Shelf.of(sink))
-            self._require_own_site(target)
+            holdings.require_own_site(target.shelf, self._options.site)
         except (SinkError, ConfigError) as error:
             return error
         return target
-
-    def _require_own_site(self, target: Target) -> None:
-        for backup in sorted(target.listing.every(), key=lambda b: b.id, reverse=True):
-            try:
-                manifest, _ = target.catalog.manifest(backup.journal, backup.id)
-            except ManifestError:
-                continue
-            if manifest.site is not None and manifest.site != self._options.site:
-                mine = f"site {self._options.site!r}" if self._options.site else "no site"
-                message = f"{target.url} holds backups of site {manifest.site!r}, this is {mine}"
-                place, mark, options = target.url.partition("?")
-                raise ForeignSiteError(
-                    message,
-                    f"give each site a prefix of its own in BACKUP_SINKS: "
-                    f"{place}/{self._options.site or '<site>'}{mark}{options}",
-                    "or set BACKUP_SITE to what it was",
-                )
-            return
 
     def _sweep(self, targets: Sequence[Target]) -> None:
         if self._options.expect_only is not None:

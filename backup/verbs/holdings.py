@@ -19,7 +19,9 @@ from backup import remains
 from backup.catalog import Backup, Listing, Shelf, manifest_key
 from backup.errors import (
     BackupError,
+    ForeignSiteError,
     IntegrityError,
+    ManifestError,
     SinkError,
     StopError,
     UnsupportedFormatError,
@@ -55,6 +57,32 @@ def of_run(sinks: Sequence[Sink], run_id: str) -> list[Manifest]:
             if newest.run_id == run_id:
                 found[newest.journal] = newest
     return [*found.values()]
+
+
+def require_own_site(shelf: Shelf, site: str | None) -> None:
+    """Insist that a sink is not another site's, as the newest manifest there has it.
+
+    Raises:
+        ForeignSiteError: it is.
+        UnsupportedFormatError: a newer major version of this package wrote that manifest.
+        SinkError: the sink does not answer.
+    """
+    for backup in sorted(shelf.listing.every(), key=lambda b: b.id, reverse=True):
+        try:
+            manifest, _ = shelf.catalog.manifest(backup.journal, backup.id)
+        except ManifestError:
+            continue
+        if manifest.site is not None and manifest.site != site:
+            mine = f"site {site!r}" if site else "no site"
+            message = f"{shelf.url} holds backups of site {manifest.site!r}, this is {mine}"
+            place, mark, options = shelf.url.partition("?")
+            raise ForeignSiteError(
+                message,
+                f"give each site a prefix of its own in BACKUP_SINKS: "
+                f"{place}/{site or '<site>'}{mark}{options}",
+                "or set BACKUP_SITE to what it was",
+            )
+        return
 
 
 def _is_expected(name: str, statefulset: str, listing: Listing) -> bool:

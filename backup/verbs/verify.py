@@ -244,7 +244,7 @@ class _Verifier:
         if before is not None and before.has_manifest:
             found: str | None = catalog.manifest_sha256(manifest.journal, previous.id)
         elif before is not None and "pruned" in before.marks:
-            found = catalog.pruned_sha256(manifest.journal, previous.id)
+            found = catalog.marked("pruned", manifest.journal, previous.id).manifest_sha256
         else:
             findings.append(f"its predecessor {previous.id} is gone, and nobody pruned it")
             return

@@ -229,6 +229,29 @@ def test_billing_at_0_may_be_meant(shape: str, *, allowed: bool) -> None:
 
 
 @each_shape
+def test_old_backups_go_after_a_run_or_from_the_toolbox(shape: str) -> None:
+    """By the same rules, and with the same idea of how long a run may take."""
+    rules = {"keepLast": 100_000, "keepWithin": "90d", "keepMonthly": 24}
+    values = {"retention": {"prune": True, **rules}, "deadline": "2d"}
+    rendered = helm.render(shapes.ALL[shape] | values)
+
+    expected = {
+        "BACKUP_DEADLINE": "2d",
+        "BACKUP_KEEP_LAST": "100000",
+        "BACKUP_KEEP_MIN": "3",
+        "BACKUP_KEEP_MONTHLY": "24",
+        "BACKUP_KEEP_WITHIN": "90d",
+    }
+    environments = {name: helm.environment(pod) for name, pod in rendered.pods.items()}
+    for name in (NAME, f"{NAME}-toolbox"):
+        said = {n: v for n, v in environments[name].items() if n in expected or "_KEEP_" in n}
+        assert said == expected
+    with_it = {name for name, found in environments.items() if "BACKUP_PRUNE" in found}
+    assert with_it == {NAME, f"{NAME}-test"}
+    assert environments[NAME]["BACKUP_PRUNE"] == "true"
+
+
+@each_shape
 def test_what_more_runs_do_not_mend_is_not_run_again(shape: str) -> None:
     """And a billing that may be scaled down is not scaled down twice for one night's backup."""
     job = helm.render(shapes.ALL[shape]).one("CronJob", NAME)["spec"]["jobTemplate"]["spec"]

@@ -330,6 +330,13 @@ def refused(values: dict[str, Any], **options: Any) -> list[str]:
             ),
         ),
         (
+            DIRECT | {"retention": {"prune": True}},
+            (
+                "`retention.prune` is true, and nothing says what to keep: set `keepLast`, "
+                "`keepWithin`, `keepDaily`, `keepWeekly` or `keepMonthly` beside it"
+            ),
+        ),
+        (
             COLOCATED | {"serviceAccount": {"create": False}},
             (
                 "Missing name of the service account, which gets rights in this namespace - "

@@ -3,7 +3,9 @@
 A machine does at random what may happen over months, and looks at everything after each step:
 
 - a backup is there with its archive and checksum file, as its manifest says, or not at all;
-- a manifest never changes and never vanishes; the hash chain is a tree without a broken link;
+- a manifest never changes, and vanishes only by pruning, which leaves a tombstone; the chain is
+  a tree without a broken link;
+- what is pruned was delivered, or a newer backup has all of its bytes; the newest stay;
 - an alarm stands until somebody acknowledges it, and every run says so;
 - a sweep removes archives and checksum files of no backup, past the grace by the store's time, and
   nothing else: not what a backup was made of whose manifest somebody has lost, which is told;
@@ -41,16 +43,21 @@ from hypothesis.stateful import (
 )
 
 from backup.catalog import Catalog, Shelf
-from backup.manifest import Manifest, parse
+from backup.manifest import Manifest, parse, parse_mark
 from backup.model import Key, parse_key
 from backup.remains import sweep
+from backup.retention import Policy
+from backup.stop import Stop
 from backup.verbs.backup import BackupResult
 from backup.verbs.holdings import SWEEP_GRACE
-from backup.verbs.ledger import acknowledge, retire
+from backup.verbs.ledger import acknowledge, mark_delivered, retire
+from backup.verbs.prune import prune
 from tests.journal_data import NOON, Clock, Events, records, run_backup, write_journal
 from tests.simulated_sink import CrashError, Held, Place, SimulatedSink
 
 OPERATIONS = ("probe", "put", "put_exclusive", "open", "list", "size", "delete", "sweep")
+CHANGING = ("put_exclusive", "delete")
+"""One after the other, where reading is done by many at once."""
 FOREIGN = {"model.dg": b"weights", "journal-deepgram-billing-0/notes.txt": b"mine"}
 NEVER = 10**9
 PAUSE = timedelta(minutes=5)
@@ -62,12 +69,18 @@ FEWEST_CALLS = 9
 class Death:
     """The process dies before a call of that number, counted over all of its sinks."""
 
-    def __init__(self, sinks: Sequence[SimulatedSink], *, before: int) -> None:
+    def __init__(
+        self,
+        sinks: Sequence[SimulatedSink],
+        *,
+        before: int,
+        operations: Sequence[str] = OPERATIONS,
+    ) -> None:
         self.calls = 0
         self._before = before
         self._lock = threading.Lock()
         for sink in sinks:
-            for operation in OPERATIONS:
+            for operation in operations:
                 sink.on(operation, self._count)
 
     def _count(self, _key: str) -> None:
@@ -164,6 +177,8 @@ def remains(place: Place) -> set[str]:
     spoken = spoken_for(place)
     kept = {(m.journal, m.id) for m in parsed(place)} | spoken
     keys = {key: parse_key(key) for key in place.objects}
+    kept -= {(k.journal, k.id) for k in keys.values() if k and is_tombstone(k)}
+    kept |= {(m.journal, m.id) for m in parsed(place)}
     return {
         text
         for text, key in keys.items()
@@ -175,9 +190,18 @@ def remains(place: Place) -> set[str]:
     }
 
 
+def is_tombstone(key: Key) -> bool:
+    """Whether it is of a backup that was pruned."""
+    return key.role == "mark" and key.mark == "pruned"
+
+
 def followed(place: Place) -> set[tuple[str, str]]:
-    """Name the backups that others say they follow."""
-    return {(m.journal, m.previous.id) for m in parsed(place) if m.previous}
+    """Name the backups that others say they follow, but for those that were pruned."""
+    keys = [(text, k) for text in place.objects if (k := parse_key(text)) and is_tombstone(k)]
+    stones = [parse_mark(place.objects[text].data) for text, _ in keys]
+    links = {(m.journal, m.previous.id) for m in parsed(place) if m.previous}
+    links |= {(stone.journal, stone.previous.id) for stone in stones if stone.previous}
+    return links - {(k.journal, k.id) for _, k in keys}
 
 
 def spoken_for(place: Place) -> set[tuple[str, str]]:
@@ -213,7 +237,11 @@ def require_valid(place: Place, lost: Collection[str] = ()) -> None:
         for file in made.files:
             data = b"".join(contents[s.member] for s in file.segments)
             assert sha256(data) == file.sha256
-        if made.previous is not None and made.previous.id not in lost:
+        link = made.previous
+        if link is not None and link.id not in stored and link.id not in lost:
+            stone = Catalog(SimulatedSink(place=place)).marked("pruned", made.journal, link.id)
+            assert stone.manifest_sha256 == link.manifest_sha256
+        elif made.previous is not None and made.previous.id not in lost:
             before, data = stored[made.previous.id]
             assert (before.journal, sha256(data)) == (made.journal, made.previous.manifest_sha256)
             assert before.id < made.id
@@ -234,6 +262,7 @@ HOURS = st.sampled_from([0.013, 1.1, 25.7, 61.3])
 """The store's time goes on; that of a node may be anything, see AHEAD."""
 ORDINAL = st.sampled_from([0, 0, 0, 1])
 CHANGE = st.sampled_from(["grow", "grow", "grow", "shrink", "empty", "rewrite", "none"])
+RULE = st.none() | st.integers(1, 2)
 AHEAD = st.sampled_from([0.0, 0.0, 0.0, 48.1, 961.3, -30.9, -80.3]).map(
     lambda hours: timedelta(hours=hours, seconds=7)
 )
@@ -256,6 +285,8 @@ class CatalogMachine(RuleBasedStateMachine):
         """Backups whose manifest is gone, by sink."""
         self.alarms: list[dict[str, set[str]]] = [{}, {}]
         """The alarms that stand, by sink and journal."""
+        self.delivered: list[set[str]] = [set(), set()]
+        """Backups that are marked so, by sink."""
 
     def teardown(self) -> None:
         """Remove the volume."""
@@ -402,7 +433,9 @@ class CatalogMachine(RuleBasedStateMachine):
             data = self.journals[int(made.journal.rpartition("-")[2])]
             before = self.contents[n][made.previous.id] if made.previous else None
             assert made.continuity == compared(before, data)
-            raised = {made.id} if made.continuity in {"rewritten", "shrunk"} else set()
+            is_alarming = made.continuity in {"rewritten", "shrunk"}
+            is_safe = made.previous is not None and made.previous.id in self.delivered[n]
+            raised = {made.id} if is_alarming and not is_safe else set()
             if made.previous and made.previous.id in carried:  # a run that began after it
                 raised |= carried[made.previous.id]
             assert set(made.alarms) == known.get(made.journal, set()) | raised
@@ -434,6 +467,71 @@ class CatalogMachine(RuleBasedStateMachine):
             self.world.sinks(), name, by=None, note=None, clock=self.world.clock, emit=Events()
         )
         assert result.exit_codes == ()
+
+    @precondition(lambda self: any(self.contents))
+    @rule(data=st.data())
+    def deliver(self, data: st.DataObject) -> None:
+        """Send a backup to Deepgram: what is marked is in it."""
+        there = {m.id: m for place in self.world.places for m in parsed(place)}
+        if not there:
+            return
+        made = there[data.draw(st.sampled_from(sorted(there)))]
+        result = mark_delivered(
+            self.world.sinks(),
+            [f"{made.journal}-{made.id}"],
+            by=None,
+            note=None,
+            reference=None,
+            clock=self.world.clock,
+            emit=Events(),
+        )
+        assert result.exit_codes == ()
+        sent = next(c[made.id] for c in self.contents if made.id in c)
+        for n, place in enumerate(self.world.places):
+            marked = {k.id for k in map(parse_key, place.objects) if k and k.mark == "delivered"}
+            for backup_id in marked - self.delivered[n]:
+                assert sent.startswith(self.contents[n][backup_id])
+            self.delivered[n] |= marked
+            assert made.id in marked or made.id not in {m.id for m in parsed(place)}
+
+    @precondition(lambda self: any(self.contents))
+    @rule(
+        policy=st.builds(Policy, last=st.integers(1, 3), daily=RULE, least=st.integers(1, 2)),
+        call=st.sampled_from([NEVER, NEVER, 1, 2, 3, 4]),
+    )
+    def prune(self, policy: Policy, call: int) -> None:
+        """Let go of backups, and perhaps die while it is done."""
+        before = [parsed(place) for place in self.world.places]
+        sinks = self.world.sinks()
+        Death(sinks, before=call, operations=CHANGING)
+        with suppress(CrashError):
+            result = prune(
+                sinks,
+                policy,
+                site=None,
+                journal=None,
+                confirmed=True,
+                clock=self.world.clock,
+                emit=Events(),
+                stop=Stop(),
+            )
+            assert set(result.exit_codes) <= {6}
+        for n, place in enumerate(self.world.places):
+            self._require_rightly_pruned(n, before[n], parsed(place), policy)
+
+    def _require_rightly_pruned(
+        self, n: int, before: Sequence[Manifest], now: Sequence[Manifest], policy: Policy
+    ) -> None:
+        left = {made.id for made in now}
+        for made in (m for m in before if m.id not in left):
+            del self.seen[n][_manifest(made)]
+            newer = [m.id for m in now if m.journal == made.journal and m.id > made.id]
+            assert len(newer) >= policy.least
+            assert not self.alarms[n].get(made.journal)
+            mine = self.contents[n][made.id]
+            assert made.id in self.delivered[n] or any(
+                self.contents[n][i].startswith(mine) for i in newer
+            )
 
     @precondition(lambda self: any(remains(p) for p in self.world.places))
     @rule(data=st.data(), content=st.sampled_from([None, b"", b"tampered"]))
@@ -476,7 +574,7 @@ class CatalogMachine(RuleBasedStateMachine):
 
     @invariant()
     def manifests_never_change(self) -> None:
-        """And never vanish: nothing prunes here, and what somebody loses is not seen any more."""
+        """And never vanish: what was pruned, or lost, is not among the seen any more."""
         for n, place in enumerate(self.world.places):
             now = manifests(place)
             assert self.seen[n].items() <= now.items()

@@ -25,7 +25,14 @@ from backup.answer import Answer, JournalAnswer
 from backup.catalog import manifest_key
 from backup.cluster.jobs import RUN_LABEL
 from backup.cluster.lease import Lease, Owner, Record
-from backup.errors import ClusterError, ConfigError, DeadlineError, SinkDeniedError
+from backup.errors import (
+    BackupError,
+    ClusterError,
+    ConfigError,
+    DeadlineError,
+    SinkDeniedError,
+    SinkError,
+)
 from backup.model import Problem, Warned
 from backup.sinks import Sink, open_sink
 from backup.stop import Stop
@@ -106,8 +113,11 @@ def run_json(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[
     return code, content
 
 
-def test_every_verb_on_one_journal(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_verb_on_one_journal(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each does its work, and says it in one JSON object that names the verb."""
+    monkeypatch.setenv("BACKUP_KEEP_DAILY", "30")
     _, made = run_json(capsys, "backup", "--json")
     backup_id = made["journals"][0]["copies"][0]["id"]
 
@@ -120,6 +130,7 @@ def test_every_verb_on_one_journal(site: Path, capsys: pytest.CaptureFixture[str
         ["export", "latest", "--target", f"{site}/bundle"],
         ["export", "latest", "--output", f"{site}/bundle.tar"],
         ["mark-delivered", backup_id, "--by", "ada", "--reference", "CASE-17"],
+        ["prune", "--journal", JOURNAL],
         ["retire", JOURNAL, "--by", "ada", "--note", "why"],
         ["config"],
         ["version"],
@@ -160,6 +171,99 @@ def test_a_journal_that_is_emptied_after_its_delivery_is_no_alarm(
     assert cli.main(["backup"]) == 0
     write_journal(site / "journals", 0, b"")
     assert cli.main(["backup"]) == 6
+
+
+def stored(site: Path, capsys: pytest.CaptureFixture[str]) -> int:
+    """Count the backups there are."""
+    capsys.readouterr()
+    return len(run_json(capsys, "list", "--json")[1]["backups"])
+
+
+def test_a_run_prunes_if_it_is_told_to_and_all_went_well(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a run that has a problem nobody knows yet what it means."""
+    for count in range(4):
+        write_journal(site / "journals", 0, records(3 + count))
+        cli.main(["backup"])
+    monkeypatch.setenv("BACKUP_PRUNE", "true")
+    monkeypatch.setenv("BACKUP_KEEP_LAST", "2")
+    monkeypatch.setenv("BACKUP_KEEP_MIN", "1")
+    monkeypatch.setenv("BACKUP_EXPECT_REPLICAS", "2")
+    assert cli.main(["backup"]) == 4
+    assert "nothing was pruned: that is for a run in which all went well" in capsys.readouterr().out
+    assert stored(site, capsys) == 5
+
+    monkeypatch.delenv("BACKUP_EXPECT_REPLICAS")
+    assert cli.main(["backup"]) == 0
+    assert '"event": "backups_pruned"' in capsys.readouterr().err
+    assert stored(site, capsys) == 2
+    assert cli.main(["verify", "--deep"]) == 0
+
+
+def test_what_a_run_cannot_prune_is_no_harm_to_it(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All is safe, but somebody should look."""
+    cli.main(["backup"])
+    monkeypatch.setenv("BACKUP_PRUNE", "true")
+    monkeypatch.setenv("BACKUP_KEEP_LAST", "1")
+    monkeypatch.setenv("BACKUP_KEEP_MIN", "1")
+
+    def refuse(_sink: Sink, _key: str) -> None:
+        message = "object lock"
+        raise SinkDeniedError(message)
+
+    monkeypatch.setattr(Sink, "delete", refuse)
+    assert cli.main(["backup"]) == 3
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(SinkError("gone"), 3), (DeadlineError("time is up"), 9)]
+)
+def test_a_run_is_reported_whatever_ends_its_pruning(
+    site: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BackupError,
+    code: int,
+) -> None:
+    """What was backed up is there, and is told."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setenv("BACKUP_PRUNE", "true")
+    monkeypatch.setenv("BACKUP_KEEP_LAST", "1")
+    monkeypatch.setattr("backup.verbs.prune.prune", fail)
+    seen, content = run_json(capsys, "backup", "--json")
+
+    assert (seen, [p["message"] for p in content["problems"]]) == (code, [error.message])
+    assert content["journals"][0]["state"] == "backed up"
+
+
+def test_pruning_makes_room_once_tombstones_are_old(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no run is made any more, too; but not until it is confirmed."""
+    for count in range(2):
+        write_journal(site / "journals", 0, records(3 + count))
+        cli.main(["backup"])
+    monkeypatch.setenv("BACKUP_KEEP_LAST", "1")
+    monkeypatch.setenv("BACKUP_KEEP_MIN", "1")
+    assert cli.main(["prune", "--confirm"]) == 0
+    (pruned,) = (site / "sink" / JOURNAL).glob("*.pruned.json")
+    of_it = list(pruned.parent.glob(f"{pruned.name.removesuffix('.pruned.json')}.*"))
+    for path in of_it:
+        os.utime(path, (path.stat().st_mtime - 86_400 * 3,) * 2)
+    assert cli.main(["prune"]) == 0
+    assert all(path.exists() for path in of_it)
+    assert cli.main(["prune", "--confirm"]) == 0
+
+    assert [path for path in of_it if path.exists()] == [pruned]
+    assert '"event": "remains_swept"' in capsys.readouterr().err
+    assert cli.main(["verify", "--deep"]) == 0
 
 
 def test_a_bundle_on_stdout_is_alone_there(
@@ -252,7 +356,7 @@ def test_no_verb_prints_help_and_fails(capsys: pytest.CaptureFixture[str]) -> No
             "there is no verb 'xyz'",
             (
                 "verbs are backup, list, show, verify, restore, export, mark-delivered,"
-                " acknowledge, retire, resume-billing, config, version"
+                " prune, acknowledge, retire, resume-billing, config, version"
             ),
         ),
         (

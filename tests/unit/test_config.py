@@ -14,6 +14,7 @@ import pytest
 from backup import config
 from backup.config import Settings, describe, duration_text, load, require_sinks
 from backup.errors import ConfigError, SettingsError
+from backup.retention import Policy
 from backup.sinks import open_sink
 from backup.sinks.urls import SCHEMES, S3Options
 from backup.stop import Stop
@@ -326,6 +327,40 @@ def test_a_duration_that_is_no_deadline_is_refused(
     """A calendar ends: the sweep after a run counts back from today by twice its deadline."""
     assert problems(monkeypatch, **{name: value}) == [
         (f"{name} is {value!r}", "give no more than 30d")
+    ]
+
+
+def test_a_policy_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule by rule; by default nothing is set, and all is kept."""
+    assert not accepted(monkeypatch).policy().is_set
+    rules = {"LAST": "7", "WITHIN": "400d", "DAILY": "30", "WEEKLY": "8", "MONTHLY": "24"}
+    given = {f"BACKUP_KEEP_{name}": value for name, value in {**rules, "MIN": "5"}.items()}
+
+    assert accepted(monkeypatch, BACKUP_PRUNE="true", **given).policy() == Policy(
+        last=7, within=timedelta(days=400), daily=30, weekly=8, monthly=24, least=5
+    )
+
+
+@pytest.mark.parametrize("name", ["LAST", "DAILY", "WEEKLY", "MONTHLY", "MIN"])
+@pytest.mark.parametrize("value", ["0", "-1", "all", "1.5"])
+def test_what_is_no_rule_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """To keep none is not to be said by a slip."""
+    ((problem, _),) = problems(monkeypatch, **{f"BACKUP_KEEP_{name}": value})
+
+    assert problem == f"BACKUP_KEEP_{name} is {value!r}"
+
+
+def test_pruning_wants_to_be_told_what_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BACKUP_KEEP_MIN alone does not say it."""
+    expected = [
+        (
+            "BACKUP_PRUNE is true, and nothing says what to keep",
+            "set BACKUP_KEEP_LAST, _WITHIN, _DAILY, _WEEKLY or _MONTHLY",
+        )
+    ]
+    assert problems(monkeypatch, BACKUP_PRUNE="true", BACKUP_KEEP_MIN="9") == expected
+    assert problems(monkeypatch, BACKUP_KEEP_WITHIN="99999d") == [
+        ("BACKUP_KEEP_WITHIN is '99999d'", "give no more than 36500d")
     ]
 
 

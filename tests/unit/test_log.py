@@ -15,6 +15,7 @@ import structlog
 from backup import log
 from backup.model import (
     BackupCommitted,
+    BackupsPruned,
     Event,
     PassRepeated,
     Problem,
@@ -46,6 +47,7 @@ EVENTS: tuple[Event, ...] = (
     Warned(message=f"{JOURNAL} is empty", journal=JOURNAL),
     Step(what="billing is scaled to 0"),
     RemainsSwept(sink=NAS, objects=2),
+    BackupsPruned(journal=JOURNAL, sink=NAS, backups=2, kept=30),
     RunFinished(verb="backup", exit_code=5, duration_seconds=1.25, figures={"problems": 1}),
 )
 
@@ -98,13 +100,14 @@ def test_json_is_one_object_a_line_with_everything_in_it(
         ("warning", "warning_raised"),
         ("info", "step_taken"),
         ("info", "remains_swept"),
+        ("info", "backups_pruned"),
         ("error", "run_finished"),
     ]
     assert all(e["timestamp"].endswith("Z") for e in entries)
     assert {e["run_id"] for e in entries[1:]} == {"run-1"}
     assert entries[3]["hints"] == ["make room"]
     assert entries[5]["what"] == "billing is scaled to 0"
-    assert entries[7]["problems"] == 1
+    assert entries[8]["problems"] == 1
 
 
 def test_what_says_nothing_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,6 +176,7 @@ def test_people_get_sentences(capsys: pytest.CaptureFixture[str]) -> None:
         "warning: journal-deepgram-billing-0 is empty",
         "billing is scaled to 0",
         "2 old remains swept from file:///mnt/nas",
+        "journal-deepgram-billing-0: 2 backups pruned from file:///mnt/nas, 30 kept",
         "backup ended with exit code 5 after 1.25 s",
         "journal-deepgram-billing-0: 1,000 of 2,000,000 bytes",
     ]
@@ -185,7 +189,7 @@ def test_what_the_report_will_say_is_left_to_it(capsys: pytest.CaptureFixture[st
         emit(event)
 
     said = sentences(capsys)
-    assert len(said) == 5
+    assert len(said) == 6
     assert not [line for line in said if "error" in line or "warning" in line or "ended" in line]
 
 

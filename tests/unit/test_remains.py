@@ -24,7 +24,7 @@ from backup.errors import (
 )
 from backup.remains import Swept
 from backup.sinks.base import Object
-from tests.handmade import JOURNAL, Chain, archive, lose, packed
+from tests.handmade import JOURNAL, Chain, archive, lose, mark, packed
 from tests.journal_data import NOON, records
 from tests.simulated_sink import Held, SimulatedSink
 
@@ -150,7 +150,7 @@ def test_a_clock_that_is_behind_is_heeded(sink: SimulatedSink) -> None:
     assert sweep(sink, now=NOON + DAY) == 0
 
 
-@pytest.mark.parametrize("suffix", ["pruned", "delivered", "blessed", "verified-20261123T120000Z"])
+@pytest.mark.parametrize("suffix", ["delivered", "blessed", "verified-20261123T120000Z"])
 def test_what_a_mark_speaks_for_is_not_swept(sink: SimulatedSink, suffix: str) -> None:
     """Of whatever kind: it says that somebody knows the id."""
     ghost(sink)
@@ -158,6 +158,30 @@ def test_what_a_mark_speaks_for_is_not_swept(sink: SimulatedSink, suffix: str) -
     before = sink.place.keys()
 
     assert (sweep(sink), sink.place.keys()) == (0, before)
+
+
+@pytest.mark.parametrize(
+    ("age", "is_whole", "swept"),
+    [(timedelta(0), True, 3), (DAY, True, 0), (timedelta(0), False, 0)],
+)
+def test_what_a_tombstone_speaks_for_is_swept_when_that_is_old(
+    sink: SimulatedSink, age: timedelta, swept: int, *, is_whole: bool
+) -> None:
+    """Until then a run may be about to share an archive; the tombstone itself stays.
+
+    One that cannot be read keeps what it speaks for.
+    """
+    ghost(sink)
+    left = sink.place.keys()
+    sink.clock = lambda: NOON + age
+    stone = mark("pruned", GHOST, manifest_sha256="ab" * 32)
+    put(sink, f"{JOURNAL}/{JOURNAL}-{GHOST}.pruned.json", stone.to_bytes() if is_whole else b"x")
+    put(sink, f"{JOURNAL}/{JOURNAL}-{GHOST}.delivered.json")
+
+    assert sweep(sink) == swept
+    assert set(left).isdisjoint(sink.place.keys()) == bool(swept)
+    marks = {f"{JOURNAL}/{JOURNAL}-{GHOST}.{kind}.json" for kind in ("pruned", "delivered")}
+    assert marks <= {*sink.place.keys()}
 
 
 def test_what_a_live_draft_speaks_for_is_not_swept(sink: SimulatedSink) -> None:
@@ -176,7 +200,7 @@ def test_an_old_draft_is_swept_with_what_it_speaks_for(sink: SimulatedSink, chai
     kept = sink.place.keys()
     ghost(sink)
     put(sink, draft_key(JOURNAL, GHOST))
-    marked = put(sink, f"{OTHER}/{OTHER}-{GHOST}.pruned.json")
+    marked = put(sink, f"{OTHER}/{OTHER}-{GHOST}.delivered.json")
     protected = put(sink, draft_key(OTHER, GHOST))
 
     assert sweep(sink) == 4
@@ -365,6 +389,21 @@ def test_the_archive_of_a_lost_manifest_is_kept_and_told(sink: SimulatedSink, ch
     assert [(b.journal, b.id) for b in found.bereft] == [(JOURNAL, second.id)]
     assert (found.objects, sink.place.keys()) == (3, before)
     assert first.id < second.id
+
+
+def test_a_tombstone_knows_that_its_predecessor_was_a_backup(
+    sink: SimulatedSink, chain: Chain
+) -> None:
+    """What was pruned was the last that named it, and its records may be nowhere else."""
+    first, second = chain.full(records(9)), chain.full(records(1), continuity="shrunk")
+    chain.full(records(2))
+    catalog = Catalog(sink)
+    catalog.prune(second, sha256=catalog.manifest_sha256(JOURNAL, second.id), at=NOON)
+    lose(sink, first)
+    found = swept(sink)
+
+    assert [b.id for b in found.bereft] == [first.id]
+    assert first.archives[0].key in sink.place.objects
 
 
 def test_what_a_lost_manifest_may_have_named_is_kept(sink: SimulatedSink, chain: Chain) -> None:

@@ -38,6 +38,7 @@ from backup.verbs.export import Exported, ExportResult
 from backup.verbs.inspect import Details, ListResult, Row, ShowResult
 from backup.verbs.ledger import LedgerResult, Marked
 from backup.verbs.passes import Copy
+from backup.verbs.prune import Considered, PruneResult
 from backup.verbs.restore import Restored, RestoreResult
 from backup.verbs.verify import Verified, VerifyResult
 from tests import manifests
@@ -163,6 +164,14 @@ BUNDLED = ExportResult(
     problems=(),
     warnings=(Warned(message=f"{FIRST} is older", journal=ZERO),),
     duration_seconds=0.5,
+)
+PRUNED = PruneResult(
+    confirmed=True,
+    backups=(
+        Considered(journal=ZERO, id=SECOND, sink=NAS, goes=False, reason="last"),
+        Considered(journal=ZERO, id=FIRST, sink=NAS, goes=True, reason="delivered"),
+    ),
+    problems=(),
 )
 MARKED = LedgerResult(
     marks=(
@@ -409,6 +418,15 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             "problems": None,
             "warnings": [{"message": None, "journal": None, "sink": None}],
             "duration_seconds": None,
+        },
+    ),
+    "prune": (
+        PRUNED,
+        {
+            "confirmed": None,
+            "backups": [{"journal": None, "id": None, "sink": None, "goes": None, "reason": None}],
+            "problems": None,
+            "warnings": None,
         },
     ),
     "retire": (
@@ -750,6 +768,27 @@ def test_marks_that_came_with_another_are_counted() -> None:
     ]
 
 
+def test_pruning_tells_what_goes_and_why_the_rest_stays() -> None:
+    """And, until it is confirmed, how to have it done."""
+    assert text_lines(result_text(PRUNED, 0, None)) == [
+        "JOURNAL                     ID                       FATE    WHY",
+        f"{ZERO}  {FIRST}  pruned  delivered",
+        f"{ZERO}  {SECOND}  kept    last",
+        f"sink: {NAS}",
+        "1 of 2 backups pruned",
+    ]
+    dry = replace(PRUNED, confirmed=False)
+    assert text_lines(result_text(dry, 0, None))[-2:] == [
+        "1 of 2 backups would go",
+        "nothing was removed: journal-backup prune --confirm does it",
+    ]
+    nothing = replace(dry, backups=PRUNED.backups[:1], warnings=(Warned(message="look"),))
+    assert text_lines(result_text(nothing, 0, None))[-2:] == [
+        "0 of 1 backup would go",
+        "warning: look",
+    ]
+
+
 def test_a_bundle_tells_what_is_next() -> None:
     """With the ids to type, once Deepgram has it."""
     lines = text_lines(result_text(BUNDLED, 0, None))
@@ -970,6 +1009,8 @@ def test_the_canonical_line_counts_what_a_run_did() -> None:
     assert figures(VERIFIED) == {"problems": 0, "backups": 4}
     assert figures(RESTORED) == {"problems": 0, "journals_restored": 1, "size_bytes": 7_890_000}
     assert figures(MARKED) == {"problems": 0}
+    assert figures(PRUNED) == {"problems": 0, "warnings": 0, "backups": 2, "backups_pruned": 1}
+    assert figures(replace(PRUNED, confirmed=False))["backups_pruned"] == 0
     assert figures(BUNDLED) == {
         "problems": 0,
         "warnings": 1,

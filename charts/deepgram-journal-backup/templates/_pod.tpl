@@ -68,8 +68,10 @@ The environment of a backup, beside that.
 - name: BACKUP_EXPECT_REPLICAS
   value: {{ . | quote }}
 {{- end }}
-- name: BACKUP_DEADLINE
-  value: {{ .Values.deadline | quote }}
+{{- if .Values.retention.prune }}
+- name: BACKUP_PRUNE
+  value: "true"
+{{- end }}
 {{- if include "deepgram-journal-backup.orchestrates" . }}
 - name: BACKUP_WORKERS
   value: {{ .Values.workers | quote }}
@@ -79,6 +81,24 @@ The environment of a backup, beside that.
 {{- if include "deepgram-journal-backup.mayScale" . }}
 - name: BACKUP_MAX_DOWNTIME
   value: {{ .Values.maxDowntime | quote }}
+{{- end }}
+{{- end }}
+
+{{/*
+The rules of retention that are set, by the variable that tells of each.
+*/}}
+{{- define "deepgram-journal-backup.retentionRules" -}}
+{{- with .Values.retention }}
+{{- range $name, $value := dict
+      "BACKUP_KEEP_LAST" .keepLast
+      "BACKUP_KEEP_WITHIN" .keepWithin
+      "BACKUP_KEEP_DAILY" .keepDaily
+      "BACKUP_KEEP_WEEKLY" .keepWeekly
+      "BACKUP_KEEP_MONTHLY" .keepMonthly }}
+{{- with $value }}
+{{ $name }}: {{ toString . | quote }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -96,6 +116,15 @@ The environment of what uses sinks, without what the user adds to it.
 - name: BACKUP_SITE
   value: {{ . | quote }}
 {{- end }}
+{{- /* also of a toolbox that prunes: what a run may be about to commit is no remains */}}
+- name: BACKUP_DEADLINE
+  value: {{ .Values.deadline | quote }}
+{{- range $name, $value := include "deepgram-journal-backup.retentionRules" . | fromYaml }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+- name: BACKUP_KEEP_MIN
+  value: {{ .Values.retention.keepMin | quote }}
 {{- if or .Values.caBundle.configMapRef .Values.caBundle.secretRef }}
 - name: BACKUP_CA_CERT_FILE
   value: /etc/journal-backup/ca/ca.crt

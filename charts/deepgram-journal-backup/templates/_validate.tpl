@@ -11,8 +11,15 @@ BACKUP_ALLOW_STOPPED: allowStopped
 BACKUP_CA_CERT_FILE: caBundle
 BACKUP_DEADLINE: deadline
 BACKUP_EXPECT_REPLICAS: billing.replicas
+BACKUP_KEEP_DAILY: retention.keepDaily
+BACKUP_KEEP_LAST: retention.keepLast
+BACKUP_KEEP_MIN: retention.keepMin
+BACKUP_KEEP_MONTHLY: retention.keepMonthly
+BACKUP_KEEP_WEEKLY: retention.keepWeekly
+BACKUP_KEEP_WITHIN: retention.keepWithin
 BACKUP_LOG_LEVEL: logLevel
 BACKUP_MAX_DOWNTIME: maxDowntime
+BACKUP_PRUNE: retention.prune
 BACKUP_SINKS: sinks
 BACKUP_SITE: site
 BACKUP_STATEFULSET: billing.namePrefix
@@ -159,6 +166,9 @@ Everything that is wrong with the values, at once.
 {{- end }}
 
 {{- /* the rest */}}
+{{- if and .Values.retention.prune (not (include "deepgram-journal-backup.retentionRules" . | trim)) }}
+{{- $problems = append $problems "`retention.prune` is true, and nothing says what to keep: set `keepLast`, `keepWithin`, `keepDaily`, `keepWeekly` or `keepMonthly` beside it" }}
+{{- end }}
 {{- if and .Values.caBundle.configMapRef .Values.caBundle.secretRef }}
 {{- $problems = append $problems "`caBundle` has both `configMapRef` and `secretRef`: leave one out" }}
 {{- end }}

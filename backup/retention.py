@@ -1,0 +1,135 @@
+"""Retention: which backups of one journal, on one sink, may go. Pure: nothing is read or removed.
+
+Rules:
+
+- A policy says what is kept; nothing set means that all is. What no rule of it keeps may go, but
+  only if its records are safe: it is delivered, or a newer good backup holds all of them.
+- Rules count good backups alone: one that is suspect or damaged stands for no day. The newest good
+  ones stay, :attr:`Policy.least` of them, whatever else is said.
+- Days, weeks (ISO 8601) and months are those of UTC, and only those count in which there is a
+  backup: a site that was off for a year loses nothing by it.
+- Time is reckoned from the newest backup, or from now if that is earlier: where no backups are made
+  any more, or a clock is ahead, nothing grows old.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from backup.model import id_time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What is kept; None: no such rule."""
+
+    last: int | None = None
+    """So many, the newest."""
+    within: timedelta | None = None
+    """All of this time."""
+    daily: int | None = None
+    """The newest of each day, for so many days; and so on."""
+    weekly: int | None = None
+    monthly: int | None = None
+    least: int = 3
+    """So many good ones are kept in any case; at least 1."""
+
+    @property
+    def is_set(self) -> bool:
+        """Whether any rule is given."""
+        rules = (self.last, self.within, self.daily, self.weekly, self.monthly)
+        return any(rule is not None for rule in rules)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """What has to be known of a backup."""
+
+    id: str
+    is_good: bool
+    is_delivered: bool
+    holder: str | None = None
+    """A newer good backup that holds all its records; None if none does, as far as is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether a backup may go, and why."""
+
+    id: str
+    may_go: bool
+    reason: str
+
+
+def plan(candidates: Sequence[Candidate], policy: Policy, now: datetime) -> list[Verdict]:
+    """Say of each backup whether it may go.
+
+    Args:
+        candidates: all backups of a journal on a sink.
+        policy: what is kept.
+        now: the time, UTC.
+
+    Returns:
+        A verdict on each, the oldest first.
+    """
+    ordered = sorted(candidates, key=lambda candidate: candidate.id)
+    kept = _kept([c.id for c in reversed(ordered) if c.is_good], policy, now)
+    return [_verdict(c, kept.get(c.id, []), policy) for c in ordered]
+
+
+def _verdict(candidate: Candidate, rules: Sequence[str], policy: Policy) -> Verdict:
+    def say(reason: str, *, may_go: bool = False) -> Verdict:
+        return Verdict(id=candidate.id, may_go=may_go, reason=reason)
+
+    if not policy.is_set:
+        return say("nothing says what to keep")
+    if rules:
+        return say(", ".join(rules))
+    if candidate.is_delivered:
+        return say("delivered", may_go=True)
+    if candidate.holder is not None:
+        return say(f"{candidate.holder} holds its records", may_go=True)
+    return say("not delivered, and its records may be nowhere else")
+
+
+def _kept(good: Sequence[str], policy: Policy, now: datetime) -> dict[str, list[str]]:
+    """Say which rules keep which backups; ``good`` are the ids of good ones, the newest first."""
+    kept: defaultdict[str, list[str]] = defaultdict(list)
+
+    def keep(ids: Iterable[str], rule: str) -> None:
+        for backup_id in ids:
+            kept[backup_id].append(rule)
+
+    keep(good[: max(1, policy.least)], "one of the newest")
+    keep(good[: policy.last or 0], "last")
+    if good and policy.within is not None:
+        since = min(now, id_time(good[0])) - policy.within
+        keep((i for i in good if id_time(i) >= since), "within")
+    keep(_newest_of_each(good, _day, policy.daily), "daily")
+    keep(_newest_of_each(good, _week, policy.weekly), "weekly")
+    keep(_newest_of_each(good, _month, policy.monthly), "monthly")
+    return kept
+
+
+def _newest_of_each(
+    good: Iterable[str], period: Callable[[datetime], object], count: int | None
+) -> list[str]:
+    newest: dict[object, str] = {}
+    for backup_id in good:
+        newest.setdefault(period(id_time(backup_id)), backup_id)
+    return [*newest.values()][: count or 0]
+
+
+def _day(when: datetime) -> object:
+    return when.date()
+
+
+def _week(when: datetime) -> object:
+    return when.isocalendar()[:2]
+
+
+def _month(when: datetime) -> object:
+    return when.year, when.month

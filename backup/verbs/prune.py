@@ -1,0 +1,308 @@
+"""``prune``: let go of backups that no rule of the retention keeps, and whose records are safe.
+
+Rules:
+
+- It is dry until it is confirmed: what would go is told, and why all else stays.
+- Each sink is looked at for itself: what another one holds makes nothing safe here. A sink that
+  is another site's, as its newest manifest has it, is left alone.
+- A journal whose newest backup is not good, or of which any alarm stands, is left alone as a
+  whole, and so is a backup whose manifest or delivery cannot be read: first find out what that
+  means.
+- :mod:`backup.retention` says what may go: never what is neither delivered nor held by a newer good
+  backup, by an unbroken chain on the same sink; never the newest good ones.
+- The oldest go first, so that what is left by an interruption is what a shorter history would be.
+- A manifest goes, its tombstone stays. Archives are remains, and swept once no run can be about to
+  share them (:mod:`backup.remains`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from backup import lineage, retention
+from backup.catalog import Backup, Catalog, Flaw, Shelf
+from backup.errors import (
+    NEEDS_A_LOOK,
+    BackupError,
+    ConfigError,
+    IntegrityError,
+    ManifestError,
+    ObjectMissingError,
+    SinkError,
+    UnsupportedFormatError,
+)
+from backup.manifest import Manifest
+from backup.model import BackupsPruned, Clock, Emit, Problem, Warned, WithExitCodes
+from backup.retention import Candidate, Policy, Verdict
+from backup.sinks import Sink
+from backup.stop import Stop
+from backup.streams import spread
+from backup.verbs.holdings import require_own_site
+from backup.verbs.selection import known_journals, open_shelves
+
+_READERS = 8
+"""Backups that are read at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Considered:
+    """A backup on a sink, and what is to become of it."""
+
+    journal: str
+    id: str
+    sink: str
+    goes: bool
+    """It may go; where that was confirmed and nothing failed, it is gone."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneResult(WithExitCodes):
+    """What came of pruning."""
+
+    confirmed: bool
+    """False: nothing was removed, and this is what would be."""
+    backups: tuple[Considered, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[Warned, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What is stored of a backup; or why it cannot be read."""
+
+    manifest: Manifest | None
+    sha256: str = ""
+    """Of the manifest's stored bytes."""
+    is_delivered: bool = False
+    error: BackupError | None = None
+
+
+def prune(
+    sinks: Sequence[Sink],
+    policy: Policy,
+    *,
+    site: str | None,
+    journal: str | None,
+    confirmed: bool,
+    clock: Clock,
+    emit: Emit,
+    stop: Stop,
+) -> PruneResult:
+    """Let go of what may go, on every sink; or say what that would be.
+
+    Args:
+        sinks: all of them.
+        policy: what is kept.
+        site: this one; what is another's is left alone.
+        journal: only this one.
+        confirmed: remove; else nothing is changed.
+        clock: the time.
+        emit: told of problems, and of what is gone.
+        stop: asked before each removal.
+
+    Raises:
+        ConfigError: nothing says what to keep.
+        SelectorError: no sink has a backup of the given journal.
+        SinkError: no sink answers.
+        StopError: a signal or the deadline came first.
+    """
+    if not policy.is_set:
+        message = "nothing says what to keep"
+        raise ConfigError(message, "set BACKUP_KEEP_LAST, _WITHIN, _DAILY, _WEEKLY or _MONTHLY")
+    shelves, problems = open_shelves(sinks, emit=emit)
+    names = known_journals(shelves, journal)
+    considered: list[Considered] = []
+    for shelf in shelves:
+        pruning = _Pruning(shelf, policy, confirmed=confirmed, clock=clock, emit=emit, stop=stop)
+        considered += pruning.consider(names, site)
+        problems += pruning.problems
+    return PruneResult(confirmed=confirmed, backups=tuple(considered), problems=tuple(problems))
+
+
+class _Pruning:
+    """The pruning of one sink."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        policy: Policy,
+        *,
+        confirmed: bool,
+        clock: Clock,
+        emit: Emit,
+        stop: Stop,
+    ) -> None:
+        self.problems: list[Problem] = []
+        self._shelf = shelf
+        self._catalog = shelf.catalog
+        self._policy = policy
+        self._confirmed = confirmed
+        self._clock = clock
+        self._emit = emit
+        self._stop = stop
+
+    def consider(self, journals: Iterable[str], site: str | None) -> Iterator[Considered]:
+        """Decide on all backups of these journals, and remove those that may go."""
+        try:
+            require_own_site(self._shelf, site)
+            for journal in journals:
+                if backups := self._shelf.listing.backups(journal):
+                    yield from self._consider(journal, backups)
+        except (SinkError, ConfigError) as error:
+            self._note(Problem.of(error, sink=self._shelf.url))
+
+    def _consider(self, journal: str, backups: Sequence[Backup]) -> list[Considered]:
+        found = self._read_all(backups)
+        verdicts = self._decide(journal, backups, found)
+        if self._confirmed:
+            verdicts = self._carry_out(journal, verdicts, found)
+        return [
+            Considered(
+                journal=journal,
+                id=verdict.id,
+                sink=self._shelf.url,
+                goes=verdict.may_go,
+                reason=verdict.reason,
+            )
+            for verdict in verdicts
+        ]
+
+    def _note(self, problem: Problem) -> None:
+        self.problems.append(problem)
+        self._emit(problem)
+
+    def _read_all(self, backups: Sequence[Backup]) -> dict[str, _Read]:
+        read = spread(partial(_read, self._catalog), backups, limit=_READERS, stop=self._stop)
+        return {backup.id: found for backup, found in zip(backups, read, strict=True)}
+
+    def _decide(
+        self, journal: str, backups: Sequence[Backup], found: dict[str, _Read]
+    ) -> list[Verdict]:
+        flaws = {backup.id: self._flaw(found[backup.id]) for backup in backups}
+        if (problem := self._objection(journal, flaws, found)) is not None:
+            self._note(problem)
+            why = f"the journal is left alone: {problem.message}"
+            return [Verdict(id=backup.id, may_go=False, reason=why) for backup in backups]
+        holders = self._holders([i for i, flaw in flaws.items() if flaw is None], found)
+        unread = {i: read.error.message for i, read in found.items() if read.error}
+        verdicts = retention.plan(
+            [
+                Candidate(
+                    id=backup.id,
+                    is_good=flaws[backup.id] is None,
+                    is_delivered=found[backup.id].is_delivered,
+                    holder=holders.get(backup.id),
+                )
+                for backup in backups
+            ],
+            self._policy,
+            self._clock(),
+        )
+        return [
+            _stays(v, f"cannot be read: {unread[v.id]}") if v.id in unread else v for v in verdicts
+        ]
+
+    def _flaw(self, read: _Read) -> Flaw | None:
+        if read.manifest is None:
+            return Flaw(read.error.message if read.error else "")
+        return self._catalog.flaw_of(read.manifest, self._shelf.listing)
+
+    def _objection(
+        self, journal: str, flaws: dict[str, Flaw | None], found: dict[str, _Read]
+    ) -> Problem | None:
+        """Say why nothing of a journal may go, whatever the policy says; None if nothing is wrong.
+
+        An alarm stands in every manifest since it was raised, in some branch or other.
+        """
+        standing = {
+            alarm
+            for read in found.values()
+            if read.manifest is not None
+            for alarm in self._catalog.standing_alarms(read.manifest, self._shelf.listing)
+        }
+        if standing:
+            return Problem(
+                exit_code=IntegrityError.exit_code,
+                message=f"nothing is pruned while an alarm stands: {', '.join(sorted(standing))}",
+                hints=("find out what happened, then: journal-backup acknowledge",),
+                journal=journal,
+                sink=self._shelf.url,
+            )
+        newest = max(flaws)
+        if (flaw := flaws[newest]) is not None:
+            return Problem(
+                exit_code=NEEDS_A_LOOK,
+                message=f"nothing is pruned as {newest}, the newest, is not good: {flaw.message}",
+                hints=("back up once more",),
+                journal=journal,
+                sink=self._shelf.url,
+            )
+        return None
+
+    def _holders(self, good: Iterable[str], found: dict[str, _Read]) -> dict[str, str]:
+        """Say of each backup which newer good one holds its records: the newest of them."""
+
+        def look(backup_id: str) -> tuple[Manifest, str] | None:
+            read = found.get(backup_id)
+            return (read.manifest, read.sha256) if read and read.manifest else None
+
+        holders: dict[str, str] = {}
+        for holder in sorted(good, reverse=True):
+            manifest = found[holder].manifest
+            for ancestor in lineage.ancestors(self._catalog, manifest, look) if manifest else ():
+                if ancestor in holders:  # and so are all before it
+                    break
+                holders[ancestor] = holder
+        return holders
+
+    def _carry_out(
+        self, journal: str, verdicts: Sequence[Verdict], found: dict[str, _Read]
+    ) -> list[Verdict]:
+        done: list[Verdict] = []
+        failure: BackupError | None = None
+        for verdict in verdicts:
+            read = found[verdict.id]
+            if not verdict.may_go or read.manifest is None:
+                done.append(verdict)
+                continue
+            if failure is None:
+                failure = self._remove(read.manifest, read.sha256)
+            done.append(verdict if failure is None else _stays(verdict, "it could not be removed"))
+        gone = sum(verdict.may_go for verdict in done)
+        if gone:
+            self._emit(
+                BackupsPruned(
+                    journal=journal, sink=self._shelf.url, backups=gone, kept=len(done) - gone
+                )
+            )
+        return done
+
+    def _remove(self, manifest: Manifest, sha256: str) -> BackupError | None:
+        """Remove a backup; give what kept it from that."""
+        self._stop.check()
+        try:
+            self._catalog.prune(manifest, sha256=sha256, at=self._clock())
+        except (SinkError, ManifestError) as error:
+            problem = Problem.of(
+                error, journal=manifest.journal, sink=self._shelf.url, exit_code=NEEDS_A_LOOK
+            )
+            self._note(problem)
+            return error
+        return None
+
+
+def _read(catalog: Catalog, backup: Backup) -> _Read:
+    try:
+        manifest, sha256 = catalog.manifest(backup.journal, backup.id)
+        if is_delivered := "delivered" in backup.marks:
+            catalog.marked("delivered", backup.journal, backup.id)
+    except (ManifestError, UnsupportedFormatError, ObjectMissingError) as error:
+        return _Read(None, error=error)
+    return _Read(manifest, sha256, is_delivered=is_delivered)
+
+
+def _stays(verdict: Verdict, reason: str) -> Verdict:
+    return replace(verdict, may_go=False, reason=reason)
