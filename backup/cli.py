@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from backup.cluster.orchestrator import ClusterResult, Orchestrator
     from backup.config import Settings
     from backup.manifest import Manifest
-    from backup.model import Emit, Event, Problem, Warned
+    from backup.model import Emit, Event, Finding, Problem, Warned
     from backup.report import Result
     from backup.sinks import Sink
     from backup.stop import Stop
@@ -266,6 +266,15 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "confirm": (
         "--confirm",
         {"action": "store_true", "help": "remove; without it, only say what would be removed"},
+    ),
+    "only": (
+        "--only",
+        {
+            "action": "append",
+            "choices": ("sinks", "journals", "cluster"),
+            "default": [],
+            "help": "look at nothing else (may be repeated)",
+        },
     ),
     "run": ("--run", {"required": True, "metavar": "ID", "help": "the run that it belongs to"}),
     "journals": (
@@ -565,7 +574,6 @@ def _commit(run: _Run) -> Result:
 def _orchestrator(run: _Run) -> Orchestrator:
     from backup.cluster.api import connect
     from backup.cluster.orchestrator import Options, Orchestrator
-    from backup.streams import call
     from backup.verbs import holdings
 
     settings = run.settings
@@ -583,7 +591,7 @@ def _orchestrator(run: _Run) -> Orchestrator:
             deadline=settings.deadline,
         ),
         ask_sinks=lambda: holdings.read(run.sinks, settings.statefulset),
-        has_source=lambda: call(partial(os.path.isdir, settings.source), stop=run.stop),
+        has_source=lambda: _has_source(run),
         find=lambda run_id: {
             found.journal: _as_answer(found) for found in holdings.of_run(run.sinks, run_id)
         },
@@ -733,6 +741,50 @@ def _pruned(run: _Run, *, confirmed: bool) -> PruneResult:
     )
 
 
+def _doctor(run: _Run) -> Result:
+    from backup.verbs.doctor import Options, examine
+
+    settings, only = run.settings, run.args.only or ("sinks", "journals", "cluster")
+    is_direct = settings.strategy == "direct"
+    mounts = is_direct or (settings.strategy == "auto" and _has_source(run))
+    return examine(
+        run.sinks if "sinks" in only else (),
+        Options(
+            source=settings.source if mounts and "journals" in only else None,
+            statefulset=settings.statefulset,
+            expect_replicas=settings.expect_replicas,
+            site=settings.site,
+        ),
+        cluster=_cluster_items(run) if not is_direct and "cluster" in only else (),
+        clock=_now,
+        emit=run.emit,
+        stop=run.stop,
+    )
+
+
+def _cluster_items(run: _Run) -> Iterator[Finding | Problem | Warned]:
+    from backup.cluster import checkup
+    from backup.cluster.api import connect
+
+    settings = run.settings
+    options = checkup.Options(
+        statefulset=settings.statefulset,
+        strategy=settings.strategy,
+        expect_replicas=settings.expect_replicas,
+        max_downtime=settings.max_downtime,
+        allow_stopped=settings.allow_stopped,
+    )
+    api = connect(stop=run.stop)
+    yield from checkup.look(api, options, has_source=lambda: _has_source(run), clock=_now)
+
+
+def _has_source(run: _Run) -> bool:
+    """Tell whether our own pod mounts journals; a file server that hangs does not hold us."""
+    from backup.streams import call
+
+    return call(partial(os.path.isdir, run.settings.source), stop=run.stop)
+
+
 def _acknowledge(run: _Run) -> Result:
     from backup.verbs.ledger import acknowledge
 
@@ -837,6 +889,16 @@ as well is what is neither delivered nor in a newer good backup.""",
         ),
         options=("journal", "sink", "confirm"),
         perform=_prune,
+    ),
+    "doctor": _Working(
+        summary="look at all that a backup needs",
+        more="""\
+Sinks, journals, and with a strategy that asks the cluster its rights, billing
+and the volume claims: whatever is wrong is named with its fix, all at once.
+Nothing is changed. The exit code is that of the worst.""",
+        examples=("journal-backup doctor", "journal-backup doctor --only sinks"),
+        options=("sink", "only"),
+        perform=_doctor,
     ),
     "acknowledge": _Working(
         summary="answer the alarm of a backup",

@@ -27,6 +27,7 @@ from backup.model import (
     BackupsPruned,
     Emit,
     Event,
+    Finding,
     PassRepeated,
     Problem,
     Progressed,
@@ -48,6 +49,7 @@ _NAMES: dict[type[Event], tuple[str, str]] = {
     BackupCommitted: ("info", "backup_committed"),
     Problem: ("error", "problem_found"),
     Warned: ("warning", "warning_raised"),
+    Finding: ("info", "found_good"),
     Step: ("info", "step_taken"),
     RemainsSwept: ("info", "remains_swept"),
     BackupsPruned: ("info", "backups_pruned"),
@@ -60,13 +62,14 @@ _SENTENCES = {
     "backup_committed": "{journal} stored on {sink} ({continuity})",
     "problem_found": "error: {located}",
     "warning_raised": "warning: {located}",
+    "found_good": "{subject} {message}",
     "step_taken": "{what}",
     "remains_swept": "{objects} old remains swept from {sink}",
     "backups_pruned": "{journal}: {backups} backups pruned from {sink}, {kept} kept",
     "run_finished": "{verb} ended with exit code {exit_code} after {duration_seconds} s",
     "bug_met": "a bug in this program:\n{exception}",
 }
-_TOLD_BY_REPORT = (Problem, Warned, RunFinished)
+_TOLD_BY_REPORT = (Problem, Warned, Finding, RunFinished)
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 

@@ -348,10 +348,28 @@ class Warned:
     sink: str | None = None
 
 
+def size_text(size_bytes: int) -> str:
+    """Write a size for people, in binary units."""
+    size = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:  # noqa: PLR2004 - the step of binary units
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
 def located(message: str, journal: str | None, sink: str | None) -> str:
     """Begin a message with what it is about, ``journal on sink:``, unless it names that itself."""
     named = [part for part in (journal, sink) if part and part not in message]
     return f"{' on '.join(named)}: {message}" if named else message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that a backup needs was looked at, and is as it should be."""
+
+    subject: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -396,6 +414,7 @@ Event = (
     | BackupCommitted
     | Problem
     | Warned
+    | Finding
     | Step
     | RemainsSwept
     | BackupsPruned

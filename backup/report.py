@@ -26,10 +26,11 @@ from backup.cluster.orchestrator import ClusterResult
 from backup.cluster.rescue import ResumeResult
 from backup.errors import BackupError, SettingsError
 from backup.manifest import Manifest
-from backup.model import Problem, Warned, located
+from backup.model import Problem, Warned, located, size_text
 from backup.page import GAP, Cell, Page, printable, without_surrogates
 from backup.verbs.backup import BackupResult, JournalOutcome
 from backup.verbs.commit import CommitResult
+from backup.verbs.doctor import DoctorResult
 from backup.verbs.export import ExportResult
 from backup.verbs.inspect import Details, ListResult, ShowResult
 from backup.verbs.ledger import LedgerResult, Marked
@@ -62,6 +63,7 @@ Result = (
     | RestoreResult
     | ExportResult
     | PruneResult
+    | DoctorResult
     | LedgerResult
     | CommitResult
     | ClusterResult
@@ -118,6 +120,8 @@ def figures(result: Result) -> dict[str, int]:
         counts["backups"] = len(result.backups)
         counts["warnings"] = len(result.warnings)
         counts["backups_pruned"] = sum(b.goes for b in result.backups if result.confirmed)
+    elif isinstance(result, DoctorResult):
+        counts |= {"findings": len(result.findings), "warnings": len(result.warnings)}
     elif isinstance(result, ExportResult):
         counts["warnings"] = len(result.warnings)
         counts["backups"] = len(result.exported)
@@ -255,16 +259,6 @@ def _say_warnings(page: Page, warnings: Sequence[Warned]) -> None:
 
 def _about(item: Problem | Warned) -> str:
     return located(item.message, item.journal, item.sink)
-
-
-def size_text(size_bytes: int) -> str:
-    """Write a size for people, in binary units."""
-    size = float(size_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:  # noqa: PLR2004 - the step of binary units
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
 
 
 def _count(number: int, noun: str) -> str:
@@ -538,6 +532,16 @@ def _write_prune(result: PruneResult, page: Page) -> None:
     _say_warnings(page, result.warnings)
 
 
+def _write_doctor(result: DoctorResult, page: Page) -> None:
+    for finding in result.findings:
+        page.say(f"{finding.subject} {finding.message}", "ok: ", "green")
+    _say_warnings(page, result.warnings)
+    page.say(
+        f"{len(result.findings)} as it should be, {len(result.warnings)} to know of, "
+        f"{len(result.problems)} wrong"
+    )
+
+
 def _write_ledger(result: LedgerResult, page: Page) -> None:
     for (kind, journal, sink), group in groupby(
         sorted(result.marks, key=_mark_order), key=_mark_order
@@ -562,6 +566,7 @@ _WRITERS: dict[type[Any], Callable[[Any, Page], None]] = {
     RestoreResult: _write_restore,
     ExportResult: _write_export,
     PruneResult: _write_prune,
+    DoctorResult: _write_doctor,
     LedgerResult: _write_ledger,
     CommitResult: _write_commit,
     ClusterResult: _write_cluster,

@@ -49,7 +49,7 @@ import pytest
 from backup import answer, streams
 from backup.answer import Answer, JournalAnswer
 from backup.cluster import colocated, crew, pods
-from backup.cluster.api import Api, Calls, Change, Kind, Object, Objects
+from backup.cluster.api import Api, Calls, Change, Kind, Object, Objects, Rule
 from backup.cluster.orchestrator import ClusterResult, Options, Orchestrator
 from backup.errors import ClusterConflictError, ClusterError
 from backup.model import Clock as ClockLike
@@ -221,6 +221,11 @@ class World:
                 for o in pod["metadata"].get("ownerReferences") or ()
             )
         ]
+
+    def ready(self, statefulset: str) -> int:
+        """Count its pods that run."""
+        with self.lock:
+            return sum(self._phase(pod) == "Running" for pod in self.pods_of(statefulset))
 
     def workers(self, phase: str = "Running") -> list[str]:
         """Name the pods of workers that are in a phase."""
@@ -601,6 +606,8 @@ class Process:
     asked: list[str] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    rights_withheld: set[str] = field(default_factory=set)
+    """As a verb and a resource: create jobs."""
     written: int = 0
     crash_before: int | None = None
     crash_after: int | None = None
@@ -720,8 +727,10 @@ class SimulatedCluster(Api):
         """See :class:`Api`."""
 
         def act() -> Object | None:
-            body = self.world.objects.get((kind, name))
-            return copy.deepcopy(_scale(body) if body and sub else body)
+            body = copy.deepcopy(self.world.objects.get((kind, name)))
+            if body and kind == "statefulsets" and not sub:
+                body["status"] = {"readyReplicas": self.world.ready(name), **body["status"]}
+            return _scale(body) if body and sub else body
 
         return self._read(f"get {_path(kind, sub)}", name, act)
 
@@ -790,6 +799,11 @@ class SimulatedCluster(Api):
                 self.world.remove(kind, name)
 
         self._write(f"delete {kind}", name, act)
+
+    def may(self, verb: str, rule: Rule, *, name: str = "") -> bool:
+        """See :class:`Api`."""
+        what = f"{verb} {rule.resource}"
+        return self._read(f"may {what}", name, lambda: what not in self.process.rights_withheld)
 
     def changes(self, kind: Kind) -> Iterator[Change]:
         """See :class:`Api`."""

@@ -106,6 +106,8 @@ class SimulatedSink(Sink):
         super().__init__(f"memory://{name}", stop=stop or Stop(), stall_seconds=stall_seconds)
         self.place = place or Place()
         self.clock = clock
+        self.free: int | None = None
+        """Bytes of room; None: nobody knows of a limit."""
         self.calls: list[tuple[str, str]] = []
         self.offsets: list[int] = []
         self._faults: list[Fault] = []
@@ -200,6 +202,9 @@ class SimulatedSink(Sink):
 
     def _probe(self) -> None:
         self._meet("probe")
+
+    def _free_bytes(self) -> int | None:
+        return self.free
 
     def _put(
         self, key: str, chunks: Iterable[bytes], *, max_bytes: int | None, alive: Callable[[], None]

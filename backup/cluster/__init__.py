@@ -22,4 +22,5 @@ In the order in which they are best read, and in which alone they import each ot
 - :mod:`~backup.cluster.drafts`: what was put while billing was down becomes backups
 - :mod:`~backup.cluster.scaledown`: a run's copies while billing is down
 - :mod:`~backup.cluster.orchestrator`: a run, from its plan to its result
+- :mod:`~backup.cluster.checkup`: what a run would meet, looked at without one
 """

@@ -83,6 +83,7 @@ _GROUPS: Mapping[str, str] = {
     "leases": "coordination.k8s.io",
     "events": "",
 }
+_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _PIECE_BYTES = 1 << 16
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -199,6 +200,16 @@ class Api(ABC):
         """
 
     @abstractmethod
+    def may(self, verb: str, rule: Rule, *, name: str = "") -> bool:
+        """Ask whether we have a right.
+
+        Args:
+            verb: one of the rule's.
+            rule: about which resource.
+            name: on the object of this name; empty: on all.
+        """
+
+    @abstractmethod
     def changes(self, kind: Kind) -> Iterator[Change]:
         """Report all objects of a kind, and then what changes, for ever."""
 
@@ -281,6 +292,18 @@ class KubernetesApi(Api):
             self._ask("DELETE", self._path(kind, name), options)
         except ClusterConflictError:  # another one has its name now
             return
+
+    def may(self, verb: str, rule: Rule, *, name: str = "") -> bool:
+        """See :class:`Api`; anybody who is somebody may ask this (``system:basic-user``)."""
+        resource, _, sub = rule.resource.partition("/")
+        wanted = {"namespace": self.namespace, "verb": verb, "group": rule.group, "name": name}
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {**wanted, "resource": resource, "subresource": sub}},
+        }
+        _, review = self._ask("POST", _REVIEWS, body)
+        return bool(review["status"].get("allowed"))
 
     def changes(self, kind: Kind) -> Iterator[Change]:
         """See :class:`Api`."""

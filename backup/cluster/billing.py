@@ -22,6 +22,7 @@ from typing import Any, Literal
 from backup.cluster.api import Api, Object
 from backup.cluster.lease import Record
 from backup.errors import (
+    NEEDS_A_LOOK,
     BackupError,
     BillingDownError,
     ClusterConflictError,
@@ -29,6 +30,7 @@ from backup.errors import (
     ClusterMissingError,
     RefusedError,
 )
+from backup.model import Problem
 
 _TRIES = 20
 
@@ -80,6 +82,18 @@ def require_harmless(api: Api, billing: StatefulSet) -> None:
             "its persistentVolumeClaimRetentionPolicy.whenScaled is Delete: set it to Retain",
             "or set BACKUP_STRATEGY=colocated",
         )
+
+
+def was_stopped(billing: StatefulSet) -> Problem:
+    """Report that it was at 0 when we came, which may be a mistake."""
+    return Problem(
+        exit_code=NEEDS_A_LOOK,
+        message=f"{billing.name} is scaled to 0, and not by this tool",
+        hints=(
+            "scale it up, if that is not meant",
+            "BACKUP_ALLOW_STOPPED=true says that it is",
+        ),
+    )
 
 
 def scale_down(api: Api, billing: StatefulSet, *, asking: Callable[[], None]) -> None:

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from backup.cluster.api import Api, Object
-from backup.cluster.billing import StatefulSet, read_billing
+from backup.cluster.billing import StatefulSet, read_billing, was_stopped
 from backup.cluster.colocated import Colocated
 from backup.cluster.crew import (
     Crew,
@@ -37,7 +37,7 @@ from backup.cluster.lease import Held, Lease, Owner
 from backup.cluster.rescue import ResumeResult, recover, resume
 from backup.cluster.scaledown import CLEANUP_SECONDS, ScaleDown
 from backup.cluster.workers import Template, read_template, require_rwx
-from backup.errors import NEEDS_A_LOOK, BackupError, JournalError
+from backup.errors import BackupError, JournalError
 from backup.model import (
     Clock,
     Emit,
@@ -256,7 +256,7 @@ class Orchestrator:
 
     def _copy(self, crew: Crew) -> None:
         if self._billing.replicas == 0 and not self._options.allow_stopped:
-            self._report_stopped()
+            self._findings.fail(was_stopped(self._billing))
         tasks = [Task(v) for v in self._volumes if v.is_bound and v.journals]
         if self.strategy == "colocated":
             Colocated(crew).copy(tasks)
@@ -269,19 +269,6 @@ class Orchestrator:
             )
             work.copy(tasks, size_bytes=self._held.size_bytes)
             self._downtime = work.downtime_seconds
-
-    def _report_stopped(self) -> None:
-        """Report that billing was at 0 when the run came, which may be a mistake."""
-        self._findings.fail(
-            Problem(
-                exit_code=NEEDS_A_LOOK,
-                message=f"{self._billing.name} is scaled to 0, and not by this tool",
-                hints=(
-                    "scale it up, if that is not meant",
-                    "BACKUP_ALLOW_STOPPED=true says that it is",
-                ),
-            )
-        )
 
     def _result(self) -> ClusterResult:
         found = self._findings

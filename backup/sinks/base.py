@@ -196,6 +196,10 @@ class Sink(ABC):
         """Remove what interrupted puts of this package left behind before then; count it."""
         return self._repeat("sweep", lambda: self._sweep(before))
 
+    def free_bytes(self) -> int | None:
+        """Return how much room is left; None where nobody knows of a limit."""
+        return self._repeat("look at the room", self._free_bytes)
+
     # -- what a kind of sink is
 
     @abstractmethod
@@ -223,6 +227,9 @@ class Sink(ABC):
 
     @abstractmethod
     def _sweep(self, before: datetime) -> int: ...
+
+    def _free_bytes(self) -> int | None:
+        return None
 
     @abstractmethod
     def _translate(self, what: str, error: Exception) -> SinkError:

@@ -281,6 +281,11 @@ class FileSink(Sink):
                     swept += 1
         return swept
 
+    def _free_bytes(self) -> int | None:
+        self._require_place()
+        found = os.statvfs(self._root)
+        return found.f_bavail * found.f_frsize
+
     # -- errors
 
     def _translate(self, what: str, error: Exception) -> SinkError:

@@ -56,7 +56,7 @@ from backup.model import (
 from backup.sinks import Sink
 from backup.stop import Stop
 from backup.streams import call, spread
-from backup.verbs import holdings
+from backup.verbs import expectation, holdings
 from backup.verbs.passes import Copy, JournalBackup, PassOptions, Target
 
 SMALL_JOURNAL_BYTES = 16 << 20
@@ -166,12 +166,14 @@ class _Run:
             partial(discover, self._options.source, self._options.statefulset), stop=self._stop
         )
         targets = self._open(sinks)
-        self._speak_of(discovery, targets)
-        expected = self._expected(targets)
-        outcomes = self._missing(expected, discovery)
-        outcomes += self._each(discovery.journals, targets, expected)
+        statefulset, shelves = self._options.statefulset, [t.shelf for t in targets]
+        for warning in expectation.oddities(discovery, shelves, statefulset):
+            self._pass_on(warning)
+        wanted = self._expected(shelves)
+        outcomes = self._missing(wanted, discovery)
+        outcomes += self._each(discovery.journals, targets, wanted)
         if not any(o.found or o.expected for o in outcomes):
-            self._fail(Problem.of(self._nothing()))
+            self._fail(Problem.of(expectation.nothing(self._options.source, statefulset)))
         self._sweep(targets)
         return BackupResult(
             run_id=self._options.run_id,
@@ -231,67 +233,19 @@ class _Run:
 
     # -- what is expected
 
-    def _speak_of(self, discovery: Discovery, targets: Sequence[Target]) -> None:
-        for name, reason in discovery.odd:
-            self._warn(f"{name} {reason}", journal=name)
-        for name in discovery.foreign:
-            owner = Journal.parse(name)
-            label = owner.statefulset if owner else name
-            self._warn(
-                f"{name} belongs to another StatefulSet and was left alone; "
-                f"BACKUP_STATEFULSET={label} would back it up",
-                journal=name,
-            )
-        self._speak_of_strangers(targets)
+    def _expected(self, shelves: Sequence[Shelf]) -> set[Journal]:
+        options = self._options
+        if options.expect_only is not None:
+            return {j for name in options.expect_only if (j := Journal.parse(name))}
+        return expectation.expected(options.statefulset, shelves, replicas=options.expect_replicas)
 
-    def _speak_of_strangers(self, targets: Sequence[Target]) -> None:
-        for target in targets:
-            strangers = [j for j in target.listing.journals if not self._is_ours(j)]
-            if strangers:
-                self._warn(
-                    f"holds journals of another StatefulSet, which this run does not expect: "
-                    f"{', '.join(strangers)}",
-                    sink=target.url,
-                )
-
-    def _is_ours(self, name: str) -> bool:
-        return Journal.is_of(self._options.statefulset, name)
-
-    def _expected(self, targets: Sequence[Target]) -> set[Journal]:
-        if self._options.expect_only is not None:
-            return {j for name in self._options.expect_only if (j := Journal.parse(name))}
-        known = {
-            Journal.parse(name)
-            for target in targets
-            for name in target.listing.journals
-            if self._is_ours(name) and not target.listing.is_retired(name)
-        }
-        promised = {
-            Journal(statefulset=self._options.statefulset, ordinal=n)
-            for n in range(self._options.expect_replicas)
-        }
-        return promised | {j for j in known if j is not None}
-
-    def _missing(self, expected: set[Journal], discovery: Discovery) -> list[JournalOutcome]:
+    def _missing(self, wanted: set[Journal], discovery: Discovery) -> list[JournalOutcome]:
         return [
-            self._lost(journal, expected=True, error=self._absent(journal))
-            for journal in sorted(expected - set(discovery.journals))
+            self._lost(
+                journal, expected=True, error=expectation.absent(self._options.source, journal)
+            )
+            for journal in sorted(wanted - set(discovery.journals))
         ]
-
-    def _nothing(self) -> JournalError:
-        name = self._options.statefulset
-        return JournalError(
-            f"no journal of {name} in {self._options.source}",
-            f"is the volume mounted? it should hold directories like journal-{name}-0",
-            "set BACKUP_STATEFULSET if the StatefulSet has another name",
-        )
-
-    def _absent(self, journal: Journal) -> JournalMissingError:
-        return JournalMissingError(
-            f"expected, but {self._options.source / journal.name} is not there",
-            "is its volume mounted? a journal that is gone for good is told by: "
-            f"journal-backup retire {journal}",
-        )
 
     def _lost(self, journal: Journal, *, expected: bool, error: JournalError) -> JournalOutcome:
         return JournalOutcome(

@@ -47,10 +47,10 @@ def test_every_verb_exists() -> None:
 
 @each_shape
 def test_the_journals_are_read_only_twice_over(shape: str) -> None:
-    """In the volume and in the mount; and only `direct` mounts them, and only for the backup."""
+    """In the volume and in the mount; only `direct` mounts them, for the backup and its test."""
     for name, pod in helm.render(shapes.ALL[shape]).pods.items():
         claims = {v["persistentVolumeClaim"]["claimName"]: v for v in claimed(pod)}
-        if shape == "direct" and name == NAME:
+        if shape == "direct" and name in {NAME, f"{NAME}-test"}:
             volume = claims["dg-models-aws-efs-pvc"]
             assert volume["persistentVolumeClaim"]["readOnly"] is True
             assert helm.mounts(pod)["/journals"] == {
@@ -370,15 +370,18 @@ def test_who_only_scales_billing_back_is_never_root() -> None:
     assert rendered.pods["journals"]["spec"]["securityContext"]["runAsUser"] == 0
 
 
-def test_the_test_looks_at_the_settings_of_the_backup() -> None:
-    """At all of them, and at the same sinks, which it does not change."""
-    pods = helm.render({}, EVERYTHING).pods
-    first, second = helm.containers(pods["journals-test"])
+def test_the_test_has_what_the_backup_has() -> None:
+    """Settings, volumes, account and rights: else it would say nothing of the backup."""
+    for rendered in everywhere():
+        ((name, test),) = ((n, pod) for n, pod in rendered.pods.items() if n.endswith("-test"))
+        backup = rendered.pods[name.removesuffix("-test")]
+        (container,) = helm.containers(test)
 
-    assert (first["args"], second["args"]) == (["config"], ["list"])
-    assert helm.environment(pods["journals-test"]) == helm.environment(pods["journals"])
-    assert first["env"] == second["env"]
-    assert helm.mounts(pods["journals-test"])["/sinks/archive"]["readOnly"] is True
+        assert container["args"] == ["doctor"]
+        for what in (helm.environment, helm.mounts, helm.volumes):
+            assert what(test) == what(backup)
+        for key in ("serviceAccountName", "automountServiceAccountToken", "securityContext"):
+            assert test["spec"][key] == backup["spec"][key]
 
 
 # -- sinks

@@ -108,7 +108,7 @@ def test_only_who_asks_the_api_server_has_a_token(shape: str) -> None:
     }
     expected = {f"{NAME}-resume"}
     if shape != "direct":
-        expected.add(NAME)
+        expected |= {NAME, f"{NAME}-test"}
     if shape in shapes.MAY_SCALE:
         expected.add(f"{NAME}-guard")
     assert tokens == expected

@@ -102,6 +102,34 @@ def test_a_right_that_is_missing_is_named(
 
 
 @pytest.mark.parametrize(
+    ("strategy", "resource", "verb"),
+    [("scale-down", *right) for right in {**dict.fromkeys(each("scale-down"))}],
+)
+def test_the_doctor_names_a_right_that_is_missing(
+    here: Site, strategy: str, resource: str, verb: str
+) -> None:
+    """Before a run has come to need it."""
+    create_billing(here, strategy)
+    here.grant(*without(RULES[strategy], resource, verb))
+    ended = here.ended(here.run_backup(strategy, "doctor", "--json"))
+
+    assert ended.exit_code == 7, ended.log
+    said = [problem["message"] for problem in ended.report["problems"]]
+    assert f"the service account may not: {verb} {resource}" in said
+
+
+@pytest.mark.parametrize("strategy", ["colocated", "scale-down", "auto"])
+def test_a_doctor_with_these_rights_finds_nothing_wrong(here: Site, strategy: str) -> None:
+    """It needs no others itself."""
+    create_billing(here, strategy)
+    here.grant(*RULES[strategy])
+    ended = here.ended(here.run_backup(strategy, "doctor", "--json"))
+
+    assert ended.exit_code == 0, ended.log
+    assert here.get("leases", lease_name(BILLING)) is None
+
+
+@pytest.mark.parametrize(
     ("strategy", "becomes"),
     [
         ("colocated", "colocated"),

@@ -538,6 +538,17 @@ def test_every_valid_key_can_be_stored(sink: Sink) -> None:
     assert keys(sink) == valid
 
 
+# -- room
+
+
+def test_room_is_known_where_there_is_an_end_to_it(sink: Sink) -> None:
+    """Of a directory; object stores know of none."""
+    free = sink.free_bytes()
+
+    assert (free is not None) == sink.url.startswith("file://")
+    assert free is None or free > 0
+
+
 # -- errors
 
 

@@ -51,6 +51,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "acknowledge": ("s3:ListBucket", "s3:GetObject", "s3:PutObject"),
     "retire": ("s3:ListBucket", "s3:GetObject", "s3:PutObject"),
     "prune --confirm": ("s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"),
+    "doctor": ("s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"),
     "backup": ("s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"),
 }
 """The permissions without which a verb does not work, each proved; the page has them too."""
@@ -498,6 +499,8 @@ def perform(verb: str, site: Site, user: S3Server, bucket: str, ids: list[str]) 
     """Run a verb as a user, on something of which it has to make sense."""
     prefix = f"run-{site.root.name}" if verb == "backup" else "alarm"
     more = user.environment
+    if verb == "doctor":
+        prefix = "aged"
     if verb.startswith("prune"):
         prefix, more = "aged", {**more, "BACKUP_KEEP_LAST": "1", "BACKUP_KEEP_MIN": "1"}
     argv = {

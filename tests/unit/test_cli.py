@@ -131,6 +131,8 @@ def test_every_verb_on_one_journal(
         ["export", "latest", "--output", f"{site}/bundle.tar"],
         ["mark-delivered", backup_id, "--by", "ada", "--reference", "CASE-17"],
         ["prune", "--journal", JOURNAL],
+        ["doctor"],
+        ["doctor", "--only", "sinks", "--only", "journals"],
         ["retire", JOURNAL, "--by", "ada", "--note", "why"],
         ["config"],
         ["version"],
@@ -356,7 +358,7 @@ def test_no_verb_prints_help_and_fails(capsys: pytest.CaptureFixture[str]) -> No
             "there is no verb 'xyz'",
             (
                 "verbs are backup, list, show, verify, restore, export, mark-delivered,"
-                " prune, acknowledge, retire, resume-billing, config, version"
+                " prune, doctor, acknowledge, retire, resume-billing, config, version"
             ),
         ),
         (
@@ -693,6 +695,32 @@ def test_journals_beside_billing_are_read_by_workers(
     assert missing["state"] == "missing"
     assert content["api_calls"] == cluster.calls.made
     assert not ghost.exists()
+
+
+def test_the_doctor_asks_the_cluster_where_a_backup_would(
+    site: Path,
+    cluster: SimulatedCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And looks for journals only where a backup here would read them."""
+    cluster.world.add_billing(1, shared=True, modes=("ReadWriteMany",))
+    seen = {}
+    for strategy in ("direct", "auto", "colocated"):
+        monkeypatch.setenv("BACKUP_STRATEGY", strategy)
+        code, content = run_json(capsys, "doctor", "--json")
+        assert code == 0
+        subjects = {finding["subject"] for finding in content["findings"]}
+        seen[strategy] = (JOURNAL in subjects, "deepgram-billing" in subjects)
+    monkeypatch.setenv("BACKUP_SOURCE", f"{site}/nothing-here")
+    assert cli.main(["doctor"]) == 0
+    assert cli.main(["doctor", "--only", "journals"]) == 0
+    monkeypatch.setenv("BACKUP_STRATEGY", "direct")
+    assert cli.main(["doctor"]) == 2
+    assert cli.main(["doctor", "--only", "sinks"]) == 0
+
+    assert seen == {"direct": (True, False), "auto": (True, True), "colocated": (False, True)}
+    assert cluster.writes == []
 
 
 def test_what_is_not_mounted_is_read_by_workers(

@@ -21,7 +21,7 @@ from kubernetes import client
 from kubernetes.config import incluster_config
 
 from backup.cluster import api
-from backup.cluster.api import RULES, Calls, Change, KubernetesApi, connect
+from backup.cluster.api import RULES, Calls, Change, KubernetesApi, Rule, connect
 from backup.errors import (
     ClusterConflictError,
     ClusterDeniedError,
@@ -109,6 +109,32 @@ class Taken:
 
 
 # -- requests
+
+
+@pytest.mark.parametrize("answer", [True, False, None])
+def test_a_right_is_asked_for(door: Door, answer: bool | None) -> None:  # noqa: FBT001 - the answer
+    """Of ourselves, which anybody may."""
+    taken = Taken()
+    status = {} if answer is None else {"allowed": answer}
+
+    def reply(exchange: Exchange) -> None:
+        taken.bodies.append(json.loads(exchange.body))
+        exchange.reply(Answer(status=201, body=json.dumps({"status": status}).encode()))
+
+    door.on(httpd.is_("POST"), reply)
+    rule = Rule(group="apps", resource="statefulsets/scale", verbs=("get", "update"), named=True)
+
+    assert asking(door).may("update", rule, name="deepgram-billing") is bool(answer)
+    (asked,) = door.requests
+    assert asked.path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    assert taken.bodies[0]["spec"]["resourceAttributes"] == {
+        "namespace": "billing",
+        "verb": "update",
+        "group": "apps",
+        "resource": "statefulsets",
+        "subresource": "scale",
+        "name": "deepgram-billing",
+    }
 
 
 def test_an_object_is_read(door: Door) -> None:

@@ -17,6 +17,7 @@ from backup.model import (
     BackupCommitted,
     BackupsPruned,
     Event,
+    Finding,
     PassRepeated,
     Problem,
     Progressed,
@@ -45,6 +46,7 @@ EVENTS: tuple[Event, ...] = (
     ),
     Problem(exit_code=5, message="no space left", hints=("make room",), journal=JOURNAL, sink=NAS),
     Warned(message=f"{JOURNAL} is empty", journal=JOURNAL),
+    Finding(subject=NAS, message="takes backups"),
     Step(what="billing is scaled to 0"),
     RemainsSwept(sink=NAS, objects=2),
     BackupsPruned(journal=JOURNAL, sink=NAS, backups=2, kept=30),
@@ -98,6 +100,7 @@ def test_json_is_one_object_a_line_with_everything_in_it(
         ("info", "backup_committed"),
         ("error", "problem_found"),
         ("warning", "warning_raised"),
+        ("info", "found_good"),
         ("info", "step_taken"),
         ("info", "remains_swept"),
         ("info", "backups_pruned"),
@@ -106,8 +109,8 @@ def test_json_is_one_object_a_line_with_everything_in_it(
     assert all(e["timestamp"].endswith("Z") for e in entries)
     assert {e["run_id"] for e in entries[1:]} == {"run-1"}
     assert entries[3]["hints"] == ["make room"]
-    assert entries[5]["what"] == "billing is scaled to 0"
-    assert entries[8]["problems"] == 1
+    assert entries[6]["what"] == "billing is scaled to 0"
+    assert entries[9]["problems"] == 1
 
 
 def test_what_says_nothing_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,6 +177,7 @@ def test_people_get_sentences(capsys: pytest.CaptureFixture[str]) -> None:
         "journal-deepgram-billing-0 stored on file:///mnt/nas (first)",
         "error: journal-deepgram-billing-0 on file:///mnt/nas: no space left",
         "warning: journal-deepgram-billing-0 is empty",
+        "file:///mnt/nas takes backups",
         "billing is scaled to 0",
         "2 old remains swept from file:///mnt/nas",
         "journal-deepgram-billing-0: 2 backups pruned from file:///mnt/nas, 30 kept",

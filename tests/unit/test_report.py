@@ -19,7 +19,7 @@ from backup.cluster.orchestrator import ClusterResult
 from backup.cluster.rescue import Resumed, ResumeResult
 from backup.errors import BackupError, ConfigError, SettingsError, SinkFullError
 from backup.manifest import Manifest
-from backup.model import Problem, Warned
+from backup.model import Finding, Problem, Warned, size_text
 from backup.report import (
     EXIT_CODES,
     config_text,
@@ -28,12 +28,12 @@ from backup.report import (
     events_text,
     figures,
     result_text,
-    size_text,
     to_json,
     worst,
 )
 from backup.verbs.backup import BackupResult, JournalOutcome
 from backup.verbs.commit import CommitResult, Committed
+from backup.verbs.doctor import DoctorResult
 from backup.verbs.export import Exported, ExportResult
 from backup.verbs.inspect import Details, ListResult, Row, ShowResult
 from backup.verbs.ledger import LedgerResult, Marked
@@ -172,6 +172,11 @@ PRUNED = PruneResult(
         Considered(journal=ZERO, id=FIRST, sink=NAS, goes=True, reason="delivered"),
     ),
     problems=(),
+)
+EXAMINED = DoctorResult(
+    findings=(Finding(subject=NAS, message="takes backups"),),
+    problems=(Problem(exit_code=7, message="may not: list jobs", hints=("grant it",)),),
+    warnings=(Warned(message="is odd", journal=ZERO),),
 )
 MARKED = LedgerResult(
     marks=(
@@ -427,6 +432,16 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             "backups": [{"journal": None, "id": None, "sink": None, "goes": None, "reason": None}],
             "problems": None,
             "warnings": None,
+        },
+    ),
+    "doctor": (
+        EXAMINED,
+        {
+            "findings": [{"subject": None, "message": None}],
+            "problems": [
+                {"exit_code": None, "message": None, "hints": [None], "journal": None, "sink": None}
+            ],
+            "warnings": [{"message": None, "journal": None, "sink": None}],
         },
     ),
     "retire": (
@@ -789,6 +804,18 @@ def test_pruning_tells_what_goes_and_why_the_rest_stays() -> None:
     ]
 
 
+def test_an_examination_tells_what_is_good_and_what_is_not() -> None:
+    """In that order: what is wrong is the last that one reads, with its fix."""
+    assert text_lines(result_text(EXAMINED, 7, None)) == [
+        f"ok: {NAS} takes backups",
+        f"warning: {ZERO}: is odd",
+        "1 as it should be, 1 to know of, 1 wrong",
+        "error: may not: list jobs",
+        "  hint: grant it",
+        f"exit code 7: {EXIT_CODES[7]}",
+    ]
+
+
 def test_a_bundle_tells_what_is_next() -> None:
     """With the ids to type, once Deepgram has it."""
     lines = text_lines(result_text(BUNDLED, 0, None))
@@ -1009,6 +1036,7 @@ def test_the_canonical_line_counts_what_a_run_did() -> None:
     assert figures(VERIFIED) == {"problems": 0, "backups": 4}
     assert figures(RESTORED) == {"problems": 0, "journals_restored": 1, "size_bytes": 7_890_000}
     assert figures(MARKED) == {"problems": 0}
+    assert figures(EXAMINED) == {"problems": 1, "findings": 1, "warnings": 1}
     assert figures(PRUNED) == {"problems": 0, "warnings": 0, "backups": 2, "backups_pruned": 1}
     assert figures(replace(PRUNED, confirmed=False))["backups_pruned"] == 0
     assert figures(BUNDLED) == {

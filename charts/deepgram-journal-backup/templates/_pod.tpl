@@ -280,6 +280,37 @@ And their volumes.
 {{- end }}
 
 {{/*
+What a backup mounts: sinks and, where it reads the journals itself, those.
+*/}}
+{{- define "deepgram-journal-backup.backupMounts" -}}
+{{- if eq (include "deepgram-journal-backup.strategy" .) "direct" }}
+- name: journals
+  mountPath: /journals
+  readOnly: true
+{{- end }}
+{{- with include "deepgram-journal-backup.sinksMounts" (dict "root" . "readOnly" false) | trim }}
+{{ . }}
+{{- end }}
+{{- end }}
+
+{{/*
+And the volumes of that.
+*/}}
+{{- define "deepgram-journal-backup.backupVolumes" -}}
+{{- if eq (include "deepgram-journal-backup.strategy" .) "direct" }}
+# readOnly here as well: with the mount alone, a fsGroup would change owners and modes of
+# billing's live journal.
+- name: journals
+  persistentVolumeClaim:
+    claimName: {{ include "deepgram-journal-backup.sharedClaim" . | quote }}
+    readOnly: true
+{{- end }}
+{{- with include "deepgram-journal-backup.sinksVolumes" . | trim }}
+{{ . }}
+{{- end }}
+{{- end }}
+
+{{/*
 The spec of a pod, up to its containers: what all pods of this chart have in common.
 Usage: include "deepgram-journal-backup.podSpec" (dict "root" $ "serviceAccountName" "…" "token" false "securityContext" "…")
 */}}

@@ -1,0 +1,251 @@
+"""``doctor``: look at all that a backup needs, before it needs it.
+
+Rules:
+
+- Every probe is made, whatever those before have found. What is wrong comes with the fix, and with
+  the exit code that it has for every verb.
+- Nothing is left behind: a sink is probed as a backup does it at its start, a journal is opened and
+  not read through, the cluster is asked and not changed.
+- What the cluster knows is handed in by who knows it: :mod:`backup.cluster.checkup`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from backup.catalog import Flaw, Shelf
+from backup.errors import NEEDS_A_LOOK, BackupError, IntegrityError, JournalError, StopError
+from backup.journals import capture, discover
+from backup.manifest import Manifest
+from backup.model import (
+    Clock,
+    Emit,
+    Finding,
+    Journal,
+    Problem,
+    Warned,
+    WithExitCodes,
+    id_time,
+    size_text,
+)
+from backup.sinks import Sink
+from backup.stop import Stop
+from backup.streams import call
+from backup.verbs import expectation
+from backup.verbs.holdings import require_own_site
+
+Item: TypeAlias = Finding | Problem | Warned
+"""What a probe gives: one for each thing that it has looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the settings say."""
+
+    source: Path | None
+    """Where journals are mounted; None: a backup here mounts none."""
+    statefulset: str
+    expect_replicas: int = 0
+    site: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorResult(WithExitCodes):
+    """What was found."""
+
+    findings: tuple[Finding, ...]
+    """What is as it should be."""
+    problems: tuple[Problem, ...]
+    warnings: tuple[Warned, ...]
+
+
+def examine(
+    sinks: Sequence[Sink],
+    options: Options,
+    *,
+    cluster: Iterable[Item] = (),
+    clock: Clock,
+    emit: Emit,
+    stop: Stop,
+) -> DoctorResult:
+    """Look at the sinks, the journals, and the cluster.
+
+    Args:
+        sinks: all of them.
+        options: the settings.
+        cluster: what the cluster has to say; it is asked when this is iterated.
+        clock: the time.
+        emit: told of everything that is found.
+        stop: asked wherever there is something to wait for.
+
+    Raises:
+        StopError: a signal came first.
+    """
+    doctor = _Doctor(options, clock=clock, emit=emit, stop=stop)
+    for sink in sinks:
+        doctor.take(doctor.look_at_writing(sink), sink=sink.url)
+        doctor.take(doctor.look_at_backups(sink), sink=sink.url)
+    if options.source is not None:
+        doctor.take(doctor.look_at_journals(options.source))
+    doctor.take(cluster)
+    return doctor.result()
+
+
+class _Doctor:
+    """One examination, and what it has found until now."""
+
+    def __init__(self, options: Options, *, clock: Clock, emit: Emit, stop: Stop) -> None:
+        self._options = options
+        self._clock = clock
+        self._emit = emit
+        self._stop = stop
+        self._shelves: list[Shelf] = []
+        self._items: list[Item] = []
+
+    def result(self) -> DoctorResult:
+        return DoctorResult(
+            findings=tuple(i for i in self._items if isinstance(i, Finding)),
+            problems=tuple(i for i in self._items if isinstance(i, Problem)),
+            warnings=tuple(i for i in self._items if isinstance(i, Warned)),
+        )
+
+    def take(self, probe: Iterable[Item], *, sink: str | None = None) -> None:
+        """Make a probe; what ends it is a problem, and the next one is made."""
+        try:
+            for item in probe:
+                self._note(item)
+        except StopError:
+            raise
+        except BackupError as error:
+            self._note(Problem.of(error, sink=sink))
+
+    def _note(self, item: Item) -> None:
+        if item not in self._items:  # two probes may meet the same wall
+            self._items.append(item)
+            self._emit(item)
+
+    # -- sinks
+
+    def look_at_writing(self, sink: Sink) -> Iterator[Item]:
+        sink.probe()
+        yield Finding(subject=sink.url, message="takes backups")
+
+    def look_at_backups(self, sink: Sink) -> Iterator[Item]:
+        shelf = Shelf.of(sink)
+        require_own_site(shelf, self._options.site)
+        self._shelves.append(shelf)
+        newest: list[Manifest] = []
+        for journal in shelf.listing.journals:
+            found, damaged = shelf.catalog.newest(journal, shelf.listing)
+            for error in damaged:
+                yield Problem.of(error, journal=journal, sink=sink.url)
+            if found is not None:
+                newest.append(found[0])
+                yield from _flaws(found[0], shelf)
+        yield Finding(subject=sink.url, message=self._contents(shelf, newest))
+        yield from _room(sink, newest)
+
+    def _contents(self, shelf: Shelf, newest: Sequence[Manifest]) -> str:
+        count = len([*shelf.listing.every()])
+        if not newest:
+            return "holds no backup yet"
+        age = _age_text(self._clock() - max(id_time(manifest.id) for manifest in newest))
+        return (
+            f"holds {_count(count, 'backup')} of {_count(len(newest), 'journal')}, "
+            f"the newest of them {age} old"
+        )
+
+    # -- journals
+
+    def look_at_journals(self, source: Path) -> Iterator[Item]:
+        statefulset = self._options.statefulset
+        discovery = call(partial(discover, source, statefulset), stop=self._stop)
+        yield from self._look_at_mount(source)
+        yield from expectation.oddities(discovery, self._shelves, statefulset)
+        for journal in discovery.journals:
+            yield self._look_at(source, journal)
+        wanted = expectation.expected(
+            statefulset, self._shelves, replicas=self._options.expect_replicas
+        )
+        for journal in sorted(wanted - {*discovery.journals}):
+            yield Problem.of(expectation.absent(source, journal), journal=journal.name)
+        if not (discovery.journals or wanted):
+            yield Problem.of(expectation.nothing(source, statefulset))
+
+    def _look_at_mount(self, source: Path) -> Iterator[Item]:
+        flags = call(lambda: os.statvfs(source).f_flag, stop=self._stop)
+        if flags & os.ST_RDONLY:
+            yield Finding(subject=str(source), message="is mounted read-only")
+        elif os.path.ismount(source):
+            yield Warned(
+                message=f"{source} is mounted for writing, which no backup does: set readOnly on "
+                "the claim's volume and on the mount"
+            )
+
+    def _look_at(self, source: Path, journal: Journal) -> Item:
+        look = partial(capture, source, journal, clock=self._clock)
+        try:
+            found = call(look, stop=self._stop)
+        except JournalError as error:
+            return Problem.of(error, journal=journal.name)
+        if found.suspicion:
+            return Warned(message=found.suspicion, journal=journal.name)
+        holds = f"holds {size_text(found.size_bytes)}" if found.size_bytes else "is empty"
+        return Finding(subject=journal.name, message=f"{holds}, and can be read")
+
+
+def _flaws(newest: Manifest, shelf: Shelf) -> Iterator[Problem]:
+    flaw = shelf.catalog.flaw_of(newest, shelf.listing)
+    if flaw is None:
+        return
+    alarms = shelf.catalog.standing_alarms(newest, shelf.listing)
+    yield Problem(
+        exit_code=IntegrityError.exit_code if alarms or flaw.is_damage else NEEDS_A_LOOK,
+        message=f"the newest backup, {newest.id}, is not good: {flaw.message}",
+        hints=(_fix(flaw, alarms),),
+        journal=newest.journal,
+        sink=shelf.url,
+    )
+
+
+def _fix(flaw: Flaw, alarms: Sequence[str]) -> str:
+    if flaw.is_damage:
+        return "keep what is there, and find out more: journal-backup verify"
+    if alarms:
+        return f"find out what happened, then: journal-backup acknowledge {alarms[0]}"
+    return "back up once more"
+
+
+def _room(sink: Sink, newest: Sequence[Manifest]) -> Iterator[Item]:
+    free = sink.free_bytes()
+    if free is None:
+        return
+    needed = sum(archive.size_bytes for made in newest for archive in made.archives)
+    if free >= needed:
+        yield Finding(subject=sink.url, message=f"has {size_text(free)} of room")
+        return
+    yield Problem(
+        exit_code=NEEDS_A_LOOK,
+        message=f"has {size_text(free)} of room, and the last backup of all journals took "
+        f"{size_text(needed)}",
+        hints=("enlarge the volume, or let old backups go: journal-backup prune",),
+        sink=sink.url,
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _age_text(age: timedelta) -> str:
+    minutes = max(0, int(age.total_seconds())) // 60
+    days, hours = divmod(minutes // 60, 24)
+    if days:
+        return f"{_count(days, 'day')} and {hours} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"

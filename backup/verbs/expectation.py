@@ -1,0 +1,76 @@
+"""What has to be in the source, and what is to be said of the rest that is there.
+
+Rules:
+
+- Expected is what the settings promise, and what any sink has a backup of and nobody retired. A
+  volume that is not mounted must never look like success.
+- Journals of another StatefulSet are left alone, and named with the setting that would change that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from backup.catalog import Shelf
+from backup.errors import JournalError, JournalMissingError
+from backup.journals import Discovery
+from backup.model import Journal, Warned
+
+
+def expected(statefulset: str, shelves: Iterable[Shelf], *, replicas: int) -> set[Journal]:
+    """Name the journals that have to be there.
+
+    Args:
+        statefulset: whose.
+        shelves: the sinks.
+        replicas: what the settings promise: so many, by their ordinals.
+    """
+    known = {
+        Journal.parse(name)
+        for shelf in shelves
+        for name in shelf.listing.journals
+        if Journal.is_of(statefulset, name) and not shelf.listing.is_retired(name)
+    }
+    promised = {Journal(statefulset=statefulset, ordinal=n) for n in range(replicas)}
+    return promised | {journal for journal in known if journal is not None}
+
+
+def absent(source: Path, journal: Journal) -> JournalMissingError:
+    """Make the error that an expected journal is not there."""
+    return JournalMissingError(
+        f"expected, but {source / journal.name} is not there",
+        "is its volume mounted? a journal that is gone for good is told by: "
+        f"journal-backup retire {journal}",
+    )
+
+
+def nothing(source: Path, statefulset: str) -> JournalError:
+    """Make the error that there is no journal at all, and none is expected."""
+    return JournalError(
+        f"no journal of {statefulset} in {source}",
+        f"is the volume mounted? it should hold directories like journal-{statefulset}-0",
+        "set BACKUP_STATEFULSET if the StatefulSet has another name",
+    )
+
+
+def oddities(discovery: Discovery, shelves: Iterable[Shelf], statefulset: str) -> Iterator[Warned]:
+    """Say what in the source is not as it should be, and what is another StatefulSet's."""
+    for name, reason in discovery.odd:
+        yield Warned(message=f"{name} {reason}", journal=name)
+    for name in discovery.foreign:
+        owner = Journal.parse(name)
+        label = owner.statefulset if owner else name
+        yield Warned(
+            message=f"{name} belongs to another StatefulSet and was left alone; "
+            f"BACKUP_STATEFULSET={label} would back it up",
+            journal=name,
+        )
+    for shelf in shelves:
+        strangers = [n for n in shelf.listing.journals if not Journal.is_of(statefulset, n)]
+        if strangers:
+            yield Warned(
+                message=f"holds journals of another StatefulSet, which this run does not expect: "
+                f"{', '.join(strangers)}",
+                sink=shelf.url,
+            )
