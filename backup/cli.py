@@ -543,6 +543,8 @@ def _back_up(run: _Run, **more: Any) -> BackupResult:
         tool=f"deepgram-journal-backup {backup.__version__}",
         expect_replicas=settings.expect_replicas,
         site=settings.site,
+        mode=settings.mode,
+        full_every=settings.full_every,
         readback=settings.readback,
         compression_level=settings.compression_level,
         concurrency=settings.concurrency,

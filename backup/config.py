@@ -32,7 +32,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backup.errors import ConfigError, SettingsError, SinkStalledError
-from backup.model import Journal, Readback, StrategySetting
+from backup.model import Journal, Mode, Readback, StrategySetting
 from backup.retention import Policy
 from backup.sinks import SinkOptions, check, locate, redacted
 from backup.sinks.urls import (
@@ -120,6 +120,15 @@ class Settings(BaseSettings):
     site: Site | None = Field(
         default=None,
         description="label of this site, kept in every manifest: a prefix belongs to one site",
+    )
+    mode: Mode = Field(
+        default="full",
+        description="pack the whole journal each time (`full`), or what was appended "
+        "(`incremental`)",
+    )
+    full_every: Duration = Field(
+        default=timedelta(days=7),
+        description="with `incremental`: after this time the whole journal is packed again",
     )
     readback: Readback = Field(
         default="full",

@@ -267,6 +267,12 @@ class Manifest(_Model):
         return sum(a.size_bytes for a in self.archives)
 
     @property
+    def own_archives(self) -> tuple[Archive, ...]:
+        """The archives that were made for it; it shares the others with those before it."""
+        keys = ((archive, parse_key(archive.key)) for archive in self.archives)
+        return tuple(archive for archive, key in keys if key and key.id == self.id)
+
+    @property
     def records(self) -> int:
         """The complete records in all its files."""
         return sum(f.records for f in self.files)

@@ -28,6 +28,8 @@ Clock = Callable[[], datetime]
 
 Continuity = Literal["first", "unchanged", "extended", "rewritten", "shrunk"]
 Consistency = Literal["live", "quiesced"]
+Mode = Literal["full", "incremental"]
+"""How much of a journal a backup packs: all, or what its predecessor does not hold."""
 Readback = Literal["full", "size"]
 Strategy = Literal["direct", "colocated", "scale-down"]
 """How journals are reached: as they are mounted, by workers beside billing, or while it is down."""

@@ -13,7 +13,8 @@ Rules:
   ahead, what another run is about to commit would be remains. A clock that is behind is heeded.
 - What a manifest, or a tombstone, names as its predecessor was a backup: its archive without its
   manifest is not what an interruption left but what somebody spoilt, so it stays, and is reported.
-  What is older stays too: the manifest that is gone may have named it.
+  What is older stays too: the manifest that is gone may have named it. A backup that shares all its
+  archives has left its checksum file alone, which names them.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class _Sweep:
             return key in owner.archives and self._claims.may_name(owner, key)
         if self._is_committed(owner):
             return True
-        if not owner.archives:
+        if not self._claims.are_about(owner):
             return False
         if not owner.is_pruned and self._claims.are_of_a_successor(owner):
             self._bereft[owner.journal, owner.id] = owner
@@ -154,7 +155,19 @@ class _Claims:
         there = self._listing.find(owner.journal, predecessor)
         if there is None or there.has_manifest or there.is_pruned:
             return False
-        return bool(there.archives)
+        return self.are_about(there)
+
+    def are_about(self, backup: Backup) -> bool:
+        """Whether anything that is there may be what this one was: archives, its own or shared."""
+        return bool(backup.archives) or any(k in self._listing.sizes for k in self._summed(backup))
+
+    def _summed(self, backup: Backup) -> Iterator[str]:
+        """Name the archives of which its checksum file speaks."""
+        key = checksum_key(backup.journal, backup.id)
+        if any(found.key == key for found in backup.objects):
+            with suppress(ManifestError, ObjectMissingError):
+                for line in self._catalog.read(key).decode(errors="replace").splitlines():
+                    yield f"{backup.journal}/{line.rpartition('  ')[2]}"
 
     def are_of_a_successor(self, owner: Backup) -> bool:
         """Whether a manifest says that it follows this backup."""

@@ -7,6 +7,7 @@ device.
 from __future__ import annotations
 
 import filecmp
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from bench.watch import watch
 
 OURS = ours("ours", "journal-backup")
 DEADLINE_SECONDS = 1
+APPENDED_BYTES = 16 << 20
+"""In a day of a site that is not busy."""
 TERMINATED = 143
 OVERDUE = 9
 
@@ -168,6 +171,27 @@ def half_objects(sink: Path) -> Iterator[str]:
             yield f"{path.name} has no archive"
 
 
+def next_night(stage: Stage, results: Results, extent: Extent) -> None:
+    """Back up once more, when nothing was appended, and when a little was: what does that cost?"""
+    appended = min(APPENDED_BYTES, stage.journal_bytes)
+    unchanged = Series(name="unchanged", title="MODE=incremental, nothing appended")
+    extended = Series(name="extended", title=f"MODE=incremental, {appended >> 20} MiB appended")
+    with stage.journal.open("rb") as journal:
+        more = journal.read(appended)
+    more = more[: more.rindex(b"\n") + 1]
+    for _ in range(extent.rounds):
+        stage.clear()
+        run(stage.ours("backup", BACKUP_MODE="incremental"))
+        for series in (unchanged, extended):
+            if series is extended:
+                with stage.journal.open("ab") as journal:
+                    journal.write(more)
+            stage.settle()
+            series.samples.append(run(stage.ours("backup", BACKUP_MODE="incremental")))
+        os.truncate(stage.journal, stage.journal_bytes)
+    results.singles += [unchanged, extended]
+
+
 def temporary_files(stage: Stage, results: Results, _extent: Extent) -> None:
     """Watch which files a backup writes; on the sink, one at a time is the archive's own."""
     stage.clear()
@@ -180,6 +204,7 @@ SINGLES: dict[str, Callable[[Stage, Results, Extent], None]] = {
     "list": listing,
     "read": reading,
     "stop": stopping,
+    "next": next_night,
     "temp": temporary_files,
     "large": large,
 }

@@ -131,7 +131,7 @@ def _one(
         manifest = catalog.drafted(journal, backup_id)
         if manifest.run_id != run_id:
             return None
-        for archive in manifest.archives:
+        for archive in manifest.own_archives:  # others were read back by whoever made them
             held = catalog.held(archive, stop=stop, stall_seconds=stall_seconds)
             catalog.require_as_sent(held, size_bytes=archive.size_bytes, sha256=archive.sha256)
         catalog.commit(manifest)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 from backup import remains
-from backup.catalog import Backup, Listing, Shelf, manifest_key
+from backup.catalog import Backup, Listing, Shelf, checksum_key, manifest_key
 from backup.errors import (
     BackupError,
     ForeignSiteError,
@@ -160,8 +160,8 @@ def _unswept(error: BackupError, url: str, *, count: int = 1) -> Warned:
 
 
 def _bereft(backup: Backup, url: str) -> Problem:
-    manifest = manifest_key(backup.journal, backup.id)
-    archives = ", ".join(sorted(backup.archives))
+    manifest, sums = (key(backup.journal, backup.id) for key in (manifest_key, checksum_key))
+    archives = ", ".join(sorted(backup.archives)) or f"what {sums} names"
     return Problem(
         exit_code=IntegrityError.exit_code,
         message=f"the manifest of {backup.id} is gone, its archive is there",

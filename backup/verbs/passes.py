@@ -21,6 +21,9 @@ passes follow stand in :mod:`backup.verbs.backup`. What they mean here:
   one did, or nothing of it is committed. A commit that fails is repeated with the very same
   manifest: its checksum file may be there already, and it names the archive of the first pass.
 - A sink that was too slow for the others is served alone: there it may take its time.
+- Sinks that hold the same beginning of the journal are served by one reading. That beginning is
+  read and compared before anything is packed: where it is not the same any more, all is packed.
+  Where nothing follows it, nothing is put, and there is a manifest all the same.
 - A sink that holds an id after which there is none fails alone: it is asked before an id is made
   for all.
 """
@@ -29,9 +32,10 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from backup.archive import Entry, frame, gzip, max_archive_bytes
@@ -67,6 +71,7 @@ from backup.model import (
     Continuity,
     Digest,
     Emit,
+    Mode,
     PassRepeated,
     Problem,
     Progressed,
@@ -78,6 +83,7 @@ from backup.model import (
 from backup.sinks import STALL_SECONDS
 from backup.stop import Stop
 from backup.streams import Feed, call, each, fan_out, prefetch, spread
+from backup.verbs.increments import Base, base_of, skip
 
 COMPRESSORS = 2
 """Threads that compress. Compressing costs three times what hashing does, and hashing is serial."""
@@ -99,6 +105,9 @@ class PassOptions:
     run_id: str
     tool: str
     site: str | None = None
+    mode: Mode = "full"
+    full_every: timedelta = timedelta(days=7)
+    """With ``incremental``: after this time all is packed again."""
     readback: Readback = "full"
     compression_level: int = 1
     strategy: Strategy = "direct"
@@ -180,8 +189,28 @@ class _Pass:
 
     of: Capture
     readings: dict[bytes, Reading]
-    packed: Digest
+    bases: dict[str, Base] = field(default_factory=dict)
+    """What archives hold already on each sink: none, or the same bytes on all of this pass."""
+    packed: Digest = field(default_factory=Digest)
     copies: dict[str, Copy | Exception] = field(default_factory=dict)
+
+    @property
+    def base(self) -> Base | None:
+        """One of them: what can be said of all."""
+        return next(iter(self.bases.values()), None)
+
+    @property
+    def is_main_held(self) -> bool:
+        """Whether archives hold the whole journal already."""
+        return self.base is not None and self.base.size_bytes == self.of.main.size_bytes
+
+    @property
+    def entries(self) -> list[tuple[Member, Entry]]:
+        """What is to be packed, files beside the journal first."""
+        begin = self.base.size_bytes if self.base else 0
+        beside = [(m, _entry(self.of, m, 0)) for m in self.of.members if not m.is_journal]
+        main = self.of.main
+        return beside if self.is_main_held else [*beside, (main, _entry(self.of, main, begin))]
 
     @property
     def is_complete(self) -> bool:
@@ -194,6 +223,10 @@ class _Pass:
         return are_alike and any(
             reading.sha256 != other.readings[path].sha256 for path, reading in self.readings.items()
         )
+
+
+class _OtherBeginningError(Exception):
+    """The journal does not begin with what archives hold of it."""
 
 
 class JournalBackup:
@@ -221,11 +254,12 @@ class JournalBackup:
         self._clock = clock
         self._emit = emit
         self._stop = stop
-        self._begun = time.monotonic()
+        self._started_at, self._begun = clock(), time.monotonic()
         self._hole_seconds = options.hole_seconds
         self._may_capture_anew = True
         self._histories: dict[str, History | None] = {}
         self._copies: dict[str, Copy] = {}
+        self._must_be_full: set[str] = set()
         self._id = ""
 
     def perform(self) -> list[Copy]:
@@ -261,12 +295,40 @@ class JournalBackup:
         if not urls:
             return
         self._id = self._new_id(urls)
-        first = self._read_until_steady(attempt=1, urls=urls)
-        again = self._take_down(first)
-        if again:
-            causes = "; ".join(str(self._copies[url].error) for url in again)
-            self._repeat(f"a sink failed in a way that may pass: {causes}")
-            self._pass_again(first, self._those_that_recover(again))
+        first: _Pass | None = None
+        for group in self._groups(urls):
+            first = self._read_until_steady(attempt=1, urls=group, first=first)
+            again = self._take_down(first)
+            if again:
+                causes = "; ".join(str(self._copies[url].error) for url in again)
+                self._repeat(f"a sink failed in a way that may pass: {causes}")
+                self._pass_again(first, self._those_that_recover(again))
+
+    def _groups(self, urls: Sequence[str]) -> list[list[str]]:
+        """Put sinks together that one reading can serve."""
+        groups: dict[tuple[int, str] | None, list[str]] = {}
+        for url in urls:
+            base = self._base(url)
+            beginning = (base.size_bytes, base.sha256) if base else None
+            groups.setdefault(beginning, []).append(url)
+        return [*groups.values()]
+
+    def _base(self, url: str) -> Base | None:
+        """Say what need not be packed for a sink, if the journal still begins so."""
+        history = self._histories[url]
+        if self._options.mode == "full" or history is None or url in self._must_be_full:
+            return None
+        base = base_of(
+            history.manifest,
+            self._targets[url].shelf,
+            full_every=self._options.full_every,
+            now=self._started_at,
+        )
+        if base is None or base.size_bytes > self.captured.main.size_bytes:
+            return None
+        name = _member_name(JOURNAL_FILE, base.size_bytes)
+        is_taken = any(member.path == name for member in self.captured.members)
+        return None if is_taken else base
 
     def _new_id(self, urls: Iterable[str]) -> str:
         used = [i for url in urls for i in self._targets[url].listing.ids(self._name)]
@@ -368,6 +430,9 @@ class JournalBackup:
                 self._may_capture_anew = False
                 self._repeat(change.message)
                 self.captured = self._captured_anew()
+            except _OtherBeginningError:
+                self._must_be_full.update(urls)
+                self._repeat("it does not begin as it did: all of it is packed")
         return done
 
     def _pass_unless_hole(self, key: str, urls: Sequence[str], first: _Pass | None) -> _Pass | None:
@@ -407,13 +472,18 @@ class JournalBackup:
         result = _Pass(
             of=captured,
             readings={m.path: Reading(marks if m.is_journal else ()) for m in captured.members},
-            packed=Digest(),
+            bases={url: base for url in urls if (base := self._base(url))},
         )
-        contents = (
-            (_entry(captured, m), read(captured, m, result.readings[m.path]))
-            for m in sorted(captured.members, key=lambda m: m.is_journal)
-        )
-        tar = prefetch(self._counted(frame(contents)), stop=self._stop)
+        contents = {m.path: read(captured, m, result.readings[m.path]) for m in captured.members}
+        if result.base is not None:
+            contents[JOURNAL_FILE] = self._after(result.base, contents[JOURNAL_FILE], result)
+        if result.is_main_held:
+            deque(contents[JOURNAL_FILE], maxlen=0)  # at its end it is looked at once more
+        if not result.entries:
+            result.copies = self._serve_without_archive(urls, result, first)
+            return result
+        framed = frame((entry, contents[member.path]) for member, entry in result.entries)
+        tar = prefetch(framed if result.base else self._counted(framed), stop=self._stop)
         compress = partial(each, workers=COMPRESSORS, stop=self._stop)
         packed = gzip(tar, level=self._options.compression_level, each=compress)
         result.copies = fan_out(
@@ -423,6 +493,13 @@ class JournalBackup:
             stall_seconds=self._options.stall_seconds,
         )
         return result
+
+    def _after(self, base: Base, chunks: Iterator[bytes], result: _Pass) -> Iterator[bytes]:
+        """Read what archives hold already, and compare; give the rest."""
+        rest = skip(self._counted(prefetch(chunks, stop=self._stop)), base.size_bytes)
+        if result.readings[JOURNAL_FILE].at(base.size_bytes) != base.sha256:
+            raise _OtherBeginningError
+        return rest
 
     def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         done, total = 0, self.captured.size_bytes
@@ -445,7 +522,7 @@ class JournalBackup:
         stored = self._targets[url].catalog.store(
             key,
             feed,
-            max_bytes=max_archive_bytes(m.size_bytes for m in done.of.members),
+            max_bytes=max_archive_bytes(entry.size_bytes for _, entry in done.entries),
             readback="size" if self._options.draft else self._options.readback,
             stop=self._stop,
         )
@@ -455,6 +532,22 @@ class JournalBackup:
             stored, size_bytes=done.packed.size_bytes, sha256=done.packed.sha256
         )
         return self._settle(url, stored, done)
+
+    def _serve_without_archive(
+        self, urls: Sequence[str], done: _Pass, first: _Pass | None
+    ) -> dict[str, Copy | Exception]:
+        """Commit what adds nothing to what its sinks hold."""
+        self._require_alike(first, done)
+
+        def serve(url: str) -> Copy | Exception:
+            try:
+                return self._settle(url, None, done)
+            except StopError:
+                raise
+            except BackupError as error:
+                return error
+
+        return dict(zip(urls, spread(serve, urls, limit=len(urls), stop=self._stop), strict=True))
 
     def _take_down(self, done: _Pass) -> list[str]:
         """Note what came of a reading; name the sinks that are worth a second pass."""
@@ -475,7 +568,7 @@ class JournalBackup:
             raise failures[0]
         return again
 
-    def _settle(self, url: str, stored: Stored, done: _Pass) -> Copy:
+    def _settle(self, url: str, stored: Stored | None, done: _Pass) -> Copy:
         known = self._copies[url].problems
         manifest = self._manifest(url, stored, done)
         try:
@@ -488,7 +581,7 @@ class JournalBackup:
             sink=url,
             id=manifest.id,
             continuity=manifest.continuity,
-            archive_bytes=manifest.archive_bytes,
+            archive_bytes=done.packed.size_bytes,
             alarms=manifest.alarms,
             problems=known,
         )
@@ -505,8 +598,11 @@ class JournalBackup:
                 raise
             commit()
 
-    def _manifest(self, url: str, stored: Stored, done: _Pass) -> Manifest:
-        history = self._histories[url]
+    def _manifest(self, url: str, stored: Stored | None, done: _Pass) -> Manifest:
+        history, base = self._histories[url], done.bases.get(url)
+        archives = [*(base.archives if base else ())]
+        if stored is not None:
+            archives.append(self._archive(stored, done))
         previous = history.manifest.main if history else None
         continuity = compare(previous, done.readings[JOURNAL_FILE])
         return Manifest(
@@ -527,18 +623,19 @@ class JournalBackup:
             ),
             previous=history.link if history else None,
             continuity=continuity,
-            archives=(
-                Archive(
-                    key=stored.key,
-                    size_bytes=done.packed.size_bytes,
-                    sha256=done.packed.sha256,
-                    readback=self._options.readback if self._options.draft else stored.readback,
-                ),
-            ),
+            archives=tuple(archives),
             files=tuple(
-                _file(self._name, m, done.readings[m.path], stored.key)
+                _file(self._name, m, done, stored.key if stored else "", base)
                 for m in self.captured.members
             ),
+        )
+
+    def _archive(self, stored: Stored, done: _Pass) -> Archive:
+        return Archive(
+            key=stored.key,
+            size_bytes=done.packed.size_bytes,
+            sha256=done.packed.sha256,
+            readback=self._options.readback if self._options.draft else stored.readback,
         )
 
     def _alarms(self, url: str, history: History | None, continuity: Continuity) -> tuple[str, ...]:
@@ -563,7 +660,7 @@ def announcement(manifest: Manifest, sink: str, *, seconds: float) -> BackupComm
         continuity=manifest.continuity,
         suspect=manifest.suspect,
         size_bytes=manifest.size_bytes,
-        archive_bytes=manifest.archive_bytes,
+        archive_bytes=sum(archive.size_bytes for archive in manifest.own_archives),
         records=manifest.records,
         duration_seconds=round(seconds, 3),
     )
@@ -586,15 +683,20 @@ def compare(previous: File | None, now: Digest) -> Continuity:
     return "unchanged" if now.size_bytes == previous.size_bytes else "extended"
 
 
-def _entry(captured: Capture, member: Member) -> Entry:
+def _entry(captured: Capture, member: Member, offset: int) -> Entry:
     return Entry(
-        name=captured.journal.name.encode() + b"/" + member.path,
-        size_bytes=member.size_bytes,
+        name=captured.journal.name.encode() + b"/" + _member_name(member.path, offset),
+        size_bytes=member.size_bytes - offset,
         mode=member.mode & 0o777,
         uid=member.uid,
         gid=member.gid,
         mtime=int(_seconds(member)),
     )
+
+
+def _member_name(path: bytes, offset: int) -> bytes:
+    """Name the bytes of a file from an offset on, so that `cat` in the order of names restores."""
+    return path + f".{offset:015}".encode() if offset else path
 
 
 def _seconds(member: Member) -> float:
@@ -606,7 +708,21 @@ def _mtime(member: Member) -> datetime:
     return datetime.fromtimestamp(_seconds(member), UTC)
 
 
-def _file(journal: str, member: Member, reading: Reading, archive: str) -> File:
+def _file(journal: str, member: Member, done: _Pass, archive: str, base: Base | None) -> File:
+    shared = base if member.is_journal else None
+    offset = shared.size_bytes if shared else 0
+    segments = [*(shared.segments if shared else ())]
+    if offset < member.size_bytes or not segments:
+        name = encode_name(_member_name(member.path, offset))
+        segments.append(
+            Segment(
+                archive=archive,
+                member=f"{journal}/{name}",
+                offset=offset,
+                length=member.size_bytes - offset,
+            )
+        )
+    reading = done.readings[member.path]
     return File(
         path=encode_name(member.path),
         size_bytes=member.size_bytes,
@@ -617,12 +733,5 @@ def _file(journal: str, member: Member, reading: Reading, archive: str) -> File:
         uid=member.uid,
         gid=member.gid,
         mtime=_mtime(member),
-        segments=(
-            Segment(
-                archive=archive,
-                member=f"{journal}/{encode_name(member.path)}",
-                offset=0,
-                length=member.size_bytes,
-            ),
-        ),
+        segments=tuple(segments),
     )

@@ -124,6 +124,7 @@ def counterpart(path: str) -> Any:
             {"name": "disk", "mountPath": "/more"},
         ],
         "maxDowntime": "1m",
+        "fullEvery": "3d",
         "sinks": shapes.SINKS,
         "resources": {"limits": {"cpu": "1"}},
         "securityContext": {"fsGroup": 1},

@@ -181,24 +181,27 @@ def test_a_journal_is_restored_by_the_toolbox(site: Site, tmp_path: Path) -> Non
 def test_old_backups_go_by_the_rules_of_the_chart(
     cluster: Cluster, namespace: str, tmp_path: Path
 ) -> None:
-    """After a run, and by the same rules from the toolbox; what is left holds all of it."""
+    """After a run, and by the same rules from the toolbox; what is left shares their archives."""
     if reason := programs.unavailable("helm"):
         pytest.skip(reason)
     billing = chart.volumes(cluster, namespace)
     release = chart.umbrella(cluster, namespace, tmp_path)
     rules = {"keepLast": 1, "keepMin": 1}
-    release.install(chart.values(cluster, retention=rules))
+    release.install(chart.values(cluster, mode="incremental", retention=rules))
     billing.await_ready()
     written = billing.await_records(5)
     first, second = (release.ended(release.run(name)) for name in ("first", "second"))
     release.open_toolbox()
     dry = release.toolbox("journal-backup", "prune")
     before = release.manifests()
-    release.upgrade(chart.values(cluster, retention={"prune": True, **rules}))
+    pruning = {"prune": True, **rules}
+    release.upgrade(chart.values(cluster, mode="incremental", retention=pruning))
     third = release.ended(release.run("third"))
     after = release.manifests()
     release.open_toolbox()  # which the upgrade has closed
     release.toolbox("journal-backup", "verify", "--deep")
+    release.toolbox("journal-backup", "restore", "latest", "--target", "/restored/journals")
+    held = release.toolbox("cat", f"/restored/journals/{JOURNAL}/journal").encode()
 
     assert (first.exit_code, second.exit_code, third.exit_code) == (0, 0, 0), third.log
     assert "1 of 2 backups would go" in dry
@@ -207,4 +210,6 @@ def test_old_backups_go_by_the_rules_of_the_chart(
     assert {p.name.split(".")[0] for p in release.stored("*.pruned.json")} == {
         f"{JOURNAL}-{made['id']}" for made in before
     }
-    assert release.restored(JOURNAL).startswith(written)
+    assert len(after[0]["archives"]) == 3
+    assert whole(held)
+    assert held.startswith(written)

@@ -123,12 +123,20 @@ def halted(pid: int | None) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.parametrize("mode", ["full", "incremental"])
 @pytest.mark.parametrize("kind", ["file", "versitygw", "minio", "moto", "fake-gcs-server"])
-def test_every_verb_works_on_every_sink(
-    shops: Shops, source: Path, command: Command, monkeypatch: pytest.MonkeyPatch, kind: Kind
+def test_every_verb_works_on_every_sink(  # noqa: PLR0917 - fixtures
+    shops: Shops,
+    source: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Kind,
+    mode: str,
 ) -> None:
     """Two days of a site's life, its one bad moment, and what an operator does then."""
+    monkeypatch.setenv("BACKUP_MODE", mode)
     use(monkeypatch, shops(kind))
+    command("doctor")
 
     first = command("backup")["journals"]
     for ordinal in range(2):
@@ -157,8 +165,18 @@ def test_every_verb_works_on_every_sink(
     write_journal(source, 0, DAY_ONE)
     shrunk = command("backup", code=6)["journals"][0]["copies"][0]
     assert shrunk["continuity"] == "shrunk"
+    command("doctor", code=6)
     command("acknowledge", shrunk["id"], "--by", "ada", "--note", "billing was reset")
     command("backup")
+    monkeypatch.setenv("BACKUP_KEEP_LAST", "1")
+    monkeypatch.setenv("BACKUP_KEEP_MIN", "1")
+    command("prune", "--confirm")
+    left = [(row["journal"][-1], row["id"]) for row in command("list")["backups"]]
+    undelivered = second[0]["copies"][0]["id"]  # and what followed it holds less
+    assert [ordinal for ordinal, _ in left] == ["0", "0", "1"]
+    assert left[0] == ("0", undelivered)
+    assert command("verify", "--deep")["exit_code"] == 0
+    command("doctor")
 
     (source / "journal-deepgram-billing-1" / "journal").unlink()
     (source / "journal-deepgram-billing-1").rmdir()
@@ -167,10 +185,12 @@ def test_every_verb_works_on_every_sink(
     command("backup")
 
 
+@pytest.mark.parametrize("mode", ["full", "incremental"])
 def test_kinds_share_one_reading_and_keep_histories_of_their_own(
-    shops: Shops, source: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    shops: Shops, source: Path, command: Command, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     """A sink that missed a night is right again the next."""
+    monkeypatch.setenv("BACKUP_MODE", mode)
     all_three = [shops(kind) for kind in KINDS]
     use(monkeypatch, *all_three)
     command("backup")

@@ -206,6 +206,17 @@ def test_blanks_around_a_value_are_dropped(monkeypatch: pytest.MonkeyPatch) -> N
     assert (settings.readback, settings.deadline) == ("size", timedelta(minutes=5))
 
 
+def test_what_is_packed_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a journal, unless somebody says otherwise; and all of it once a week even then."""
+    settings = accepted(monkeypatch)
+    assert (settings.mode, settings.full_every) == ("full", timedelta(days=7))
+
+    settings = accepted(monkeypatch, BACKUP_MODE="incremental", BACKUP_FULL_EVERY="12h")
+    assert (settings.mode, settings.full_every) == ("incremental", timedelta(hours=12))
+    ((said, _),) = problems(monkeypatch, BACKUP_MODE="differential")
+    assert said.startswith("BACKUP_MODE is 'differential'")
+
+
 def test_every_problem_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Finding one mistake for each nightly run takes a week."""
     found = problems(

@@ -436,6 +436,45 @@ def test_a_lost_backup_without_archives_protects_nothing(
     assert (found.objects, found.bereft) == ({"archive": 4, "all": 3}[kind], ())
 
 
+def test_a_lost_backup_that_shared_all_is_told_too(sink: SimulatedSink, chain: Chain) -> None:
+    """What it shared is there, as its checksum file says: it can be put back."""
+    first = chain.full(records(1))
+    shared = chain.unchanged()
+    chain.full(records(2))
+    catalog = Catalog(sink)
+    catalog.prune(first, sha256=catalog.manifest_sha256(JOURNAL, first.id), at=NOON)
+    lose(sink, shared)
+    before = sink.place.keys()
+    found = swept(sink)
+
+    assert [b.id for b in found.bereft] == [shared.id]
+    assert (found.objects, sink.place.keys()) == (0, before)
+
+
+@pytest.mark.parametrize("content", [b"", b"no sums at all", b"\xff\xfe  x", b"a" * (9 << 20)])
+def test_a_checksum_file_that_says_nothing_protects_nothing(
+    sink: SimulatedSink, chain: Chain, content: bytes
+) -> None:
+    """As if it were not there."""
+    first = chain.full(records(1))
+    shared = chain.unchanged()
+    chain.full(records(2))
+    lose(sink, shared)
+    put(sink, checksum_key(JOURNAL, shared.id), content)
+    found = swept(sink)
+
+    assert (found.objects, found.bereft) == (1, ())
+    assert first.archives[0].key in sink.place.objects
+
+
+def test_an_old_draft_alone_is_swept(sink: SimulatedSink, chain: Chain) -> None:
+    """It speaks of nothing that is there."""
+    put(sink, draft_key(JOURNAL, GHOST))
+    chain.full(records(1))
+
+    assert swept(sink) == Swept(objects=1)
+
+
 def test_the_newest_manifest_lost_is_not_known(sink: SimulatedSink, chain: Chain) -> None:
     """No other names it: it looks like what a run leaves that dies before its manifest."""
     chain.full(records(1))
@@ -453,5 +492,6 @@ def test_each_manifest_is_read_once_for_a_sweep(sink: SimulatedSink, chain: Chai
     sink.calls.clear()
 
     assert sweep(sink) == 4
-    assert [operation for operation, _ in sink.calls].count("open") == 2
+    read = [key for operation, key in sink.calls if operation == "open"]
+    assert sum(key.endswith(".manifest.json") for key in read) == 2
     assert [operation for operation, _ in sink.calls].count("list") == 2

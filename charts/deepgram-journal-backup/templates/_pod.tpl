@@ -68,6 +68,12 @@ The environment of a backup, beside that.
 - name: BACKUP_EXPECT_REPLICAS
   value: {{ . | quote }}
 {{- end }}
+- name: BACKUP_MODE
+  value: {{ .Values.mode | quote }}
+{{- if eq .Values.mode "incremental" }}
+- name: BACKUP_FULL_EVERY
+  value: {{ .Values.fullEvery | quote }}
+{{- end }}
 {{- if .Values.retention.prune }}
 - name: BACKUP_PRUNE
   value: "true"

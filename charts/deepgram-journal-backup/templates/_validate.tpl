@@ -11,6 +11,7 @@ BACKUP_ALLOW_STOPPED: allowStopped
 BACKUP_CA_CERT_FILE: caBundle
 BACKUP_DEADLINE: deadline
 BACKUP_EXPECT_REPLICAS: billing.replicas
+BACKUP_FULL_EVERY: fullEvery
 BACKUP_KEEP_DAILY: retention.keepDaily
 BACKUP_KEEP_LAST: retention.keepLast
 BACKUP_KEEP_MIN: retention.keepMin
@@ -19,6 +20,7 @@ BACKUP_KEEP_WEEKLY: retention.keepWeekly
 BACKUP_KEEP_WITHIN: retention.keepWithin
 BACKUP_LOG_LEVEL: logLevel
 BACKUP_MAX_DOWNTIME: maxDowntime
+BACKUP_MODE: mode
 BACKUP_PRUNE: retention.prune
 BACKUP_SINKS: sinks
 BACKUP_SITE: site
