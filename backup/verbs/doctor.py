@@ -179,10 +179,10 @@ class _Doctor:
             yield Problem.of(expectation.nothing(source, statefulset))
 
     def _look_at_mount(self, source: Path) -> Iterator[Item]:
-        flags = call(lambda: os.statvfs(source).f_flag, stop=self._stop)
-        if flags & os.ST_RDONLY:
+        is_mount, is_read_only = call(partial(_mount, source), stop=self._stop)
+        if is_read_only:
             yield Finding(subject=str(source), message="is mounted read-only")
-        elif os.path.ismount(source):
+        elif is_mount:
             yield Warned(
                 message=f"{source} is mounted for writing, which no backup does: set readOnly on "
                 "the claim's volume and on the mount"
@@ -198,6 +198,11 @@ class _Doctor:
             return Warned(message=found.suspicion, journal=journal.name)
         holds = f"holds {size_text(found.size_bytes)}" if found.size_bytes else "is empty"
         return Finding(subject=journal.name, message=f"{holds}, and can be read")
+
+
+def _mount(source: Path) -> tuple[bool, bool]:
+    """Say whether something is mounted there, and whether it could not be written."""
+    return os.path.ismount(source), bool(os.statvfs(source).f_flag & os.ST_RDONLY)
 
 
 def _flaws(newest: Manifest, shelf: Shelf) -> Iterator[Problem]:
