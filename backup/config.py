@@ -128,7 +128,8 @@ class Settings(BaseSettings):
     )
     full_every: Duration = Field(
         default=timedelta(days=7),
-        description="with `incremental`: after this time the whole journal is packed again",
+        description="with `incremental`: after this time the whole journal is packed again, `30d` "
+        "at most",
     )
     readback: Readback = Field(
         default="full",
