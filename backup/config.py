@@ -27,9 +27,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backup.errors import ConfigError, SettingsError, SinkStalledError
 from backup.model import Journal, Mode, Readback, StrategySetting
@@ -92,16 +91,14 @@ def _site(value: str) -> str:
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Age = Annotated[timedelta, BeforeValidator(partial(_duration, longest=_LONGEST_KEPT))]
 Rule = Annotated[int | None, Field(ge=1, le=100_000)]
-Urls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_urls)]
+Urls = Annotated[tuple[str, ...], BeforeValidator(_urls)]
 Site = Annotated[str, AfterValidator(_site)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings, in the order in which the README lists them."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True
-    )
+    model_config = ConfigDict(frozen=True)
 
     source: Path = Field(
         default=Path("/journals"), description="directory that holds the journal directories"
@@ -219,12 +216,6 @@ class Settings(BaseSettings):
         default=None, description="`json`, or `console`: sentences, the default on a terminal"
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_blanks(cls, given: dict[str, Any]) -> dict[str, Any]:
-        stripped = {k: v.strip() if isinstance(v, str) else v for k, v in given.items()}
-        return {k: v for k, v in stripped.items() if v != ""}
-
     def policy(self) -> Policy:
         """Return what the settings say about keeping backups."""
         return Policy(
@@ -265,10 +256,8 @@ def load(*, sinks: Sequence[str] = (), only: Collection[str] = ()) -> Settings:
         SettingsError: one or more of them are wrong; it names all.
     """
     problems = list(_unknown(os.environ, only))
-    fields = Settings.model_fields.items()
-    unread = {name: field.default for name, field in fields if only and name not in only}
     try:
-        settings = Settings(**unread)
+        settings = Settings.model_validate(_given(os.environ, only))
         if sinks:
             chosen = tuple(_chosen(url, settings.sinks) for url in sinks)
             settings = settings.model_copy(update={"sinks": chosen})
@@ -278,6 +267,13 @@ def load(*, sinks: Sequence[str] = (), only: Collection[str] = ()) -> Settings:
     if problems:
         raise SettingsError(tuple(problems))
     return settings
+
+
+def _given(environ: Mapping[str, str], only: Collection[str]) -> dict[str, str]:
+    """Take what the environment sets: without the blanks around it, and not what is blank."""
+    names = [name for name in Settings.model_fields if not only or name in only]
+    values = {name: environ.get(PREFIX + name.upper(), "").strip() for name in names}
+    return {name: value for name, value in values.items() if value}
 
 
 def _chosen(typed: str, configured: Sequence[str]) -> str:

@@ -28,8 +28,6 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
-
 from backup.errors import (
     BackupError,
     ObjectExistsError,
@@ -255,13 +253,36 @@ class Sink(ABC):
         return self._persist(partial(self._answer, what, run))
 
     def _persist(self, run: Callable[[], R]) -> R:
+        try:
+            return run()
+        except SinkError as error:
+            if not _worth_repeating(error):
+                raise
+            return self._try_again(run, error)
+
+    def _try_again(self, run: Callable[[], R], first: SinkError) -> R:
+        """Repeat what has failed once."""
+        from tenacity import (  # noqa: PLC0415 - start-up: only what has failed needs it
+            Retrying,
+            retry_if_exception,
+            stop_after_attempt,
+            wait_random_exponential,
+        )
+
+        failed: list[SinkError] = [first]
+
+        def attempt() -> R:
+            if failed:
+                raise failed.pop()
+            return run()
+
         return Retrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.1, max=5),
             retry=retry_if_exception(_worth_repeating),
             sleep=self._stop.sleep,
             reraise=True,
-        )(run)
+        )(attempt)
 
     def _answer(self, what: str, run: Callable[[], R]) -> R:
         def declared() -> R:
