@@ -17,7 +17,11 @@ The published schema is ``docs/manifest-v1.schema.json``; a test keeps it equal 
 
 from __future__ import annotations
 
+import ast
+import inspect
+import sys
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -82,7 +86,7 @@ class _Version(BaseModel):
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Source(_Model):
@@ -336,8 +340,31 @@ def schema() -> dict[str, Any]:
     """Return the JSON schema of format v1 (draft 2020-12)."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Manifest.model_json_schema(mode="serialization"),
+        **_explained(Manifest.model_json_schema(mode="serialization")),
     }
+
+
+def mark_schema() -> dict[str, Any]:
+    """Return the JSON schema of a mark."""
+    return _explained(Mark.model_json_schema())
+
+
+def _explained(found: dict[str, Any]) -> dict[str, Any]:
+    """Add what is said below each field: pydantic would read this file for it at every start."""
+    module = ast.parse(inspect.getsource(sys.modules[__name__]))
+    classes = {node.name: node.body for node in module.body if isinstance(node, ast.ClassDef)}
+    for model in (found, *found.get("$defs", {}).values()):
+        for field, note in pairwise(classes[model["title"]]):
+            match field, note:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    described = {**model["properties"][name], "description": inspect.cleandoc(text)}
+                    model["properties"][name] = dict(sorted(described.items()))
+                case _:
+                    pass
+    return found
 
 
 MarkKind = Literal["delivered", "acknowledged", "verified", "pruned", "retired"]

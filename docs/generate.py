@@ -86,7 +86,7 @@ def manifest_fields() -> str:
 
 def mark_fields() -> str:
     """Give the table of a mark's fields."""
-    return _fields("mark", manifest.Mark.model_json_schema()) + "\n"
+    return _fields("mark", manifest.mark_schema()) + "\n"
 
 
 def _fields(name: str, part: Mapping[str, Any]) -> str:
