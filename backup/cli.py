@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from backup.config import Settings
     from backup.manifest import Manifest
     from backup.model import Emit, Event, Finding, Problem, Warned
-    from backup.report import Result
+    from backup.results import Result
     from backup.sinks import Sink
     from backup.stop import Stop
     from backup.verbs.backup import BackupResult

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Protocol
+from typing import Literal
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from backup.errors import BackupError, IntegrityError
@@ -423,22 +423,6 @@ Event = (
     | RunFinished
 )
 Emit = Callable[[Event], None]
-
-
-class _HasProblems(Protocol):
-    @property
-    def problems(self) -> tuple[Problem, ...]: ...
-
-
-class WithExitCodes:
-    """What is the same in the results of all verbs: their problems say how the run exits."""
-
-    __slots__ = ()
-
-    @property
-    def exit_codes(self: _HasProblems) -> tuple[int, ...]:
-        """The exit code of every problem."""
-        return tuple(problem.exit_code for problem in self.problems)
 
 
 # -- what is known

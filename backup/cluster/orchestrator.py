@@ -48,8 +48,10 @@ from backup.model import (
     Strategy,
     StrategySetting,
     Warned,
-    WithExitCodes,
+    size_text,
 )
+from backup.page import Cell, Page
+from backup.results import STATE_STYLES, Result, count, say_warnings
 from backup.stop import Stop
 
 _DEFAULT_DOWNTIME: Final = timedelta(minutes=5)
@@ -75,7 +77,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterResult(WithExitCodes):
+class ClusterResult(Result):
     """What came of a run."""
 
     run_id: str
@@ -89,6 +91,48 @@ class ClusterResult(WithExitCodes):
     journals: tuple[WorkerOutcome, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[Warned, ...]
+
+    def figures(self) -> dict[str, int]:
+        """Count what the last line of the log tells."""
+        stored = [j for j in self.journals if j.id]
+        return {
+            "warnings": len(self.warnings),
+            "journals": len(self.journals),
+            "journals_stored": len(stored),
+            "size_bytes": sum(j.size_bytes for j in stored),
+            "records": sum(j.records for j in stored),
+            "api_calls": self.api_calls,
+        }
+
+    def write(self, page: Page) -> None:
+        """Write it, for people."""
+        columns = ("JOURNAL", "STATE", "SIZE", "RECORDS", "ID", "NODE", "WORKER")
+        rows: list[list[str | Cell]] = [
+            [
+                row.journal,
+                Cell(row.state, STATE_STYLES.get(row.state, "red")),
+                size_text(row.size_bytes) if row.id else "",
+                f"{row.records:,}" if row.id else "",
+                row.id or "",
+                row.node or "",
+                row.worker or "",
+            ]
+            for row in self.journals
+        ]
+        page.table(columns, rows)
+        say_warnings(page, self.warnings)
+        stored = sum(row.id is not None for row in self.journals)
+        page.say(
+            f"{stored} of {count(len(self.journals), 'journal')} backed up"
+            f" in {self.duration_seconds:.1f} s, {self.strategy}; {_billing(self)}"
+        )
+
+
+def _billing(result: ClusterResult) -> str:
+    """Say what the run has meant for billing."""
+    if result.downtime_seconds is not None:
+        return f"billing was away for {result.downtime_seconds:.1f} s"
+    return "billing ran on" if result.strategy == "colocated" else "billing was left as it is"
 
 
 class Orchestrator:

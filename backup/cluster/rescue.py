@@ -19,7 +19,9 @@ from backup.cluster.billing import Back, bring_back, still_down
 from backup.cluster.jobs import REMOVAL_SECONDS, remove_workers
 from backup.cluster.lease import Held, Lease, Record
 from backup.errors import BackupError, BillingDownError, LeaseHeldError, LeaseLostError
-from backup.model import Emit, Problem, Warned, WithExitCodes
+from backup.model import Emit, Problem, Warned
+from backup.page import Page
+from backup.results import Result, say_warnings
 from backup.stop import Stop
 
 _TRIES = 20
@@ -32,7 +34,7 @@ Resumed = Literal["nothing to do", "under way", "pushed aside", Back]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResumeResult(WithExitCodes):
+class ResumeResult(Result):
     """What ``resume-billing`` found and did."""
 
     statefulset: str
@@ -43,6 +45,23 @@ class ResumeResult(WithExitCodes):
     """The run that left it, that is under way, or that was about to scale it down."""
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Warned, ...] = ()
+
+    def write(self, page: Page) -> None:
+        """Write it, for people."""
+        say_warnings(page, self.warnings)
+        said = _RESUMED[self.state]
+        page.say(said.format(name=self.statefulset, holder=self.holder, replicas=self.replicas))
+
+
+_RESUMED = {
+    "nothing to do": "{name} was left down by nobody",
+    "under way": "{name} is down for run {holder}, which is under way: left alone",
+    "pushed aside": "run {holder} was about to scale {name} down: it will not",
+    "restored": "{name} is scaled back to {replicas}, where run {holder} had left it at 0",
+    "was up": "{name} was up already; the record of run {holder} is removed",
+    "gone": "{name} is gone; the record of run {holder} is removed",
+    "made anew": "{name} was made anew; the record of run {holder} is removed",
+}
 
 
 def resume(

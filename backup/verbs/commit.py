@@ -23,7 +23,9 @@ from functools import partial
 
 from backup.catalog import Catalog, Listing, Shelf, draft_key
 from backup.errors import BackupError, SinkError, SinkStalledError, StopError
-from backup.model import Continuity, Emit, Problem, WithExitCodes
+from backup.model import Continuity, Emit, Problem
+from backup.page import Page
+from backup.results import Result, count
 from backup.sinks import STALL_SECONDS, Sink
 from backup.stop import Stop
 from backup.streams import spread
@@ -42,12 +44,18 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CommitResult(WithExitCodes):
+class CommitResult(Result):
     """What came of the drafts of a run."""
 
     run_id: str
     committed: tuple[Committed, ...]
     problems: tuple[Problem, ...]
+
+    def write(self, page: Page) -> None:
+        """Write it, for people."""
+        rows = [(row.journal, row.id, row.sink) for row in self.committed]
+        page.table(("JOURNAL", "ID", "SINK"), rows)
+        page.say(f"{count(len(self.committed), 'backup')} of run {self.run_id} committed")
 
 
 def commit(

@@ -30,10 +30,11 @@ from backup.model import (
     Journal,
     Problem,
     Warned,
-    WithExitCodes,
     id_time,
     size_text,
 )
+from backup.page import Page
+from backup.results import Result, say_warnings
 from backup.sinks import Sink
 from backup.stop import Stop
 from backup.streams import call
@@ -56,13 +57,27 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DoctorResult(WithExitCodes):
+class DoctorResult(Result):
     """What was found."""
 
     findings: tuple[Finding, ...]
     """What is as it should be."""
     problems: tuple[Problem, ...]
     warnings: tuple[Warned, ...]
+
+    def figures(self) -> dict[str, int]:
+        """Count what the last line of the log tells."""
+        return {"findings": len(self.findings), "warnings": len(self.warnings)}
+
+    def write(self, page: Page) -> None:
+        """Write it, for people."""
+        for finding in self.findings:
+            page.say(f"{finding.subject} {finding.message}", "ok: ", "green")
+        say_warnings(page, self.warnings)
+        page.say(
+            f"{len(self.findings)} as it should be, {len(self.warnings)} to know of, "
+            f"{len(self.problems)} wrong"
+        )
 
 
 def examine(

@@ -31,7 +31,9 @@ from backup.catalog import Catalog, Shelf, manifest_key
 from backup.disk import write_all
 from backup.errors import ManifestError, TargetError
 from backup.manifest import File, Manifest
-from backup.model import Digest, Emit, Problem, Progressed, Warned, WithExitCodes, decode_name
+from backup.model import Digest, Emit, Problem, Progressed, Warned, decode_name
+from backup.page import Page
+from backup.results import Result, count, say_warnings
 from backup.sinks import Sink
 from backup.stop import Stop
 from backup.streams import call
@@ -58,7 +60,7 @@ class Exported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportResult(WithExitCodes):
+class ExportResult(Result):
     """What came of an export."""
 
     place: str
@@ -67,6 +69,30 @@ class ExportResult(WithExitCodes):
     problems: tuple[Problem, ...]
     warnings: tuple[Warned, ...]
     duration_seconds: float
+
+    def figures(self) -> dict[str, int]:
+        """Count what the last line of the log tells."""
+        return {
+            "warnings": len(self.warnings),
+            "backups": len(self.exported),
+            "size_bytes": sum(e.size_bytes for e in self.exported),
+        }
+
+    def write(self, page: Page) -> None:
+        """Write it, for people."""
+        rows = [
+            (row.journal, row.id, f"{row.size_bytes:,}", f"{row.records:,}")
+            for row in self.exported
+        ]
+        page.table(("JOURNAL", "ID", "BYTES", "RECORDS"), rows)
+        say_warnings(page, self.warnings)
+        if not self.exported:
+            page.say("nothing exported")
+            return
+        place = "stdout" if self.place == "-" else self.place
+        page.say(f"{count(len(rows), 'backup')} exported to {place}, every hash compared")
+        ids = " ".join(row.id for row in self.exported)
+        page.line(f"once Deepgram has it: journal-backup mark-delivered {ids}")
 
 
 # -- where to

@@ -26,7 +26,9 @@ from backup.errors import (
     UnsupportedFormatError,
 )
 from backup.manifest import Manifest
-from backup.model import Continuity, Emit, Problem, WithExitCodes, id_time
+from backup.model import Continuity, Emit, Problem, id_time, size_text
+from backup.page import Page
+from backup.results import Legend, Result, count
 from backup.sinks import Sink
 from backup.verbs.selection import (
     Chosen,
@@ -66,7 +68,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListResult(WithExitCodes):
+class ListResult(Result):
     """The backups on all sinks."""
 
     backups: tuple[Row, ...]
@@ -74,6 +76,36 @@ class ListResult(WithExitCodes):
     """Objects without a manifest, but for the tombstones of pruned backups: what interruptions
     left, or a run that is under way."""
     problems: tuple[Problem, ...]
+
+    def figures(self) -> dict[str, int]:
+        """Count what the last line of the log tells."""
+        return {"backups": len(self.backups)}
+
+    def write(self, page: Page) -> None:
+        """Write it, for people."""
+        legend = Legend(sink for row in self.backups for sink in row.sinks)
+        is_long = any(row.details for row in self.backups)
+        rows = []
+        for row in self.backups:
+            *details, notes = _detail_cells(row.details) if is_long else ("", "", "", "")
+            marks = [notes, *row.marks] if notes else list(row.marks)
+            cells = [row.journal, row.id, size_text(row.archive_bytes), *details]
+            rows.append([*cells, legend.cell(row.sinks), ", ".join(marks)])
+        columns = ("JOURNAL", "ID", "ARCHIVE", "SIZE", "RECORDS", "CONTINUITY", "SINKS", "NOTES")
+        page.table(columns, rows)
+        legend.say(page)
+        page.line(count(len(self.backups), "backup"))
+        if self.not_backups:
+            page.line(f"{count(self.not_backups, 'object')} without a manifest: not backups")
+
+
+def _detail_cells(details: Details | None) -> tuple[str, str, str, str]:
+    if details is None:
+        return ("", "", "", "not read")
+    notes = ["suspect"] if details.suspect else []
+    notes += [f"alarm {alarm}" for alarm in details.alarms]
+    size, records = size_text(details.size_bytes), f"{details.records:,}"
+    return (size, records, details.continuity, ", ".join(notes))
 
 
 def list_backups(
@@ -165,7 +197,7 @@ def _details(chosen: Chosen) -> Details:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShowResult(WithExitCodes):
+class ShowResult(Result):
     """One backup in full."""
 
     sink: str
@@ -177,6 +209,42 @@ class ShowResult(WithExitCodes):
     against: str | None
     """Why it is not a good backup; None if it is one."""
     problems: tuple[Problem, ...]
+
+    def write(self, page: Page) -> None:
+        """Write it, for people."""
+        manifest = self.manifest
+        after = f", after {manifest.previous.id}" if manifest.previous else ""
+        facts = [
+            ("journal", manifest.journal),
+            ("id", manifest.id),
+            ("created", f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC by {manifest.tool}"),
+            ("site", manifest.site or ""),
+            ("continuity", manifest.continuity + after),
+            ("suspect", manifest.suspicion or ""),
+            *(("alarm", alarm) for alarm in self.standing_alarms),
+            ("marks", ", ".join(self.marks)),
+            ("good", "yes" if self.against is None else f"no: {self.against}"),
+            *(("stored in", f"{sink}/{manifest.journal}") for sink in (self.sink, *self.also_on)),
+            ("manifest", f"{manifest.journal}-{manifest.id}.manifest.json"),
+            ("  sha256", self.manifest_sha256),
+        ]
+        for archive in manifest.archives:
+            facts += [
+                ("archive", archive.key.rpartition("/")[2]),
+                ("  sha256", archive.sha256),
+                ("  size", f"{archive.size_bytes:,} bytes, read back: {archive.readback}"),
+            ]
+        for file in manifest.files:
+            tail = file.omitted_tail_bytes
+            omitted = f", {tail:,} bytes of an unfinished one left out" if tail else ""
+            facts += [
+                ("file", file.path),
+                ("  sha256", file.sha256),
+                ("  size", f"{file.size_bytes:,} bytes, {file.records:,} records{omitted}"),
+            ]
+        for name, value in facts:
+            if value:
+                page.say(value, f"{name:<11}", "bold")
 
 
 def show(sinks: Sequence[Sink], selector: str, *, journal: str | None, emit: Emit) -> ShowResult:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from backup.catalog import Shelf
 from backup.errors import (
@@ -30,7 +31,9 @@ from backup.errors import (
     UnsupportedFormatError,
 )
 from backup.manifest import Mark, MarkKind
-from backup.model import Clock, Emit, Problem, Warned, WithExitCodes
+from backup.model import Clock, Emit, Problem, Warned
+from backup.page import Page
+from backup.results import Result, count, say_warnings
 from backup.sinks import Sink
 from backup.verbs.delivery import Delivery
 from backup.verbs.selection import LATEST, known_journals, open_shelves, select
@@ -49,12 +52,28 @@ class Marked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerResult(WithExitCodes):
+class LedgerResult(Result):
     """What came of marking."""
 
     marks: tuple[Marked, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[Warned, ...] = ()
+
+    def write(self, page: Page) -> None:
+        """Write it, for people."""
+        for (kind, journal, sink), group in groupby(
+            sorted(self.marks, key=_mark_order), key=_mark_order
+        ):
+            *older, mark = group
+            already = "" if mark.is_new else "already "
+            with_others = f" and {count(len(older), 'backup')} before it" if older else ""
+            are = "are" if older else "is"
+            page.say(f"{journal} {mark.id}{with_others} {are} {already}{kind} on {sink}")
+        say_warnings(page, self.warnings)
+
+
+def _mark_order(mark: Marked) -> tuple[str, str, str]:
+    return mark.kind, mark.journal, mark.sink
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,9 @@ from backup.errors import (
     UnsupportedFormatError,
 )
 from backup.manifest import Manifest
-from backup.model import BackupsPruned, Clock, Emit, Problem, Warned, WithExitCodes
+from backup.model import BackupsPruned, Clock, Emit, Problem, Warned
+from backup.page import Cell, Page
+from backup.results import Legend, Result, count, say_warnings
 from backup.retention import Candidate, Policy, Verdict
 from backup.sinks import Sink
 from backup.stop import Stop
@@ -59,7 +61,7 @@ class Considered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PruneResult(WithExitCodes):
+class PruneResult(Result):
     """What came of pruning."""
 
     confirmed: bool
@@ -67,6 +69,36 @@ class PruneResult(WithExitCodes):
     backups: tuple[Considered, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[Warned, ...] = ()
+
+    def figures(self) -> dict[str, int]:
+        """Count what the last line of the log tells."""
+        return {
+            "backups": len(self.backups),
+            "warnings": len(self.warnings),
+            "backups_pruned": sum(b.goes for b in self.backups if self.confirmed),
+        }
+
+    def write(self, page: Page) -> None:
+        """Write it, for people."""
+        legend = Legend(row.sink for row in self.backups)
+        fate = "pruned" if self.confirmed else "would go"
+        rows: list[list[str | Cell]] = [
+            [
+                row.journal,
+                row.id,
+                legend.cell([row.sink]),
+                Cell(fate, "yellow") if row.goes else Cell("kept", "green"),
+                row.reason,
+            ]
+            for row in sorted(self.backups, key=lambda row: (row.journal, row.id, row.sink))
+        ]
+        page.table(("JOURNAL", "ID", "SINK", "FATE", "WHY"), rows)
+        legend.say(page)
+        gone = sum(row.goes for row in self.backups)
+        page.line(f"{gone} of {count(len(rows), 'backup')} {fate}")
+        if gone and not self.confirmed:
+            page.line("nothing was removed: journal-backup prune --confirm does it")
+        say_warnings(page, self.warnings)
 
 
 @dataclass(frozen=True, slots=True)

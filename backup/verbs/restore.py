@@ -24,7 +24,9 @@ from pathlib import Path
 from backup.catalog import Catalog
 from backup.errors import BackupError, StopError
 from backup.manifest import File, Manifest
-from backup.model import Emit, Problem, Progressed, WithExitCodes, decode_name
+from backup.model import Emit, Problem, Progressed, decode_name
+from backup.page import Page
+from backup.results import Result, count
 from backup.sinks import Sink
 from backup.stop import Stop
 from backup.streams import call
@@ -47,11 +49,29 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreResult(WithExitCodes):
+class RestoreResult(Result):
     """What came of a restore."""
 
     restored: tuple[Restored, ...]
     problems: tuple[Problem, ...]
+
+    def figures(self) -> dict[str, int]:
+        """Count what the last line of the log tells."""
+        return {
+            "journals_restored": len(self.restored),
+            "size_bytes": sum(r.size_bytes for r in self.restored),
+        }
+
+    def write(self, page: Page) -> None:
+        """Write it, for people."""
+        rows = [
+            (row.journal, row.id, f"{row.size_bytes:,}", f"{row.records:,}")
+            for row in self.restored
+        ]
+        page.table(("JOURNAL", "ID", "BYTES", "RECORDS"), rows)
+        places = ", ".join(sorted({str(Path(row.path).parent) for row in self.restored}))
+        where = f" into {places}, every hash compared" if places else ""
+        page.say(f"{count(len(self.restored), 'journal')} restored{where}")
 
 
 def restore(

@@ -33,8 +33,10 @@ from backup.errors import (
     UnsupportedFormatError,
 )
 from backup.manifest import Archive, Manifest
-from backup.model import Digest, Emit, Problem, Progressed, WithExitCodes
+from backup.model import Digest, Emit, Problem, Progressed, size_text
+from backup.page import Cell, Page
 from backup.records import Checker, Count
+from backup.results import Legend, Result, count
 from backup.sinks import STALL_SECONDS, Sink
 from backup.stop import Stop
 from backup.streams import call, prefetch
@@ -73,11 +75,33 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyResult(WithExitCodes):
+class VerifyResult(Result):
     """What came of verifying."""
 
     backups: tuple[Verified, ...]
     problems: tuple[Problem, ...]
+
+    def figures(self) -> dict[str, int]:
+        """Count what the last line of the log tells."""
+        return {"backups": len(self.backups)}
+
+    def write(self, page: Page) -> None:
+        """Write it, for people."""
+        legend = Legend(row.sink for row in self.backups)
+        rows: list[list[str | Cell]] = []
+        for row in sorted(self.backups, key=lambda row: (row.journal, row.id, row.sink)):
+            notes = ["suspect"] if row.suspect else []
+            notes += ["an unfinished record"] if row.unfinished_bytes else []
+            notes += [f"alarm {alarm}" for alarm in row.alarms]
+            verdict = "damaged" if row.findings else ", ".join(["ok", *notes])
+            style = "red" if row.findings else "yellow" if notes else "green"
+            records = "" if row.records is None else f"{row.records:,}"
+            cells = [row.journal, row.id, size_text(row.archive_bytes), records]
+            rows.append([*cells, legend.cell([row.sink]), Cell(verdict, style)])
+        page.table(("JOURNAL", "ID", "ARCHIVE", "RECORDS", "SINK", "RESULT"), rows)
+        legend.say(page)
+        bad = sum(bool(row.findings) for row in self.backups)
+        page.line(f"{count(len(self.backups), 'backup')} verified, {bad} damaged")
 
 
 def verify(

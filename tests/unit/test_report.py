@@ -14,6 +14,7 @@ import pytest
 
 from backup import report
 from backup.answer import Answer, JournalAnswer
+from backup.cluster import rescue
 from backup.cluster.crew import WorkerOutcome
 from backup.cluster.orchestrator import ClusterResult
 from backup.cluster.rescue import Resumed, ResumeResult
@@ -31,6 +32,7 @@ from backup.report import (
     to_json,
     worst,
 )
+from backup.results import Result
 from backup.verbs.backup import BackupResult, JournalOutcome
 from backup.verbs.commit import CommitResult, Committed
 from backup.verbs.doctor import DoctorResult
@@ -909,7 +911,7 @@ def test_what_became_of_billing_is_one_sentence(result: ResumeResult, said: str)
 
 def test_each_way_that_billing_may_come_back_has_a_sentence() -> None:
     """A state that is new and has none would be a bug in the worst moment."""
-    assert set(report._RESUMED) == set(get_args(Resumed))
+    assert set(rescue._RESUMED) == set(get_args(Resumed))
 
 
 def test_a_warning_about_billing_is_told() -> None:
@@ -975,7 +977,7 @@ def test_a_column_is_as_wide_as_its_text_and_not_as_its_colour(
 
 def test_a_very_narrow_terminal_is_no_reason_to_fail() -> None:
     """Somebody has a window of ten columns."""
-    results: tuple[report.Result, ...] = (LISTED, SHOWN, VERIFIED)
+    results: tuple[Result, ...] = (LISTED, SHOWN, VERIFIED)
     for width, result in itertools.product((1, 10, 30), results):
         assert FIRST in result_text(result, 6, width)
 
