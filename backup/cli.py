@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from backup.results import Result
     from backup.sinks import Sink
     from backup.stop import Stop
-    from backup.verbs.backup import BackupResult
+    from backup.verbs.outcome import BackupResult
     from backup.verbs.prune import PruneResult
 
 _Swept = TypeVar("_Swept", "ClusterResult", "PruneResult")

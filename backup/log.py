@@ -38,10 +38,11 @@ from backup.model import (
 )
 from backup.stop import Monotonic
 
-# structlog imports rich where it is installed, for a renderer that is not used here: that doubles
-# the time of this import, in each run of a Job that has no terminal.
+# structlog imports rich where it is installed, for a renderer that this package does not use. That
+# doubles the time of the import, also in a Job, which has no terminal. None in sys.modules makes
+# `import rich` fail (docs.python.org/3/reference/import.html), which structlog is prepared for.
 _rich = {"rich": sys.modules["rich"]} if "rich" in sys.modules else {}
-sys.modules["rich"] = None  # type: ignore[assignment]  # importlib: it is not to be had
+sys.modules["rich"] = None  # type: ignore[assignment]  # typeshed knows modules alone
 try:
     import structlog
 finally:

@@ -350,7 +350,11 @@ def mark_schema() -> dict[str, Any]:
 
 
 def _explained(found: dict[str, Any]) -> dict[str, Any]:
-    """Add what is said below each field: pydantic would read this file for it at every start."""
+    """Add the docstring below each field as its description.
+
+    pydantic can do so itself (``use_attribute_docstrings``), but does it at import: it parses this
+    file for each class, at every start of every run.
+    """
     module = ast.parse(inspect.getsource(sys.modules[__name__]))
     classes = {node.name: node.body for node in module.body if isinstance(node, ast.ClassDef)}
     for model in (found, *found.get("$defs", {}).values()):
@@ -362,8 +366,6 @@ def _explained(found: dict[str, Any]) -> dict[str, Any]:
                 ):
                     described = {**model["properties"][name], "description": inspect.cleandoc(text)}
                     model["properties"][name] = dict(sorted(described.items()))
-                case _:
-                    pass
     return found
 
 

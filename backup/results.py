@@ -5,6 +5,8 @@ Rules:
 - A result writes itself: its module knows its fields, so a column or a figure is one file's change.
 - Its problems say how the run exits. What it counts stands in the last line of the run's log.
 - :mod:`backup.report` adds what is the same for all: problems, their hints, the exit code, JSON.
+- JSON has the fields of a dataclass, and first what its property ``derived`` gives, if it has one.
+- A worker's answer has journals and warnings of a result: ``answers()`` and ``notes()``.
 """
 
 from __future__ import annotations

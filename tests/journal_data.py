@@ -20,7 +20,8 @@ from backup.model import Emit, Event, Progressed, parse_key
 from backup.report import worst
 from backup.sinks.base import Sink
 from backup.stop import Stop
-from backup.verbs.backup import BackupResult, Options, back_up
+from backup.verbs.backup import Options, back_up
+from backup.verbs.outcome import BackupResult
 from tests.simulated_sink import Held, Place
 
 NAME = "journal-deepgram-billing-0"

@@ -26,11 +26,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from backup.answer import JournalAnswer
 from backup.catalog import Shelf
 from backup.errors import (
     NEEDS_A_LOOK,
@@ -49,17 +48,14 @@ from backup.model import (
     Journal,
     Problem,
     RunStarted,
-    State,
     Warned,
     encode_name,
-    size_text,
 )
-from backup.page import Cell, Page
-from backup.results import STATE_STYLES, Result, count, say_warnings
 from backup.sinks import Sink
 from backup.stop import Stop
 from backup.streams import call, spread
 from backup.verbs import expectation, holdings
+from backup.verbs.outcome import BackupResult, JournalOutcome
 from backup.verbs.passes import Copy, JournalBackup, PassOptions, Target
 
 SMALL_JOURNAL_BYTES = 16 << 20
@@ -80,128 +76,6 @@ class Options(PassOptions):
     deadline: timedelta = timedelta(hours=6)
     consistency: Consistency = "live"
     """``quiesced`` where it is certain that billing is stopped."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalOutcome:
-    """What came of one journal."""
-
-    journal: str
-    expected: bool
-    found: bool
-    size_bytes: int = 0
-    records: int = 0
-    omitted_tail_bytes: int = 0
-    is_empty: bool = False
-    """Whether the file ``journal`` gave no byte."""
-    suspicion: str | None = None
-    passed_over: tuple[tuple[str, str], ...] = ()
-    """Entries of its directory that were not read, and what they are: the first of each kind."""
-    passed_over_count: int = 0
-    """How many they are in all."""
-    copies: tuple[Copy, ...] = ()
-    """One for each sink of the run; none where the journal could not even be captured."""
-    problem: Problem | None = None
-
-    @property
-    def derived(self) -> dict[str, str]:
-        """What JSON says beside the fields."""
-        return {"state": self.state}
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether any sink holds it."""
-        return any(copy.is_held for copy in self.copies)
-
-    @property
-    def state(self) -> State:
-        """One word for it."""
-        good = [c for c in self.copies if c.is_held]
-        if not self.found:
-            return "missing"
-        if not good:
-            return "unreadable" if self.problem else "failed"
-        if self.suspicion:
-            return "suspect"
-        if len(good) < len(self.copies):
-            return "partial"
-        is_shrunk = any(c.raised_alarm for c in good)
-        return "empty" if self.is_empty and not is_shrunk else "backed up"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackupResult(Result):
-    """What came of a run."""
-
-    run_id: str
-    started_at: datetime
-    duration_seconds: float
-    journals: tuple[JournalOutcome, ...]
-    ignored_entries: int
-    foreign_journals: tuple[str, ...]
-    problems: tuple[Problem, ...]
-    warnings: tuple[Warned, ...]
-
-    def figures(self) -> dict[str, int]:
-        """Count what the last line of the log tells."""
-        stored = [j for j in self.journals if j.is_stored]
-        return {
-            "warnings": len(self.warnings),
-            "journals": len(self.journals),
-            "journals_stored": len(stored),
-            "size_bytes": sum(j.size_bytes for j in stored),
-            "records": sum(j.records for j in stored),
-        }
-
-    def write(self, page: Page) -> None:
-        """Write it, for people."""
-        columns = ("JOURNAL", "STATE", "SIZE", "RECORDS", "ID", "CONTINUITY", "SINKS")
-        page.table(columns, [_outcome_cells(o) for o in self.journals])
-        say_warnings(page, self.warnings)
-        stored = sum(outcome.is_stored for outcome in self.journals)
-        entries = self.ignored_entries
-        others = f"{entries:,} other {'entry' if entries == 1 else 'entries'} in the source"
-        page.say(
-            f"{stored} of {count(len(self.journals), 'journal')} backed up"
-            f" in {self.duration_seconds:.1f} s; {others} left alone"
-        )
-
-    def notes(self) -> tuple[Warned, ...]:
-        """Give the warnings that a worker passes on."""
-        return self.warnings
-
-    def answers(self) -> tuple[JournalAnswer, ...]:
-        """Say of each journal what a worker says of it."""
-        return tuple(
-            JournalAnswer(
-                journal=outcome.journal,
-                state=outcome.state,
-                size_bytes=outcome.size_bytes,
-                records=outcome.records,
-                id=next((c.id for c in outcome.copies if c.id), None),
-            )
-            for outcome in self.journals
-        )
-
-
-_ALARMING = {"rewritten", "shrunk"}
-
-
-def _outcome_cells(outcome: JournalOutcome) -> list[str | Cell]:
-    state = Cell(outcome.state, STATE_STYLES.get(outcome.state, "red"))
-    if not outcome.copies:
-        return [outcome.journal, state, "", "", "", "", ""]
-    good = [c for c in outcome.copies if c.is_held]
-    continuity = {c.continuity for c in good if c.continuity}
-    return [
-        outcome.journal,
-        state,
-        size_text(outcome.size_bytes),
-        f"{outcome.records:,}",
-        next((c.id for c in good if c.id), ""),
-        Cell(", ".join(sorted(continuity)), "red" if continuity & _ALARMING else ""),
-        f"{len(good)} of {len(outcome.copies)}",
-    ]
 
 
 def back_up(

@@ -204,6 +204,30 @@ def test_help_and_version_import_nothing_heavy(environment: dict[str, str], argu
     assert {name for name in imported if name.split(".")[0] in HEAVY} == set()
 
 
+@pytest.mark.parametrize("verb", ["backup", "list"])
+def test_a_good_run_off_the_terminal_loads_nothing_for_other_runs(
+    environment: dict[str, str], verb: str
+) -> None:
+    """Neither what draws, nor what repeats, nor an SDK, nor the cluster's part."""
+    others = {"rich", "tenacity", "pydantic_settings", "boto3", "google", "kubernetes", "requests"}
+    program = (
+        "import sys; from backup import cli; assert not cli.main(sys.argv[1:]);"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, verb],
+        env=uninstrumented(environment),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    loaded = {*done.stderr.splitlines()[-1].split()}
+    assert {"backup.report", "structlog"} <= loaded
+    assert others & {name.partition(".")[0] for name in loaded} == set()
+    assert {name for name in loaded if name.startswith("backup.cluster")} == set()
+
+
 @pytest.mark.parametrize(
     ("verb", "seconds"), [("version", 0.2), ("--help", 0.4), ("list", 0.5), ("backup", 0.5)]
 )

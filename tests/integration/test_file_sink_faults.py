@@ -43,7 +43,7 @@ from backup.report import worst
 from backup.sinks import Sink, SinkOptions, open_sink
 from backup.sinks.urls import FileOptions
 from backup.stop import Stop
-from backup.verbs.backup import BackupResult
+from backup.verbs.outcome import BackupResult
 from tests import faultfs, journal_data
 from tests.faultfs import tmpfs
 

@@ -40,7 +40,7 @@ from backup.model import Event, PassRepeated
 from backup.report import worst
 from backup.sinks import Sink, SinkOptions, open_sink, s3
 from backup.stop import Stop
-from backup.verbs.backup import BackupResult
+from backup.verbs.outcome import BackupResult
 from backup.verbs.verify import verify
 from tests import httpd, journal_data, servers
 from tests.httpd import is_

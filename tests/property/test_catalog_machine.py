@@ -49,9 +49,9 @@ from backup.model import Key, Mode, parse_key
 from backup.remains import sweep
 from backup.retention import Policy
 from backup.stop import Stop
-from backup.verbs.backup import BackupResult
 from backup.verbs.holdings import SWEEP_GRACE
 from backup.verbs.ledger import acknowledge, mark_delivered, retire
+from backup.verbs.outcome import BackupResult
 from backup.verbs.prune import prune
 from tests.journal_data import NOON, Clock, Events, records, run_backup, write_journal
 from tests.simulated_sink import CrashError, Held, Place, SimulatedSink

@@ -14,8 +14,8 @@ from backup.errors import SinkUnavailableError
 from backup.manifest import File, Manifest
 from backup.model import Digest
 from backup.stop import Stop
-from backup.verbs.backup import BackupResult
 from backup.verbs.ledger import acknowledge
+from backup.verbs.outcome import BackupResult
 from backup.verbs.passes import compare
 from backup.verbs.verify import verify
 from tests.journal_data import (

@@ -20,9 +20,9 @@ from backup.remains import sweep
 from backup.retention import Policy
 from backup.stop import Stop
 from backup.verbs import increments, passes
-from backup.verbs.backup import BackupResult
 from backup.verbs.commit import commit
 from backup.verbs.increments import skip
+from backup.verbs.outcome import BackupResult
 from backup.verbs.prune import prune
 from backup.verbs.restore import restore
 from backup.verbs.verify import verify

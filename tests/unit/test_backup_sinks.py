@@ -24,7 +24,7 @@ from backup.model import BackupCommitted, Event, PassRepeated, Progressed, Remai
 from backup.sinks.base import ATTEMPTS
 from backup.stop import Stop
 from backup.verbs import backup as verb
-from backup.verbs.backup import BackupResult
+from backup.verbs.outcome import BackupResult
 from tests.journal_data import (
     NAME,
     NOON,

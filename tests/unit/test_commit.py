@@ -24,8 +24,8 @@ from backup.model import BackupCommitted, Problem
 from backup.report import worst
 from backup.sinks.base import ATTEMPTS
 from backup.stop import Stop
-from backup.verbs.backup import BackupResult
 from backup.verbs.commit import CommitResult, Committed, commit
+from backup.verbs.outcome import BackupResult
 from backup.verbs.verify import verify
 from tests.journal_data import (
     NAME,
