@@ -33,10 +33,10 @@ from backup.errors import BackupError, ConfigError, SignalledError
 if TYPE_CHECKING:
     from backup.answer import Answer, JournalAnswer
     from backup.cluster.orchestrator import ClusterResult, Orchestrator
-    from backup.config import Settings
     from backup.manifest import Manifest
     from backup.model import Emit, Event, Finding, Problem, Warned
     from backup.results import Result
+    from backup.settings import Settings
     from backup.sinks import Sink
     from backup.stop import Stop
     from backup.verbs.outcome import BackupResult
@@ -733,7 +733,7 @@ def _pruned(run: _Run, *, confirmed: bool) -> PruneResult:
 
     return prune(
         run.sinks,
-        run.settings.policy(),
+        run.settings,
         site=run.settings.site,
         journal=getattr(run.args, "journal", None),
         confirmed=confirmed,

@@ -5,7 +5,7 @@ Rules:
 - A policy says what is kept; nothing set means that all is. What no rule of it keeps may go, but
   only if its records are safe: it is delivered, or a newer good backup holds all of them.
 - Rules count good backups alone: one that is suspect or damaged stands for no day. The newest good
-  ones stay, :attr:`Policy.least` of them, whatever else is said.
+  ones stay, ``keep_min`` of them, whatever else is said.
 - Days, weeks (ISO 8601) and months are those of UTC, and only those count in which there is a
   backup: a site that was off for a year loses nothing by it.
 - Time is reckoned from the newest backup, or from now if that is earlier: where no backups are made
@@ -17,31 +17,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from backup.model import id_time
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What is kept; None: no such rule."""
-
-    last: int | None = None
-    """So many, the newest."""
-    within: timedelta | None = None
-    """All of this time."""
-    daily: int | None = None
-    """The newest of each day, for so many days; and so on."""
-    weekly: int | None = None
-    monthly: int | None = None
-    least: int = 3
-    """So many good ones are kept in any case; at least 1."""
-
-    @property
-    def is_set(self) -> bool:
-        """Whether any rule is given."""
-        rules = (self.last, self.within, self.daily, self.weekly, self.monthly)
-        return any(rule is not None for rule in rules)
+from backup.settings import RetentionSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +43,9 @@ class Verdict:
     reason: str
 
 
-def plan(candidates: Sequence[Candidate], policy: Policy, now: datetime) -> list[Verdict]:
+def plan(
+    candidates: Sequence[Candidate], policy: RetentionSettings, now: datetime
+) -> list[Verdict]:
     """Say of each backup whether it may go.
 
     Args:
@@ -80,7 +61,7 @@ def plan(candidates: Sequence[Candidate], policy: Policy, now: datetime) -> list
     return [_verdict(c, kept.get(c.id, []), policy) for c in ordered]
 
 
-def _verdict(candidate: Candidate, rules: Sequence[str], policy: Policy) -> Verdict:
+def _verdict(candidate: Candidate, rules: Sequence[str], policy: RetentionSettings) -> Verdict:
     def say(reason: str, *, may_go: bool = False) -> Verdict:
         return Verdict(id=candidate.id, may_go=may_go, reason=reason)
 
@@ -95,7 +76,7 @@ def _verdict(candidate: Candidate, rules: Sequence[str], policy: Policy) -> Verd
     return say("not delivered, and its records may be nowhere else")
 
 
-def _kept(good: Sequence[str], policy: Policy, now: datetime) -> dict[str, list[str]]:
+def _kept(good: Sequence[str], policy: RetentionSettings, now: datetime) -> dict[str, list[str]]:
     """Say which rules keep which backups; ``good`` are the ids of good ones, the newest first."""
     kept: defaultdict[str, list[str]] = defaultdict(list)
 
@@ -103,14 +84,14 @@ def _kept(good: Sequence[str], policy: Policy, now: datetime) -> dict[str, list[
         for backup_id in ids:
             kept[backup_id].append(rule)
 
-    keep(good[: max(1, policy.least)], "one of the newest")
-    keep(good[: policy.last or 0], "last")
-    if good and policy.within is not None:
-        since = min(now, id_time(good[0])) - policy.within
+    keep(good[: policy.keep_min], "one of the newest")
+    keep(good[: policy.keep_last or 0], "last")
+    if good and policy.keep_within is not None:
+        since = min(now, id_time(good[0])) - policy.keep_within
         keep((i for i in good if id_time(i) >= since), "within")
-    keep(_newest_of_each(good, _day, policy.daily), "daily")
-    keep(_newest_of_each(good, _week, policy.weekly), "weekly")
-    keep(_newest_of_each(good, _month, policy.monthly), "monthly")
+    keep(_newest_of_each(good, _day, policy.keep_daily), "daily")
+    keep(_newest_of_each(good, _week, policy.keep_weekly), "weekly")
+    keep(_newest_of_each(good, _month, policy.keep_monthly), "monthly")
     return kept
 
 

@@ -37,7 +37,8 @@ from backup.manifest import Manifest
 from backup.model import BackupsPruned, Clock, Emit, Problem, Warned
 from backup.page import Cell, Page
 from backup.results import Legend, Result, count, say_warnings
-from backup.retention import Candidate, Policy, Verdict
+from backup.retention import Candidate, Verdict
+from backup.settings import RetentionSettings
 from backup.sinks import Sink
 from backup.stop import Stop
 from backup.streams import spread
@@ -114,7 +115,7 @@ class _Read:
 
 def prune(
     sinks: Sequence[Sink],
-    policy: Policy,
+    policy: RetentionSettings,
     *,
     site: str | None,
     journal: str | None,
@@ -160,7 +161,7 @@ class _Pruning:
     def __init__(
         self,
         shelf: Shelf,
-        policy: Policy,
+        policy: RetentionSettings,
         *,
         confirmed: bool,
         clock: Clock,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from backup.config import Settings
+from backup.settings import Settings
 from tests.chart import generate, helm, programs, shapes
 from tests.chart.helm import CHART, ROOT
 

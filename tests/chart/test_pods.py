@@ -9,7 +9,7 @@ import pytest
 from backup import cli
 from backup.cluster.jobs import REMOVAL_SECONDS
 from backup.cluster.scaledown import CLEANUP_SECONDS
-from backup.config import Settings
+from backup.settings import Settings
 from tests.chart import helm, shapes
 from tests.chart.helm import CHART, NAME, RELEASE, Object, Rendered
 from tests.chart.shapes import at, having

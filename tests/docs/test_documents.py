@@ -20,7 +20,7 @@ import jsonschema
 import pytest
 
 from backup import catalog, cli, manifest, report
-from backup.config import Settings
+from backup.settings import Settings
 from docs import generate
 from tests import manifests
 from tests.journal_data import records, write_journal

@@ -20,8 +20,8 @@ from unittest import mock
 
 import pytest
 
-from backup.config import Settings
 from backup.report import worst
+from backup.settings import Settings
 from backup.sinks import SinkOptions, open_sink
 from backup.sinks.urls import S3Options
 from backup.stop import Stop

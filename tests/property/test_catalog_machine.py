@@ -47,7 +47,7 @@ from backup.catalog import Catalog, Shelf
 from backup.manifest import Manifest, parse, parse_mark
 from backup.model import Key, Mode, parse_key
 from backup.remains import sweep
-from backup.retention import Policy
+from backup.settings import RetentionSettings
 from backup.stop import Stop
 from backup.verbs.holdings import SWEEP_GRACE
 from backup.verbs.ledger import acknowledge, mark_delivered, retire
@@ -521,10 +521,15 @@ class CatalogMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(self.contents))
     @rule(
-        policy=st.builds(Policy, last=st.integers(1, 3), daily=RULE, least=st.integers(1, 2)),
+        policy=st.builds(
+            RetentionSettings,
+            keep_last=st.integers(1, 3),
+            keep_daily=RULE,
+            keep_min=st.integers(1, 2),
+        ),
         call=st.sampled_from([NEVER, NEVER, 1, 2, 3, 4]),
     )
-    def prune(self, policy: Policy, call: int) -> None:
+    def prune(self, policy: RetentionSettings, call: int) -> None:
         """Let go of backups, and perhaps die while it is done."""
         before = [parsed(place) for place in self.world.places]
         sinks = self.world.sinks()
@@ -545,13 +550,13 @@ class CatalogMachine(RuleBasedStateMachine):
             self._require_rightly_pruned(n, before[n], parsed(place), policy)
 
     def _require_rightly_pruned(
-        self, n: int, before: Sequence[Manifest], now: Sequence[Manifest], policy: Policy
+        self, n: int, before: Sequence[Manifest], now: Sequence[Manifest], policy: RetentionSettings
     ) -> None:
         left = {made.id for made in now}
         for made in (m for m in before if m.id not in left):
             del self.seen[n][_manifest(made)]
             newer = [m.id for m in now if m.journal == made.journal and m.id > made.id]
-            assert len(newer) >= policy.least
+            assert len(newer) >= policy.keep_min
             assert not self.alarms[n].get(made.journal)
             mine = self.contents[n][made.id]
             assert made.id in self.delivered[n] or any(

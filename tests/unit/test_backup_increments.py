@@ -17,7 +17,7 @@ from backup.errors import ManifestError, SignalledError, SinkUnavailableError
 from backup.manifest import Manifest
 from backup.model import PassRepeated
 from backup.remains import sweep
-from backup.retention import Policy
+from backup.settings import RetentionSettings
 from backup.stop import Stop
 from backup.verbs import increments, passes
 from backup.verbs.commit import commit
@@ -500,7 +500,7 @@ def test_what_newer_ones_share_is_not_swept(
     for _ in range(3):
         run(full_every=timedelta(days=30))
         append(journal, MORE)
-    policy = Policy(last=1, least=1)
+    policy = RetentionSettings(keep_last=1, keep_min=1)
     given: dict[str, Any] = {"site": None, "journal": None, "confirmed": True}
     prune([sink], policy, **given, clock=clock, emit=Events(), stop=Stop())
     shared = manifests(sink.place)[-1].archives

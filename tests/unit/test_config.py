@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from backup import config
-from backup.config import Settings, describe, duration_text, load, require_sinks
+from backup.config import describe, load, require_sinks
 from backup.errors import ConfigError, SettingsError
-from backup.retention import Policy
+from backup.settings import RetentionSettings, Settings, duration_text
 from backup.sinks import open_sink
 from backup.sinks.urls import SCHEMES, S3Options
 from backup.stop import Stop
@@ -343,12 +343,21 @@ def test_a_duration_that_is_no_deadline_is_refused(
 
 def test_a_policy_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rule by rule; by default nothing is set, and all is kept."""
-    assert not accepted(monkeypatch).policy().is_set
+    assert not accepted(monkeypatch).is_set
     rules = {"LAST": "7", "WITHIN": "400d", "DAILY": "30", "WEEKLY": "8", "MONTHLY": "24"}
     given = {f"BACKUP_KEEP_{name}": value for name, value in {**rules, "MIN": "5"}.items()}
 
-    assert accepted(monkeypatch, BACKUP_PRUNE="true", **given).policy() == Policy(
-        last=7, within=timedelta(days=400), daily=30, weekly=8, monthly=24, least=5
+    settings = accepted(monkeypatch, BACKUP_PRUNE="true", **given)
+    assert RetentionSettings(**settings.model_dump(include={*RetentionSettings.model_fields})) == (
+        RetentionSettings(
+            prune=True,
+            keep_last=7,
+            keep_within=timedelta(days=400),
+            keep_daily=30,
+            keep_weekly=8,
+            keep_monthly=24,
+            keep_min=5,
+        )
     )
 
 

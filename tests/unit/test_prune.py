@@ -13,7 +13,7 @@ from backup.errors import ConfigError, SelectorError, SignalledError, SinkDenied
 from backup.manifest import Manifest, parse_mark
 from backup.model import BackupsPruned, Problem
 from backup.remains import sweep
-from backup.retention import Policy
+from backup.settings import RetentionSettings
 from backup.stop import Stop
 from backup.verbs.prune import PruneResult, prune
 from backup.verbs.verify import verify
@@ -22,7 +22,7 @@ from tests.journal_data import NOON, Clock, Events, records
 from tests.simulated_sink import CrashError, SimulatedSink
 
 OTHER = "journal-deepgram-billing-1"
-ONE = Policy(last=1, least=1)
+ONE = RetentionSettings(keep_last=1, keep_min=1)
 
 
 @pytest.fixture
@@ -31,7 +31,9 @@ def sink() -> SimulatedSink:
     return SimulatedSink()
 
 
-def pruned(sinks: Sequence[SimulatedSink], policy: Policy = ONE, **how: Any) -> PruneResult:
+def pruned(
+    sinks: Sequence[SimulatedSink], policy: RetentionSettings = ONE, **how: Any
+) -> PruneResult:
     """Prune."""
     given: dict[str, Any] = {"site": None, "journal": None, "confirmed": True, "stop": Stop()}
     given |= {"clock": Clock(), "emit": Events()}
@@ -95,7 +97,7 @@ def test_what_newer_ones_hold_goes(sink: SimulatedSink) -> None:
     made = grown(sink)
     kept = {a.key for manifest in made for a in manifest.archives}
     events = Events()
-    result = pruned([sink], Policy(last=2, least=1), emit=events)
+    result = pruned([sink], RetentionSettings(keep_last=2, keep_min=1), emit=events)
 
     assert there(sink) == ids(made[3:])
     assert kept <= sink.place.objects.keys()
@@ -148,7 +150,7 @@ def test_pruning_again_goes_on(sink: SimulatedSink) -> None:
     """Tombstones carry the chain, so what was kept for a while may go later."""
     made = grown(sink)
     deliver(sink, made[1], made[2])
-    pruned([sink], Policy(monthly=9, last=2, least=1))
+    pruned([sink], RetentionSettings(keep_monthly=9, keep_last=2, keep_min=1))
     assert there(sink) == ids(made[3:])
     made = grown(sink, 4, journal=OTHER)
     catalog = Catalog(sink)
@@ -298,7 +300,7 @@ def test_a_newest_one_that_is_not_good_blocks_its_journal(sink: SimulatedSink, f
 def test_the_newest_good_ones_stay_by_default(sink: SimulatedSink) -> None:
     """Three of them."""
     made = grown(sink)
-    pruned([sink], Policy(last=1))
+    pruned([sink], RetentionSettings(keep_last=1))
 
     assert there(sink) == ids(made[2:])
 
@@ -307,7 +309,7 @@ def test_nothing_goes_where_nothing_says_what_to_keep(sink: SimulatedSink) -> No
     """And it is said how to say it."""
     made = grown(sink)
     with pytest.raises(ConfigError, match="nothing says what to keep") as raised:
-        pruned([sink], Policy())
+        pruned([sink], RetentionSettings())
 
     assert there(sink) == ids(made)
     assert "BACKUP_KEEP_LAST" in raised.value.hints[0]
