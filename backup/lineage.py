@@ -17,21 +17,21 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import takewhile
 
-from backup.catalog import Catalog
+from backup.catalog import OpenSink, StoredManifest
 from backup.errors import ManifestError, ObjectMissingError
 from backup.manifest import Manifest, Mark
 
-Look = Callable[[str], tuple[Manifest, str] | None]
-"""Gives the manifest of an id and the SHA-256 of its stored bytes; None if there is none."""
+Look = Callable[[str], StoredManifest | None]
+"""Gives the manifest of an id; None if there is none."""
 
 _KEEPING = {"unchanged", "extended"}
 
 
-def ancestors(catalog: Catalog, first: Manifest, look: Look) -> Iterator[str]:
+def ancestors(opened: OpenSink, first: Manifest, look: Look) -> Iterator[str]:
     """Follow the chain of a backup on one sink, as far as its records are known to be in it.
 
     Args:
-        catalog: of the sink.
+        opened: the sink.
         first: the backup's manifest.
         look: finds those of its ancestors.
 
@@ -45,10 +45,10 @@ def ancestors(catalog: Catalog, first: Manifest, look: Look) -> Iterator[str]:
     while link is not None and continuity in _KEEPING:
         found = look(link.id)
         if found is not None:
-            manifest, sha256 = found
-            before: Manifest | Mark | None = manifest
+            before: Manifest | Mark | None = found.manifest
+            sha256 = found.sha256
         else:
-            before = _tombstone(catalog, first.journal, link.id)
+            before = _tombstone(opened, first.journal, link.id)
             sha256 = before.manifest_sha256 or "" if before else ""
         if before is None or sha256 != link.manifest_sha256:
             return
@@ -57,19 +57,19 @@ def ancestors(catalog: Catalog, first: Manifest, look: Look) -> Iterator[str]:
         link, continuity = before.previous, before.continuity or "first"
 
 
-def _tombstone(catalog: Catalog, journal: str, backup_id: str) -> Mark | None:
+def _tombstone(opened: OpenSink, journal: str, backup_id: str) -> Mark | None:
     with suppress(ManifestError, ObjectMissingError):
-        return catalog.marked("pruned", journal, backup_id)
+        return opened.marked("pruned", journal, backup_id)
     return None
 
 
 def of(
-    catalog: Catalog, journal: str, backup_id: str, *, is_enough: Callable[[str], bool]
+    opened: OpenSink, journal: str, backup_id: str, *, is_enough: Callable[[str], bool]
 ) -> list[str]:
     """Name a backup and those whose records it holds, reading what is needed for that.
 
     Args:
-        catalog: of the sink.
+        opened: the sink.
         journal: whose backup it is.
         backup_id: its id.
         is_enough: asked with the id of each ancestor; whether it need not be named, nor any older.
@@ -83,11 +83,10 @@ def of(
         SinkError: the sink does not answer.
     """
 
-    def look(ancestor: str) -> tuple[Manifest, str] | None:
+    def look(ancestor: str) -> StoredManifest | None:
         with suppress(ManifestError, ObjectMissingError):
-            return catalog.manifest(journal, ancestor)
+            return opened.manifest(journal, ancestor)
         return None
 
-    manifest, _ = catalog.manifest(journal, backup_id)
-    chain = ancestors(catalog, manifest, look)
+    chain = ancestors(opened, opened.manifest(journal, backup_id).manifest, look)
     return [backup_id, *takewhile(lambda ancestor: not is_enough(ancestor), chain)]

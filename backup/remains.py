@@ -27,9 +27,8 @@ from functools import partial
 
 from backup.catalog import (
     Backup,
-    Catalog,
     Listing,
-    Shelf,
+    OpenSink,
     checksum_key,
     draft_key,
     manifest_key,
@@ -50,11 +49,11 @@ class Swept:
     """What was a backup, as a later manifest says: its own is gone, its archive is there."""
 
 
-def sweep(shelf: Shelf, *, now: datetime, grace: timedelta) -> Swept:
+def sweep(opened: OpenSink, *, now: datetime, grace: timedelta) -> Swept:
     """Remove what interruptions left behind on a sink.
 
     Args:
-        shelf: listed at any time since the run began. What it shows as left behind is looked up
+        opened: listed at any time since the run began. What it shows as left behind is looked up
             once more, for another run may have committed it meanwhile.
         now: by our own clock, UTC. It may be wrong: see above.
         grace: how old what is removed has to be.
@@ -62,29 +61,28 @@ def sweep(shelf: Shelf, *, now: datetime, grace: timedelta) -> Swept:
     Raises:
         SinkError: the sink does not answer.
     """
-    listing = shelf.listing
+    listing = opened.listing
     if any(True for _ in _left_behind(listing, now - grace)):
-        listing = shelf.catalog.listing()
+        listing = opened.relist()
     if listing.newest_at is None:  # nothing tells what time it is there
         return Swept()
-    return _Sweep(shelf.catalog, listing, before=min(now, listing.newest_at) - grace).perform()
+    return _Sweep(opened, before=min(now, listing.newest_at) - grace).perform()
 
 
 class _Sweep:
     """One sweep of one sink."""
 
-    def __init__(self, catalog: Catalog, listing: Listing, *, before: datetime) -> None:
-        self._catalog = catalog
-        self._listing = listing
+    def __init__(self, opened: OpenSink, *, before: datetime) -> None:
+        self._opened = opened
         self._before = before
-        self._claims = _Claims(catalog, listing)
+        self._claims = _Claims(opened)
         self._refusals: list[SinkError] = []
         self._bereft: dict[tuple[str, str], Backup] = {}
 
     def perform(self) -> Swept:
-        sink = self._catalog.sink
+        sink = self._opened.sink
         swept = self._removed(lambda: sink.sweep(self._before))
-        for backup, key in list(_left_behind(self._listing, self._before)):
+        for backup, key in list(_left_behind(self._opened.listing, self._before)):
             if not self._is_spoken_for(backup, key):
                 swept += self._removed(partial(self._delete, key))
         return Swept(
@@ -102,7 +100,7 @@ class _Sweep:
             return 0
 
     def _delete(self, key: str) -> int:
-        self._catalog.sink.delete(key)
+        self._opened.sink.delete(key)
         return 1
 
     def _is_spoken_for(self, owner: Backup, key: str) -> bool:
@@ -120,7 +118,7 @@ class _Sweep:
     def _is_committed(self, backup: Backup) -> bool:
         """Ask for the manifest itself: some stores list late what was written."""
         with suppress(ObjectMissingError):
-            self._catalog.sink.size(manifest_key(backup.journal, backup.id))
+            self._opened.sink.size(manifest_key(backup.journal, backup.id))
             return True
         return False
 
@@ -136,9 +134,9 @@ class _Claim:
 class _Claims:
     """What the manifests of a sink say of others' objects; each is read once, and if need be."""
 
-    def __init__(self, catalog: Catalog, listing: Listing) -> None:
-        self._catalog = catalog
-        self._listing = listing
+    def __init__(self, opened: OpenSink) -> None:
+        self._opened = opened
+        self._listing = opened.listing
         self._known: dict[tuple[str, str], _Claim | None] = {}
 
     def may_name(self, owner: Backup, archive: str) -> bool:
@@ -166,7 +164,7 @@ class _Claims:
         key = checksum_key(backup.journal, backup.id)
         if any(found.key == key for found in backup.objects):
             with suppress(ManifestError, ObjectMissingError):
-                for line in self._catalog.read(key).decode(errors="replace").splitlines():
+                for line in self._opened.read(key).decode(errors="replace").splitlines():
                     yield f"{backup.journal}/{line.rpartition('  ')[2]}"
 
     def are_of_a_successor(self, owner: Backup) -> bool:
@@ -189,9 +187,9 @@ class _Claims:
     def _read(self, backup: Backup) -> _Claim | None:
         try:
             if backup.is_pruned:
-                stone = self._catalog.marked("pruned", backup.journal, backup.id)
+                stone = self._opened.marked("pruned", backup.journal, backup.id)
                 return _Claim(stone.previous.id if stone.previous else None, frozenset())
-            manifest, _ = self._catalog.manifest(backup.journal, backup.id)
+            manifest = self._opened.manifest(backup.journal, backup.id).manifest
         except (ManifestError, UnsupportedFormatError):
             return None
         return _Claim(

@@ -10,19 +10,25 @@ import io
 import json
 import random
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from backup.manifest import Manifest, Mark, MarkKind, parse
-from backup.model import Emit, Event, Progressed, parse_key
+from backup.model import Event, Progressed, parse_key
 from backup.report import worst
+from backup.run import Run
+from backup.settings import BackupSettings
 from backup.sinks.base import Sink
-from backup.stop import Stop
-from backup.verbs.backup import Options, back_up
+from backup.transfer.plan import Patience, Plan, Worker
+from backup.verbs.backup import back_up
+from backup.verbs.ledger import Statement
 from backup.verbs.outcome import BackupResult
 from tests.simulated_sink import Held, Place
+
+R = TypeVar("R")
 
 NAME = "journal-deepgram-billing-0"
 """The first journal."""
@@ -130,37 +136,43 @@ def replace_file(path: Path, data: bytes) -> None:
     other.rename(path)
 
 
-def options(source: Path, **changes: Any) -> Options:
-    """Give options for a run that waits for nothing long."""
+def plan(source: Path, **changes: Any) -> Plan:
+    """Plan a run that waits for nothing long; changes are of any part of the plan."""
     given: dict[str, Any] = {
+        "id": changes.pop("run_id", "run"),
+        "tool": "test",
+        "clock": Clock(),
         "source": source,
         "statefulset": "deepgram-billing",
-        "run_id": "run",
-        "tool": "test",
         "stall_seconds": 5.0,
         "hole_seconds": 0.0,
         "recovery_seconds": 0.5,
+        **changes,
     }
-    return Options(**(given | changes))
 
+    def some(kind: type[Any], names: Iterable[str]) -> Any:
+        return kind(**{name: given.pop(name) for name in names if name in given})
 
-def run_backup(
-    source: Path,
-    sinks: Sequence[Sink],
-    *,
-    clock: Clock | None = None,
-    emit: Emit = lambda _event: None,
-    stop: Stop | None = None,
-    **changes: Any,
-) -> BackupResult:
-    """Run the real verb."""
-    return back_up(
-        options(source, **changes),
-        sinks,
-        clock=clock or Clock(),
-        emit=emit,
-        stop=stop or Stop(),
+    made = Plan(
+        run=some(Run, (f.name for f in fields(Run) if f.init)),
+        settings=some(BackupSettings, BackupSettings.model_fields),
+        worker=some(Worker, (f.name for f in fields(Worker))),
+        patience=some(Patience, (f.name for f in fields(Patience))),
     )
+    assert not given
+    return made
+
+
+def run_backup(source: Path, sinks: Sequence[Sink], **changes: Any) -> BackupResult:
+    """Run the real verb."""
+    return back_up(plan(source, **changes), sinks)
+
+
+def in_run(verb: Callable[..., R], *args: Any, **how: Any) -> R:
+    """Call a verb in a run of its own, with what is the run's and what an operator says."""
+    of_run = {name: how.pop(name) for name in ("emit", "stop", "clock", "id") if name in how}
+    said = {name: how.pop(name) for name in ("by", "note", "reference") if name in how}
+    return verb(Run(**of_run), *args, *([Statement(**said)] if said else []), **how)
 
 
 def exit_code(result: BackupResult) -> int:

@@ -16,20 +16,20 @@ does in one go:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from backup.catalog import Catalog, Listing, Shelf, draft_key
+from backup.catalog import Backup, OpenSink, draft_key
 from backup.errors import BackupError, SinkError, SinkStalledError, StopError
-from backup.model import Continuity, Emit, Problem
+from backup.model import Continuity, Problem
 from backup.page import Page
 from backup.results import Result, count
+from backup.run import Run
 from backup.sinks import STALL_SECONDS, Sink
-from backup.stop import Stop
 from backup.streams import spread
-from backup.verbs.passes import announcement
+from backup.transfer.destination import announcement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,101 +59,69 @@ class CommitResult(Result):
 
 
 def commit(
-    sinks: Sequence[Sink],
-    run_id: str,
-    *,
-    emit: Emit,
-    stop: Stop,
-    stall_seconds: float = STALL_SECONDS,
+    run: Run, sinks: Sequence[Sink], *, stall_seconds: float = STALL_SECONDS
 ) -> CommitResult:
     """Commit the drafts of a run, on every sink.
 
     Args:
+        run: that run; told of backups and problems.
         sinks: all of them.
-        run_id: the run's.
-        emit: told of backups and problems.
-        stop: asked while waiting.
         stall_seconds: how long a sink may give no data.
 
     Raises:
         StopError: a signal or the deadline ended it; what was committed stays.
     """
-    work = partial(_on_sink, run_id=run_id, emit=emit, stop=stop, stall_seconds=stall_seconds)
-    found = [item for part in spread(work, sinks, limit=len(sinks), stop=stop) for item in part]
-    problems = tuple(item for item in found if isinstance(item, Problem))
-    for problem in problems:
-        emit(problem)
-    return CommitResult(
-        run_id=run_id,
-        committed=tuple(item for item in found if isinstance(item, Committed)),
-        problems=problems,
-    )
+    work = partial(_on_sink, run, stall_seconds=stall_seconds)
+    committed = [c for part in spread(work, sinks, limit=len(sinks), stop=run.stop) for c in part]
+    return CommitResult(run_id=run.id, committed=tuple(committed), problems=tuple(run.problems))
 
 
-def _on_sink(
-    sink: Sink, *, run_id: str, emit: Emit, stop: Stop, stall_seconds: float
-) -> list[Committed | Problem]:
+def _on_sink(run: Run, sink: Sink, *, stall_seconds: float) -> list[Committed]:
+    committed: list[Committed] = []
     try:
-        shelf = Shelf.of(sink)
+        opened = OpenSink(sink)
     except SinkError as error:
-        return [Problem.of(error, sink=sink.url)]
-    one = partial(
-        _one, shelf.catalog, run_id=run_id, emit=emit, stop=stop, stall_seconds=stall_seconds
-    )
-    results: list[Committed | Problem | None] = []
-    hung: SinkStalledError | None = None
-    for journal, backup_id in _drafts(shelf.listing):
-        if hung is None:
-            try:
-                results.append(one(journal, backup_id))
-            except SinkStalledError as error:
-                hung = error
-        if hung is not None:
-            results.append(Problem.of(hung, journal=journal, sink=sink.url))
-    return [result for result in results if result is not None]
+        run.fail(error, sink=sink.url)
+        return committed
+    for draft in (backup for backup in opened.listing.remains() if backup.has_draft):
+        try:
+            if opened.lost is not None:
+                raise opened.lost
+            committed += _one(run, opened, draft, stall_seconds=stall_seconds)
+        except StopError:
+            raise
+        except BackupError as error:
+            if isinstance(error, SinkStalledError):
+                opened.give_up(error)
+            run.fail(error, journal=draft.journal, sink=opened.url)
+    return committed
 
 
-def _drafts(listing: Listing) -> Iterator[tuple[str, str]]:
-    for backup in listing.remains():
-        if backup.has_draft:
-            yield backup.journal, backup.id
-
-
-def _one(
-    catalog: Catalog,
-    journal: str,
-    backup_id: str,
-    *,
-    run_id: str,
-    emit: Emit,
-    stop: Stop,
-    stall_seconds: float,
-) -> Committed | Problem | None:
-    """Commit a draft; None for one of another run.
+def _one(run: Run, opened: OpenSink, draft: Backup, *, stall_seconds: float) -> list[Committed]:
+    """Commit a draft, unless it is another run's.
 
     Raises:
-        SinkStalledError: the sink hangs.
+        BackupError: it is no backup.
     """
     begun = time.monotonic()
-    try:
-        manifest = catalog.drafted(journal, backup_id)
-        if manifest.run_id != run_id:
-            return None
-        for archive in manifest.own_archives:  # others were read back by whoever made them
-            held = catalog.held(archive, stop=stop, stall_seconds=stall_seconds)
-            catalog.require_as_sent(held, size_bytes=archive.size_bytes, sha256=archive.sha256)
-        catalog.commit(manifest)
-    except (StopError, SinkStalledError):
-        raise
-    except BackupError as error:
-        return Problem.of(error, journal=journal, sink=catalog.sink.url)
+    manifest = opened.drafted(draft.journal, draft.id)
+    if manifest.run_id != run.id:
+        return []
+    for archive in manifest.own_archives:  # others were read back by whoever made them
+        held = opened.held(
+            archive.key, readback=archive.readback, stop=run.stop, stall_seconds=stall_seconds
+        )
+        opened.require_as_sent(held, size_bytes=archive.size_bytes, sha256=archive.sha256)
+    opened.commit(manifest)
     with suppress(SinkError):
-        catalog.sink.delete(draft_key(journal, backup_id))
-    emit(announcement(manifest, catalog.sink.url, seconds=time.monotonic() - begun))
-    return Committed(
-        journal=journal,
-        id=backup_id,
-        sink=catalog.sink.url,
-        continuity=manifest.continuity,
-        size_bytes=manifest.size_bytes,
-    )
+        opened.sink.delete(draft_key(draft.journal, draft.id))
+    run.emit(announcement(manifest, opened.url, seconds=time.monotonic() - begun))
+    return [
+        Committed(
+            journal=manifest.journal,
+            id=manifest.id,
+            sink=opened.url,
+            continuity=manifest.continuity,
+            size_bytes=manifest.size_bytes,
+        )
+    ]

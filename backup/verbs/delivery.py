@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from backup import lineage
-from backup.catalog import Shelf
+from backup.catalog import OpenSink
 from backup.errors import BackupError, ManifestError, SinkError, UnsupportedFormatError
 from backup.model import Warned
 from backup.verbs.selection import Chosen, copies_of
@@ -25,12 +25,10 @@ _SHOWN = 3
 class Delivery:
     """What is delivered with some backups, on each sink."""
 
-    def __init__(self, shelves: Sequence[Shelf]) -> None:
-        self.unread: list[tuple[Shelf, BackupError]] = []
+    def __init__(self, sinks: Sequence[OpenSink]) -> None:
+        self.unread: list[tuple[OpenSink, BackupError]] = []
         """Whose copy does not tell what it holds of others, and why."""
-        self.silent: dict[str, SinkError] = {}
-        """Sinks that have stopped answering, and how."""
-        self._shelves = shelves
+        self._sinks = sinks
         self._held: set[tuple[str, str]] = set()
         self._newest: dict[str, str] = {}
 
@@ -38,24 +36,23 @@ class Delivery:
         """Add a backup, and those whose records it holds."""
         self._newest[journal] = max(backup_id, self._newest.get(journal, ""))
         self._held.add((journal, backup_id))
-        for copy in copies_of(self._shelves, journal, backup_id):
+        for copy in copies_of(self._sinks, journal, backup_id):
             try:
                 found = lineage.of(
-                    copy.shelf.catalog,
+                    copy.opened,
                     journal,
                     backup_id,
                     is_enough=lambda i: self._is_delivered(journal, i),
                 )
-            except (ManifestError, UnsupportedFormatError) as error:
-                self.unread.append((copy.shelf, error))
-            except SinkError as error:
-                self.unread.append((copy.shelf, error))
-                self.silent.setdefault(copy.shelf.url, error)
+            except (ManifestError, UnsupportedFormatError, SinkError) as error:
+                self.unread.append((copy.opened, error))
+                if isinstance(error, SinkError):
+                    copy.opened.give_up(error)
             else:
                 self._held.update((journal, i) for i in found)
 
     def _is_delivered(self, journal: str, backup_id: str) -> bool:
-        copies = copies_of(self._shelves, journal, backup_id)
+        copies = copies_of(self._sinks, journal, backup_id)
         return bool(copies) and all("delivered" in copy.backup.marks for copy in copies)
 
     def copies(self) -> list[Chosen]:
@@ -63,8 +60,8 @@ class Delivery:
         return [
             copy
             for journal, i in sorted(self._held)
-            for copy in copies_of(self._shelves, journal, i)
-            if copy.shelf.url not in self.silent
+            for copy in copies_of(self._sinks, journal, i)
+            if copy.opened.lost is None
         ]
 
     def left_out(self) -> Iterator[Warned]:
@@ -72,8 +69,8 @@ class Delivery:
         for journal, newest in sorted(self._newest.items()):
             older = {
                 backup.id
-                for shelf in self._shelves
-                for backup in shelf.listing.backups(journal)
+                for sink in self._sinks
+                for backup in sink.listing.backups(journal)
                 if backup.id < newest and "delivered" not in backup.marks
             }
             if left := sorted(i for i in older if (journal, i) not in self._held):

@@ -19,41 +19,22 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from backup.catalog import Flaw, Shelf
+from backup.catalog import Flaw, OpenSink
 from backup.errors import NEEDS_A_LOOK, BackupError, IntegrityError, JournalError, StopError
 from backup.journals import capture, discover
 from backup.manifest import Manifest
-from backup.model import (
-    Clock,
-    Emit,
-    Finding,
-    Journal,
-    Problem,
-    Warned,
-    id_time,
-    size_text,
-)
+from backup.model import Finding, Journal, Problem, Warned, id_time, size_text
 from backup.page import Page
 from backup.results import Result, say_warnings
+from backup.run import Run
+from backup.settings import BackupSettings
 from backup.sinks import Sink
-from backup.stop import Stop
 from backup.streams import call
 from backup.verbs import expectation
 from backup.verbs.holdings import require_own_site
 
 Item: TypeAlias = Finding | Problem | Warned
 """What a probe gives: one for each thing that it has looked at."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What the settings say."""
-
-    source: Path | None
-    """Where journals are mounted; None: a backup here mounts none."""
-    statefulset: str
-    expect_replicas: int = 0
-    site: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,54 +62,48 @@ class DoctorResult(Result):
 
 
 def examine(
-    sinks: Sequence[Sink],
-    options: Options,
+    run: Run,
+    settings: BackupSettings,
     *,
+    sinks: Sequence[Sink] = (),
+    has_journals: bool = False,
     cluster: Iterable[Item] = (),
-    clock: Clock,
-    emit: Emit,
-    stop: Stop,
 ) -> DoctorResult:
     """Look at the sinks, the journals, and the cluster.
 
     Args:
-        sinks: all of them.
-        options: the settings.
+        run: told of everything that is found; its stop is asked wherever there is something to
+            wait for.
+        settings: what is expected, and where.
+        sinks: all of them, or none.
+        has_journals: whether a backup here reads journals that are mounted.
         cluster: what the cluster has to say; it is asked when this is iterated.
-        clock: the time.
-        emit: told of everything that is found.
-        stop: asked wherever there is something to wait for.
 
     Raises:
         StopError: a signal came first.
     """
-    doctor = _Doctor(options, clock=clock, emit=emit, stop=stop)
+    doctor = _Doctor(run, settings)
     for sink in sinks:
         doctor.take(doctor.look_at_writing(sink), sink=sink.url)
         doctor.take(doctor.look_at_backups(sink), sink=sink.url)
-    if options.source is not None:
-        doctor.take(doctor.look_at_journals(options.source))
+    if has_journals:
+        doctor.take(doctor.look_at_journals(settings.source))
     doctor.take(cluster)
-    return doctor.result()
+    return DoctorResult(
+        findings=tuple(doctor.findings),
+        problems=tuple(run.problems),
+        warnings=tuple(run.warnings),
+    )
 
 
 class _Doctor:
     """One examination, and what it has found until now."""
 
-    def __init__(self, options: Options, *, clock: Clock, emit: Emit, stop: Stop) -> None:
-        self._options = options
-        self._clock = clock
-        self._emit = emit
-        self._stop = stop
-        self._shelves: list[Shelf] = []
-        self._items: list[Item] = []
-
-    def result(self) -> DoctorResult:
-        return DoctorResult(
-            findings=tuple(i for i in self._items if isinstance(i, Finding)),
-            problems=tuple(i for i in self._items if isinstance(i, Problem)),
-            warnings=tuple(i for i in self._items if isinstance(i, Warned)),
-        )
+    def __init__(self, run: Run, settings: BackupSettings) -> None:
+        self.findings: list[Finding] = []
+        self._run = run
+        self._settings = settings
+        self._opened: list[OpenSink] = []
 
     def take(self, probe: Iterable[Item], *, sink: str | None = None) -> None:
         """Make a probe; what ends it is a problem, and the next one is made."""
@@ -141,9 +116,13 @@ class _Doctor:
             self._note(Problem.of(error, sink=sink))
 
     def _note(self, item: Item) -> None:
-        if item not in self._items:  # two probes may meet the same wall
-            self._items.append(item)
-            self._emit(item)
+        if isinstance(item, Warned):
+            self._run.warn(item)
+        elif isinstance(item, Finding):
+            self.findings.append(item)
+            self._run.emit(item)
+        elif item not in self._run.problems:  # two probes may meet the same wall
+            self._run.fail(item)
 
     # -- sinks
 
@@ -152,25 +131,25 @@ class _Doctor:
         yield Finding(subject=sink.url, message="takes backups")
 
     def look_at_backups(self, sink: Sink) -> Iterator[Item]:
-        shelf = Shelf.of(sink)
-        require_own_site(shelf, self._options.site)
-        self._shelves.append(shelf)
+        opened = OpenSink(sink)
+        require_own_site(opened, self._settings.site)
+        self._opened.append(opened)
         newest: list[Manifest] = []
-        for journal in shelf.listing.journals:
-            found, damaged = shelf.catalog.newest(journal, shelf.listing)
+        for journal in opened.listing.journals:
+            found, damaged = opened.newest(journal)
             for error in damaged:
                 yield Problem.of(error, journal=journal, sink=sink.url)
             if found is not None:
-                newest.append(found[0])
-                yield from _flaws(found[0], shelf)
-        yield Finding(subject=sink.url, message=self._contents(shelf, newest))
+                newest.append(found.manifest)
+                yield from _flaws(found.manifest, opened)
+        yield Finding(subject=sink.url, message=self._contents(opened, newest))
         yield from _room(sink, newest)
 
-    def _contents(self, shelf: Shelf, newest: Sequence[Manifest]) -> str:
-        count = len([*shelf.listing.every()])
+    def _contents(self, opened: OpenSink, newest: Sequence[Manifest]) -> str:
+        count = len([*opened.listing.every()])
         if not newest:
             return "holds no backup yet"
-        age = _age_text(self._clock() - max(id_time(manifest.id) for manifest in newest))
+        age = _age_text(self._run.clock() - max(id_time(manifest.id) for manifest in newest))
         return (
             f"holds {_count(count, 'backup')} of {_count(len(newest), 'journal')}, "
             f"the newest of them {age} old"
@@ -179,14 +158,14 @@ class _Doctor:
     # -- journals
 
     def look_at_journals(self, source: Path) -> Iterator[Item]:
-        statefulset = self._options.statefulset
-        discovery = call(partial(discover, source, statefulset), stop=self._stop)
+        statefulset = self._settings.statefulset
+        discovery = call(partial(discover, source, statefulset), stop=self._run.stop)
         yield from self._look_at_mount(source)
-        yield from expectation.oddities(discovery, self._shelves, statefulset)
+        yield from expectation.oddities(discovery, self._opened, statefulset)
         for journal in discovery.journals:
             yield self._look_at(source, journal)
         wanted = expectation.expected(
-            statefulset, self._shelves, replicas=self._options.expect_replicas
+            statefulset, self._opened, replicas=self._settings.expect_replicas
         )
         for journal in sorted(wanted - {*discovery.journals}):
             yield Problem.of(expectation.absent(source, journal), journal=journal.name)
@@ -194,7 +173,7 @@ class _Doctor:
             yield Problem.of(expectation.nothing(source, statefulset))
 
     def _look_at_mount(self, source: Path) -> Iterator[Item]:
-        is_mount, is_read_only = call(partial(_mount, source), stop=self._stop)
+        is_mount, is_read_only = call(partial(_mount, source), stop=self._run.stop)
         if is_read_only:
             yield Finding(subject=str(source), message="is mounted read-only")
         elif is_mount:
@@ -204,9 +183,9 @@ class _Doctor:
             )
 
     def _look_at(self, source: Path, journal: Journal) -> Item:
-        look = partial(capture, source, journal, clock=self._clock)
+        look = partial(capture, source, journal, clock=self._run.clock)
         try:
-            found = call(look, stop=self._stop)
+            found = call(look, stop=self._run.stop)
         except JournalError as error:
             return Problem.of(error, journal=journal.name)
         if found.suspicion:
@@ -220,17 +199,17 @@ def _mount(source: Path) -> tuple[bool, bool]:
     return os.path.ismount(source), bool(os.statvfs(source).f_flag & os.ST_RDONLY)
 
 
-def _flaws(newest: Manifest, shelf: Shelf) -> Iterator[Problem]:
-    flaw = shelf.catalog.flaw_of(newest, shelf.listing)
+def _flaws(newest: Manifest, opened: OpenSink) -> Iterator[Problem]:
+    flaw = opened.flaw_of(newest)
     if flaw is None:
         return
-    alarms = shelf.catalog.standing_alarms(newest, shelf.listing)
+    alarms = opened.standing_alarms(newest)
     yield Problem(
         exit_code=IntegrityError.exit_code if alarms or flaw.is_damage else NEEDS_A_LOOK,
         message=f"the newest backup, {newest.id}, is not good: {flaw.message}",
         hints=(_fix(flaw, alarms),),
         journal=newest.journal,
-        sink=shelf.url,
+        sink=opened.url,
     )
 
 

@@ -12,25 +12,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from backup.catalog import Shelf
+from backup.catalog import OpenSink
 from backup.errors import JournalError, JournalMissingError
 from backup.journals import Discovery
 from backup.model import Journal, Warned
 
 
-def expected(statefulset: str, shelves: Iterable[Shelf], *, replicas: int) -> set[Journal]:
+def expected(statefulset: str, sinks: Iterable[OpenSink], *, replicas: int) -> set[Journal]:
     """Name the journals that have to be there.
 
     Args:
         statefulset: whose.
-        shelves: the sinks.
+        sinks: those that answer.
         replicas: what the settings promise: so many, by their ordinals.
     """
     known = {
         Journal.parse(name)
-        for shelf in shelves
-        for name in shelf.listing.journals
-        if Journal.is_of(statefulset, name) and not shelf.listing.is_retired(name)
+        for sink in sinks
+        for name in sink.listing.journals
+        if Journal.is_of(statefulset, name) and not sink.listing.is_retired(name)
     }
     promised = {Journal(statefulset=statefulset, ordinal=n) for n in range(replicas)}
     return promised | {journal for journal in known if journal is not None}
@@ -54,7 +54,7 @@ def nothing(source: Path, statefulset: str) -> JournalError:
     )
 
 
-def oddities(discovery: Discovery, shelves: Iterable[Shelf], statefulset: str) -> Iterator[Warned]:
+def oddities(discovery: Discovery, sinks: Iterable[OpenSink], statefulset: str) -> Iterator[Warned]:
     """Say what in the source is not as it should be, and what is another StatefulSet's."""
     for name, reason in discovery.odd:
         yield Warned(message=f"{name} {reason}", journal=name)
@@ -66,11 +66,11 @@ def oddities(discovery: Discovery, shelves: Iterable[Shelf], statefulset: str) -
             f"BACKUP_STATEFULSET={label} would back it up",
             journal=name,
         )
-    for shelf in shelves:
-        strangers = [n for n in shelf.listing.journals if not Journal.is_of(statefulset, n)]
+    for sink in sinks:
+        strangers = [n for n in sink.listing.journals if not Journal.is_of(statefulset, n)]
         if strangers:
             yield Warned(
                 message=f"holds journals of another StatefulSet, which this run does not expect: "
                 f"{', '.join(strangers)}",
-                sink=shelf.url,
+                sink=sink.url,
             )

@@ -17,7 +17,6 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,19 +26,19 @@ from itertools import chain
 from pathlib import Path
 
 from backup.archive import Entry, frame
-from backup.catalog import Catalog, Shelf, manifest_key
+from backup.catalog import OpenSink, StoredManifest, manifest_key, open_all
 from backup.disk import write_all
-from backup.errors import ManifestError, TargetError
+from backup.errors import TargetError
 from backup.manifest import File, Manifest
-from backup.model import Digest, Emit, Problem, Progressed, Warned, decode_name
+from backup.model import Digest, Problem, Warned, decode_name
 from backup.page import Page
 from backup.results import Result, count, say_warnings
+from backup.run import Run
 from backup.sinks import Sink
-from backup.stop import Stop
 from backup.streams import call
 from backup.verbs.delivery import Delivery
 from backup.verbs.extraction import extract
-from backup.verbs.selection import Chosen, open_shelves, passed_over, select
+from backup.verbs.selection import Chosen, choose
 from backup.verbs.target import appearing, appearing_file, require_absent
 
 SUMS = b"SHA256SUMS"
@@ -176,23 +175,21 @@ def _write_tar(fd: int, top: str, members: Iterable[Member]) -> None:
 
 
 def export(
+    run: Run,
     sinks: Sequence[Sink],
     selectors: Sequence[str],
     place: Directory | Tar | Stream,
     *,
     journal: str | None,
-    emit: Emit,
-    stop: Stop,
 ) -> ExportResult:
     """Bundle backups, to be sent.
 
     Args:
+        run: told of progress, problems and warnings.
         sinks: where to look, in this order.
         selectors: each as in :mod:`backup.verbs.selection`.
         place: where the bundle goes.
         journal: restrict the selectors to this journal.
-        emit: told of progress, problems and warnings.
-        stop: asked while waiting.
 
     Raises:
         SelectorError: a selector matches none or several.
@@ -202,27 +199,25 @@ def export(
     """
     begun = time.monotonic()
     place.require_absent()
-    shelves, problems = open_shelves(sinks, emit=emit)
-    chosen: dict[tuple[str, str], Chosen] = {}
-    for selector in selectors:
-        found, without = select(shelves, selector, journal=journal)
-        chosen |= {(c.backup.journal, c.backup.id): c for c in found}
-        news = [*without, *filter(None, map(passed_over, found))]
-        problems += news
-        for problem in news:
-            emit(problem)
-    backups = [_read(choice) for _, choice in sorted(chosen.items())]
+    opened = open_all(run, sinks)
+    chosen = {
+        (choice.backup.journal, choice.backup.id): choice
+        for selector in selectors
+        for choice in choose(run, opened, selector, journal=journal)
+    }
+    backups = [_Backup.of(choice) for _, choice in sorted(chosen.items())]
     if backups:
-        write = partial(place.write, _members(backups, emit, stop))
-        call(write, stop=stop, cleans_up=True)
-    warnings = tuple(_left_out(shelves, chosen))
-    for warning in warnings:
-        emit(warning)
+        call(partial(place.write, _members(run, backups)), stop=run.stop, cleans_up=True)
+    delivery = Delivery(opened)
+    for of, backup_id in chosen:
+        delivery.add(of, backup_id)
+    for warning in delivery.left_out():
+        run.warn(warning)
     return ExportResult(
         place=str(place),
-        exported=tuple(_exported(backup) for backup in backups),
-        problems=tuple(problems),
-        warnings=warnings,
+        exported=tuple(map(_exported, backups)),
+        problems=tuple(run.problems),
+        warnings=tuple(run.warnings),
         duration_seconds=round(time.monotonic() - begun, 3),
     )
 
@@ -231,24 +226,21 @@ def export(
 class _Backup:
     """A backup that is to be in the bundle."""
 
-    catalog: Catalog
-    manifest: Manifest
-    stored: bytes
-    """The manifest, as it is stored."""
+    opened: OpenSink
+    stored: StoredManifest
+
+    @classmethod
+    def of(cls, choice: Chosen) -> _Backup:
+        opened, backup = choice.opened, choice.backup
+        return cls(opened, opened.manifest(backup.journal, backup.id))
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.stored.manifest
 
     @property
     def name(self) -> str:
         return f"{self.manifest.journal}-{self.manifest.id}"
-
-
-def _read(choice: Chosen) -> _Backup:
-    catalog, backup = choice.shelf.catalog, choice.backup
-    manifest, sha256 = catalog.manifest(backup.journal, backup.id)
-    stored = catalog.read(manifest_key(backup.journal, backup.id))
-    if hashlib.sha256(stored).hexdigest() != sha256:
-        message = f"{catalog.sink}: the manifest of {backup.id} changes while it is read"
-        raise ManifestError(message, "this sink cannot be trusted with backups")
-    return _Backup(catalog, manifest, stored)
 
 
 def _exported(backup: _Backup) -> Exported:
@@ -256,24 +248,17 @@ def _exported(backup: _Backup) -> Exported:
     return Exported(
         journal=manifest.journal,
         id=manifest.id,
-        sink=backup.catalog.sink.url,
+        sink=backup.opened.url,
         size_bytes=manifest.size_bytes,
         records=manifest.records,
     )
 
 
-def _left_out(shelves: Sequence[Shelf], chosen: Iterable[tuple[str, str]]) -> Iterator[Warned]:
-    delivery = Delivery(shelves)
-    for journal, backup_id in chosen:
-        delivery.add(journal, backup_id)
-    return delivery.left_out()
-
-
-def _members(backups: Sequence[_Backup], emit: Emit, stop: Stop) -> Iterator[Member]:
+def _members(run: Run, backups: Sequence[_Backup]) -> Iterator[Member]:
     """Yield all that is in the bundle; each has to be read before the next one is asked for."""
     sums: list[bytes] = []
     for backup in backups:
-        for entry, content in _members_of(backup, emit, stop):
+        for entry, content in _members_of(run, backup):
             digest = Digest()
             yield entry, digest.over(content)
             sums.append(_sum(entry.name, digest.sha256))
@@ -286,7 +271,7 @@ def _made(backup: _Backup) -> int:
     return int(backup.manifest.created_at.timestamp())
 
 
-def _members_of(backup: _Backup, emit: Emit, stop: Stop) -> Iterator[Member]:
+def _members_of(run: Run, backup: _Backup) -> Iterator[Member]:
     manifest, done = backup.manifest, 0
 
     def watched(content: Iterable[bytes]) -> Iterator[bytes]:
@@ -294,39 +279,29 @@ def _members_of(backup: _Backup, emit: Emit, stop: Stop) -> Iterator[Member]:
         for chunk in content:
             yield chunk
             done += len(chunk)
-            emit(
-                Progressed(
-                    verb="export",
-                    subject=manifest.journal,
-                    done_bytes=done,
-                    total_bytes=manifest.size_bytes,
-                )
-            )
+            run.progress("export", manifest.journal, done, manifest.size_bytes)
 
-    for file, content in _contents(backup.catalog, manifest, stop):
+    for file, content in _contents(run, backup):
         name = os.fsencode(backup.name) + b"/" + decode_name(file.path)
         entry = Entry(name=name, size_bytes=file.size_bytes, mtime=int(file.mtime.timestamp()))
         yield entry, watched(content)
     name = os.fsencode(manifest_key(manifest.journal, manifest.id).rpartition("/")[2])
-    entry = Entry(name=name, size_bytes=len(backup.stored), mtime=_made(backup))
-    yield entry, (backup.stored,)
+    data = backup.stored.data
+    yield Entry(name=name, size_bytes=len(data), mtime=_made(backup)), (data,)
 
 
-def _contents(
-    catalog: Catalog, manifest: Manifest, stop: Stop
-) -> Iterator[tuple[File, Iterable[bytes]]]:
+def _contents(run: Run, backup: _Backup) -> Iterator[tuple[File, Iterable[bytes]]]:
     """Yield each file with all of its bytes.
 
     Files of one piece come as they lie in the archives. Where one has several, those of others lie
     between them: then the archives are read once for each file.
     """
-    if all(len(file.segments) == 1 for file in manifest.files):
-        for piece in extract(catalog, manifest, stop=stop):
-            yield piece.file, piece.content
+    pieces = partial(extract, backup.opened, backup.manifest, stop=run.stop)
+    if all(len(file.segments) == 1 for file in backup.manifest.files):
+        yield from ((piece.file, piece.content) for piece in pieces())
         return
-    for file in manifest.files:
-        pieces = extract(catalog, manifest, only=file, stop=stop)
-        yield file, chain.from_iterable(piece.content for piece in pieces)
+    for file in backup.manifest.files:
+        yield file, chain.from_iterable(piece.content for piece in pieces(only=file))
 
 
 def _sum(name: bytes, sha256: str) -> bytes:

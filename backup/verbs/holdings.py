@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 from backup import remains
-from backup.catalog import Backup, Listing, Shelf, checksum_key, manifest_key
+from backup.catalog import Backup, OpenSink, checksum_key, manifest_key
 from backup.errors import (
     BackupError,
     ForeignSiteError,
@@ -27,39 +27,42 @@ from backup.errors import (
     UnsupportedFormatError,
 )
 from backup.manifest import Manifest
-from backup.model import Clock, Emit, Holdings, Journal, Problem, RemainsSwept, Warned
+from backup.model import Holdings, Journal, Problem, RemainsSwept, Warned
+from backup.run import Run
 from backup.sinks import Sink
 
 SWEEP_GRACE = timedelta(hours=24)
 """How old the remains of an interrupted run are, at least, before they are swept."""
 
 
-def read(sinks: Sequence[Sink], statefulset: str) -> Holdings:
+def read(run: Run, sinks: Sequence[Sink], statefulset: str) -> Holdings:
     """Learn what there are backups of."""
     sizes: dict[str, int] = {}
-    warnings: list[Warned] = []
-    for shelf in _open(sinks, warnings):
-        listing = shelf.listing
-        names = [name for name in listing.journals if _is_expected(name, statefulset, listing)]
+    for opened in _open(run, sinks):
+        listing = opened.listing
+        names = [
+            name
+            for name in listing.journals
+            if Journal.is_of(statefulset, name) and not listing.is_retired(name)
+        ]
         sizes = {**dict.fromkeys(names, 0), **sizes}
-        for newest in _newest(shelf, names, warnings):
+        for newest in _newest(run, opened, names):
             sizes[newest.journal] = max(sizes[newest.journal], newest.size_bytes)
-    return Holdings(
-        journals=frozenset(sizes), size_bytes=sum(sizes.values()), warnings=tuple(warnings)
-    )
+    return Holdings(journals=frozenset(sizes), size_bytes=sum(sizes.values()))
 
 
 def of_run(sinks: Sequence[Sink], run_id: str) -> list[Manifest]:
     """Find the backups of a run, one of each journal; sinks that do not answer have none."""
+    nobody = Run()
     found: dict[str, Manifest] = {}
-    for shelf in _open(sinks, []):
-        for newest in _newest(shelf, shelf.listing.journals, []):
+    for opened in _open(nobody, sinks):
+        for newest in _newest(nobody, opened, opened.listing.journals):
             if newest.run_id == run_id:
                 found[newest.journal] = newest
     return [*found.values()]
 
 
-def require_own_site(shelf: Shelf, site: str | None) -> None:
+def require_own_site(opened: OpenSink, site: str | None) -> None:
     """Insist that a sink is not another site's, as the newest manifest there has it.
 
     Raises:
@@ -67,15 +70,15 @@ def require_own_site(shelf: Shelf, site: str | None) -> None:
         UnsupportedFormatError: a newer major version of this package wrote that manifest.
         SinkError: the sink does not answer.
     """
-    for backup in sorted(shelf.listing.every(), key=lambda b: b.id, reverse=True):
+    for backup in sorted(opened.listing.every(), key=lambda b: b.id, reverse=True):
         try:
-            manifest, _ = shelf.catalog.manifest(backup.journal, backup.id)
+            manifest = opened.manifest(backup.journal, backup.id).manifest
         except ManifestError:
             continue
         if manifest.site is not None and manifest.site != site:
             mine = f"site {site!r}" if site else "no site"
-            message = f"{shelf.url} holds backups of site {manifest.site!r}, this is {mine}"
-            place, mark, options = shelf.url.partition("?")
+            message = f"{opened.url} holds backups of site {manifest.site!r}, this is {mine}"
+            place, mark, options = opened.url.partition("?")
             raise ForeignSiteError(
                 message,
                 f"give each site a prefix of its own in BACKUP_SINKS: "
@@ -85,72 +88,54 @@ def require_own_site(shelf: Shelf, site: str | None) -> None:
         return
 
 
-def _is_expected(name: str, statefulset: str, listing: Listing) -> bool:
-    return Journal.is_of(statefulset, name) and not listing.is_retired(name)
-
-
-def _newest(shelf: Shelf, names: Iterable[str], warnings: list[Warned]) -> Iterator[Manifest]:
+def _newest(run: Run, opened: OpenSink, names: Iterable[str]) -> Iterator[Manifest]:
     """Read the newest manifest of each journal; a sink that fails once is asked for no more."""
     for name in names:
         try:
-            newest, _ = shelf.catalog.newest(name, shelf.listing)
+            newest, _ = opened.newest(name)
         except UnsupportedFormatError:  # a worker meets it too, and says so
             continue
         except SinkError as error:
-            warnings.append(_unknown(error, shelf.url))
+            run.warn(_unknown(error, opened.url))
             return
         if newest is not None:
-            yield newest[0]
+            yield newest.manifest
 
 
-def sweep_sinks(
-    sinks: Sequence[Sink], *, deadline: timedelta, clock: Clock, emit: Emit
-) -> tuple[Warned | Problem, ...]:
+def sweep_sinks(run: Run, sinks: Sequence[Sink], *, deadline: timedelta) -> None:
     """Remove what interrupted runs have left, once for all workers: as :func:`sweep`."""
-    warnings: list[Warned] = []
-    shelves = [*_open(sinks, warnings)]
-    return *warnings, *sweep(shelves, deadline=deadline, clock=clock, emit=emit)
+    sweep(run, _open(run, sinks), deadline=deadline)
 
 
-def sweep(
-    shelves: Iterable[Shelf], *, deadline: timedelta, clock: Clock, emit: Emit
-) -> tuple[Warned | Problem, ...]:
+def sweep(run: Run, sinks: Iterable[OpenSink], *, deadline: timedelta) -> None:
     """Remove what interrupted runs have left.
 
-    Args:
-        shelves: where.
-        deadline: that of a run: twice of it is the grace, if that is more than a day.
-        clock: the time.
-        emit: told of what was removed.
+    A sink that does not let it be removed is a warning, a backup that has lost its manifest a
+    problem.
 
-    Returns:
-        A warning for each sink that does not let it be removed, and a problem for each backup
-        that has lost its manifest.
+    Args:
+        run: told of these, and of what was removed.
+        sinks: where.
+        deadline: that of a run: twice of it is the grace, if that is more than a day.
 
     Raises:
         StopError: a signal or the deadline came first.
     """
     grace = max(SWEEP_GRACE, 2 * deadline)
-    found: list[Warned | Problem] = []
-    for shelf in shelves:
+    for opened in [*sinks]:
         try:
-            swept = remains.sweep(shelf, now=clock(), grace=grace)
+            swept = remains.sweep(opened, now=run.clock(), grace=grace)
         except StopError:
             raise
         except BackupError as error:
-            found.append(_unswept(error, shelf.url))
+            run.warn(_unswept(error, opened.url))
             continue
         if swept.objects:
-            emit(RemainsSwept(sink=shelf.url, objects=swept.objects))
-        found += _found_by(swept, shelf.url)
-    return tuple(found)
-
-
-def _found_by(swept: remains.Swept, url: str) -> Iterator[Warned | Problem]:
-    if swept.refusals:
-        yield _unswept(swept.refusals[0], url, count=len(swept.refusals))
-    for backup in swept.bereft:
-        yield _bereft(backup, url)
+            run.emit(RemainsSwept(sink=opened.url, objects=swept.objects))
+        if swept.refusals:
+            run.warn(_unswept(swept.refusals[0], opened.url, count=len(swept.refusals)))
+        for backup in swept.bereft:
+            run.fail(_bereft(backup, opened.url))
 
 
 def _unswept(error: BackupError, url: str, *, count: int = 1) -> Warned:
@@ -174,14 +159,14 @@ def _bereft(backup: Backup, url: str) -> Problem:
     )
 
 
-def _open(sinks: Sequence[Sink], warnings: list[Warned]) -> Iterator[Shelf]:
+def _open(run: Run, sinks: Sequence[Sink]) -> Iterator[OpenSink]:
     for sink in sinks:
         try:
-            shelf = Shelf.of(sink)
+            opened = OpenSink(sink)
         except SinkError as error:
-            warnings.append(_unknown(error, sink.url))
+            run.warn(_unknown(error, sink.url))
             continue
-        yield shelf
+        yield opened
 
 
 def _unknown(error: SinkError, url: str) -> Warned:

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from backup.catalog import Shelf
+from backup.catalog import OpenSink, open_all
 from backup.errors import (
     NEEDS_A_LOOK,
-    BackupError,
     IntegrityError,
     ObjectMissingError,
     SelectorError,
@@ -26,18 +25,12 @@ from backup.errors import (
     UnsupportedFormatError,
 )
 from backup.manifest import Manifest
-from backup.model import Continuity, Emit, Problem, id_time, size_text
+from backup.model import Continuity, Problem, id_time, size_text
 from backup.page import Page
 from backup.results import Legend, Result, count
+from backup.run import Run
 from backup.sinks import Sink
-from backup.verbs.selection import (
-    Chosen,
-    copies_of,
-    known_journals,
-    open_shelves,
-    passed_over,
-    select,
-)
+from backup.verbs.selection import Chosen, copies_of, known_journals, passed_over, select
 
 # -- list
 
@@ -108,32 +101,32 @@ def _detail_cells(details: Details | None) -> tuple[str, str, str, str]:
     return (size, records, details.continuity, ", ".join(notes))
 
 
-def list_backups(
-    sinks: Sequence[Sink], *, journal: str | None, long: bool, emit: Emit
-) -> ListResult:
+def list_backups(run: Run, sinks: Sequence[Sink], *, journal: str | None, long: bool) -> ListResult:
     """List the backups of all journals, or of one.
 
     Raises:
         SelectorError: no sink has a backup of the given journal.
         SinkError: no sink answers.
     """
-    shelves, problems = open_shelves(sinks, emit=emit)
+    opened = open_all(run, sinks)
     held: dict[tuple[str, str], list[Chosen]] = defaultdict(list)
-    names = known_journals(shelves, journal)
-    for shelf in shelves:
-        for backup in (b for name in names for b in shelf.listing.backups(name)):
-            held[backup.journal, backup.id].append(Chosen(shelf, backup))
-    reader = _DetailReader(shelves, emit)
-    rows = [_row(c, reader.read(c) if long else None) for _, c in sorted(held.items())]
+    names = known_journals(opened, journal)
+    for sink in opened:
+        for backup in (b for name in names for b in sink.listing.backups(name)):
+            held[backup.journal, backup.id].append(Chosen(sink, backup))
+    rows = [
+        _row(copies, _read(run, opened, copies) if long else None)
+        for _, copies in sorted(held.items())
+    ]
     return ListResult(
         backups=tuple(rows),
         not_backups=sum(
             len(b.objects)
-            for s in shelves
-            for b in s.listing.remains()
+            for sink in opened
+            for b in sink.listing.remains()
             if journal in {None, b.journal} and "pruned" not in b.marks
         ),
-        problems=(*problems, *reader.problems),
+        problems=tuple(run.problems),
     )
 
 
@@ -145,51 +138,34 @@ def _row(copies: Sequence[Chosen], details: Details | None) -> Row:
         created_at=id_time(backup.id),
         archive_bytes=sum(backup.archives.values()),
         marks=tuple(sorted({mark for c in copies for mark in c.backup.marks})),
-        sinks=tuple(c.shelf.url for c in copies),
+        sinks=tuple(c.opened.url for c in copies),
         details=details,
     )
 
 
-class _DetailReader:
-    """Reads manifests from the first sink that has a good copy of each."""
-
-    def __init__(self, shelves: Sequence[Shelf], emit: Emit) -> None:
-        self.problems: list[Problem] = []
-        self._emit = emit
-        self._answering = {shelf.url for shelf in shelves}
-
-    def read(self, copies: Sequence[Chosen]) -> Details | None:
-        """Return what one of the copies says; None if none can be read."""
-        for copy in copies:
-            if copy.shelf.url not in self._answering:
-                continue
-            try:
-                return _details(copy)
-            except SinkError as error:
+def _read(run: Run, opened: Sequence[OpenSink], copies: Sequence[Chosen]) -> Details | None:
+    """Return what the first good one of the copies says; None if none can be read."""
+    for copy in (c for c in copies if c.opened.lost is None):
+        exit_code = None
+        try:
+            return _details(copy)
+        except (IntegrityError, UnsupportedFormatError, SinkError) as error:
+            if isinstance(error, SinkError):
                 if not isinstance(error, ObjectMissingError):  # else removed since it was listed
-                    self._answering.discard(copy.shelf.url)
-                self._note(error, copy, NEEDS_A_LOOK if self._answering else None)
-            except (IntegrityError, UnsupportedFormatError) as error:
-                self._note(error, copy, None)
-        return None
-
-    def _note(self, error: BackupError, copy: Chosen, exit_code: int | None) -> None:
-        problem = Problem.of(
-            error, journal=copy.backup.journal, sink=copy.shelf.url, exit_code=exit_code
-        )
-        self.problems.append(problem)
-        self._emit(problem)
+                    copy.opened.give_up(error)
+                exit_code = NEEDS_A_LOOK if any(sink.lost is None for sink in opened) else None
+            run.fail(error, journal=copy.backup.journal, sink=copy.opened.url, exit_code=exit_code)
+    return None
 
 
 def _details(chosen: Chosen) -> Details:
-    catalog, backup = chosen.shelf.catalog, chosen.backup
-    manifest, _ = catalog.manifest(backup.journal, backup.id)
+    manifest = chosen.manifest
     return Details(
         continuity=manifest.continuity,
         size_bytes=manifest.size_bytes,
         records=manifest.records,
         suspect=manifest.suspect,
-        alarms=catalog.standing_alarms(manifest, chosen.shelf.listing),
+        alarms=chosen.opened.standing_alarms(manifest),
     )
 
 
@@ -247,7 +223,7 @@ class ShowResult(Result):
                 page.say(value, f"{name:<11}", "bold")
 
 
-def show(sinks: Sequence[Sink], selector: str, *, journal: str | None, emit: Emit) -> ShowResult:
+def show(run: Run, sinks: Sequence[Sink], selector: str, *, journal: str | None) -> ShowResult:
     """Show one backup.
 
     Raises:
@@ -255,35 +231,39 @@ def show(sinks: Sequence[Sink], selector: str, *, journal: str | None, emit: Emi
         IntegrityError: its manifest is damaged.
         SinkError: no sink answers.
     """
-    shelves, problems = open_shelves(sinks, emit=emit)
-    found, without = select(shelves, selector, journal=journal)
+    opened = open_all(run, sinks)
+    chosen = _only(*select(opened, selector, journal=journal))
+    if (older := passed_over(chosen)) is not None:
+        run.fail(older)
+    sink, backup = chosen.opened, chosen.backup
+    stored = sink.manifest(backup.journal, backup.id)
+    manifest = stored.manifest
+    flaw = sink.flaw_of(manifest)
+    return ShowResult(
+        sink=sink.url,
+        also_on=tuple(
+            copy.opened.url
+            for copy in copies_of(opened, backup.journal, backup.id)
+            if copy.opened is not sink
+        ),
+        manifest=manifest,
+        manifest_sha256=stored.sha256,
+        marks=tuple(sorted(backup.marks)),
+        standing_alarms=sink.standing_alarms(manifest),
+        against=flaw.message if flaw else None,
+        problems=tuple(run.problems),
+    )
+
+
+def _only(found: Sequence[Chosen], without: Sequence[Problem]) -> Chosen:
+    """Insist on one journal, and on a backup of it."""
     if len(found) + len(without) > 1:
         names = ", ".join(
             sorted([c.backup.journal for c in found] + [str(p.journal) for p in without])
         )
         message = f"{len(found) + len(without)} journals have backups: {names}"
         raise SelectorError(message, "name one with --journal")
-    if without:
-        message = f"{without[0].journal} {without[0].message}"
-        raise SelectorError(message, *without[0].hints)
-    chosen = found[0]
-    if (older := passed_over(chosen)) is not None:
-        emit(older)
-        problems.append(older)
-    catalog, backup, listing = chosen.shelf.catalog, chosen.backup, chosen.shelf.listing
-    manifest, digest = catalog.manifest(backup.journal, backup.id)
-    flaw = catalog.why_not_good(backup, listing)
-    return ShowResult(
-        sink=chosen.shelf.url,
-        also_on=tuple(
-            copy.shelf.url
-            for copy in copies_of(shelves, backup.journal, backup.id)
-            if copy.shelf is not chosen.shelf
-        ),
-        manifest=manifest,
-        manifest_sha256=digest,
-        marks=tuple(sorted(backup.marks)),
-        standing_alarms=catalog.standing_alarms(manifest, listing),
-        against=flaw.message if flaw else None,
-        problems=tuple(problems),
-    )
+    for problem in without:
+        message = f"{problem.journal} {problem.message}"
+        raise SelectorError(message, *problem.hints)
+    return found[0]

@@ -18,11 +18,11 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from backup.catalog import Shelf
+from backup.catalog import OpenSink, open_all
 from backup.errors import (
     NEEDS_A_LOOK,
     BackupError,
@@ -31,12 +31,13 @@ from backup.errors import (
     UnsupportedFormatError,
 )
 from backup.manifest import Mark, MarkKind
-from backup.model import Clock, Emit, Problem, Warned
+from backup.model import Problem, Warned
 from backup.page import Page
 from backup.results import Result, count, say_warnings
+from backup.run import Run
 from backup.sinks import Sink
 from backup.verbs.delivery import Delivery
-from backup.verbs.selection import LATEST, known_journals, open_shelves, select
+from backup.verbs.selection import LATEST, known_journals, select
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,53 +79,33 @@ def _mark_order(mark: Marked) -> tuple[str, str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    shelf: Shelf
+    opened: OpenSink
     journal: str
     id: str
     is_marked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Facts:
-    """What is kept of a statement, beside what it is about."""
+class Statement:
+    """What is kept of what an operator says, beside what it is about."""
 
-    by: str | None
-    note: str | None
-    clock: Clock
+    by: str | None = None
+    """Who says so."""
+    note: str | None = None
     reference: str | None = None
-
-    def mark(self, kind: MarkKind, place: _Place) -> Mark:
-        return Mark(
-            kind=kind,
-            journal=place.journal,
-            id=place.id,
-            created_at=self.clock(),
-            by=self.by,
-            note=self.note,
-            reference=self.reference,
-        )
+    """What a delivery is called where it went."""
 
 
 def mark_delivered(
-    sinks: Sequence[Sink],
-    selectors: Sequence[str],
-    *,
-    by: str | None,
-    note: str | None,
-    reference: str | None,
-    clock: Clock,
-    emit: Emit,
+    run: Run, sinks: Sequence[Sink], selectors: Sequence[str], statement: Statement
 ) -> LedgerResult:
     """Say that backups are where they were to be sent, and with them what they hold of older ones.
 
     Args:
+        run: told of problems.
         sinks: all of them.
         selectors: ids, or beginnings of them.
-        by: who says so.
-        note: what they say.
-        reference: what the delivery is called where it went.
-        clock: the time.
-        emit: told of problems.
+        statement: what is kept of it.
 
     Raises:
         SelectorError: a selector matches none or several, or is ``latest``.
@@ -133,46 +114,34 @@ def mark_delivered(
     if LATEST in selectors:
         message = "what was delivered has an id, and 'latest' may have another one by now"
         raise SelectorError(message, "take the id that the export named, or one of: list")
-    shelves, problems = open_shelves(sinks, emit=emit)
-    named = [choice.backup for text in selectors for choice in select(shelves, text)[0]]
-    delivery = Delivery(shelves)
+    opened = open_all(run, sinks)
+    named = [choice.backup for text in selectors for choice in select(opened, text)[0]]
+    delivery = Delivery(opened)
     for journal, backup_id in sorted({(backup.journal, backup.id) for backup in named}):
         delivery.add(journal, backup_id)
     places = [
-        _Place(copy.shelf, copy.backup.journal, copy.backup.id, "delivered" in copy.backup.marks)
+        _Place(copy.opened, copy.backup.journal, copy.backup.id, "delivered" in copy.backup.marks)
         for copy in delivery.copies()
     ]
     if not places:  # every sink that has it has stopped answering
-        raise next(iter(delivery.silent.values()))
-    for shelf, error in delivery.unread:
-        problems.append(Problem.of(error, sink=shelf.url, exit_code=NEEDS_A_LOOK))
-        emit(problems[-1])
-    warnings = tuple(delivery.left_out())
-    for warning in warnings:
-        emit(warning)
-    facts = _Facts(by=by, note=note, reference=reference, clock=clock)
-    result = _mark_all("delivered", places, problems, facts, emit=emit)
-    return replace(result, warnings=warnings)
+        raise next(sink.lost for sink in opened if sink.lost)
+    for sink, error in delivery.unread:
+        run.fail(error, sink=sink.url, exit_code=NEEDS_A_LOOK)
+    for warning in delivery.left_out():
+        run.warn(warning)
+    return _mark_all(run, "delivered", places, statement)
 
 
 def acknowledge(
-    sinks: Sequence[Sink],
-    selector: str,
-    *,
-    by: str | None,
-    note: str | None,
-    clock: Clock,
-    emit: Emit,
+    run: Run, sinks: Sequence[Sink], selector: str, statement: Statement
 ) -> LedgerResult:
     """Answer the alarm of a backup, on every sink where it stands.
 
     Args:
+        run: told of problems.
         sinks: all of them.
         selector: the id of the backup that raised the alarm, or a beginning of it.
-        by: who answers it.
-        note: what they found.
-        clock: the time.
-        emit: told of problems.
+        statement: what is kept of it.
 
     Raises:
         SelectorError: no such alarm was raised, or several match.
@@ -180,15 +149,8 @@ def acknowledge(
         ManifestError: likewise, where a manifest is damaged.
         UnsupportedFormatError: likewise, where it is of a newer format.
     """
-    shelves, problems = open_shelves(sinks, emit=emit)
     unread: list[BackupError] = []
-
-    def miss(error: BackupError, place: str, journal: str) -> None:
-        unread.append(error)
-        problems.append(Problem.of(error, journal=journal, sink=place, exit_code=NEEDS_A_LOOK))
-        emit(problems[-1])
-
-    alarms = [p for shelf in shelves for p in _alarms(shelf, miss)]
+    alarms = [p for opened in open_all(run, sinks) for p in _alarms(run, opened, unread)]
     matches = [p for p in alarms if selector and p.id.startswith(selector)]
     matches = [p for p in matches if not p.is_marked] or matches
     names = sorted({f"{p.journal} {p.id}" for p in matches})
@@ -201,86 +163,76 @@ def acknowledge(
         message = f"no alarm matches {selector!r}"
         standing = sorted({f"{p.journal} {p.id}" for p in alarms if not p.is_marked})
         raise SelectorError(message, *(standing or ["no alarm stands: see list --long"]))
-    facts = _Facts(by=by, note=note, clock=clock)
-    return _mark_all("acknowledged", matches, problems, facts, emit=emit)
+    return _mark_all(run, "acknowledged", matches, statement)
 
 
-def _alarms(shelf: Shelf, miss: Callable[[BackupError, str, str], None]) -> Iterator[_Place]:
+def _alarms(run: Run, opened: OpenSink, unread: list[BackupError]) -> Iterator[_Place]:
     """Find the alarms of a sink: those that the next backups inherit, and those answered before."""
-    listing = shelf.listing
+    listing = opened.listing
     for journal in listing.journals:
         answered = {i for i in listing.ids(journal) if listing.has_mark(journal, i, "acknowledged")}
         carried: set[str] = set()
+        errors: list[BackupError] = []
         try:
-            newest, damaged = shelf.catalog.newest(journal, listing)
+            newest, damaged = opened.newest(journal)
             if newest is not None:
-                carried = {*newest[0].alarms}
-                alarms, unread = shelf.catalog.alarms_after(newest[0], listing)
+                carried = {*newest.manifest.alarms}
+                alarms, others = opened.alarms_after(newest.manifest)
                 carried.update(alarms)
-                damaged += unread
+                damaged += others
+            errors += damaged
         except (SinkError, UnsupportedFormatError) as error:
-            miss(error, shelf.url, journal)
-        else:
-            for damage in damaged:
-                miss(damage, shelf.url, journal)
+            errors = [error]
+        for unknown in errors:
+            run.fail(unknown, journal=journal, sink=opened.url, exit_code=NEEDS_A_LOOK)
+        unread += errors
         for alarm in sorted(carried | answered):
-            yield _Place(shelf, journal, alarm, is_marked=alarm in answered)
+            yield _Place(opened, journal, alarm, is_marked=alarm in answered)
 
 
-def retire(
-    sinks: Sequence[Sink],
-    journal: str,
-    *,
-    by: str | None,
-    note: str | None,
-    clock: Clock,
-    emit: Emit,
-) -> LedgerResult:
+def retire(run: Run, sinks: Sequence[Sink], journal: str, statement: Statement) -> LedgerResult:
     """Say that a journal will not come back, on every sink that knows it.
 
     Raises:
         SelectorError: no sink knows the journal.
         SinkError: no sink answers.
     """
-    shelves, problems = open_shelves(sinks, emit=emit)
-    known_journals(shelves, journal)
+    opened = open_all(run, sinks)
+    known_journals(opened, journal)
     places = [
-        _Place(shelf, journal, backups[-1].id, is_marked=shelf.listing.is_retired(journal))
-        for shelf in shelves
-        if (backups := shelf.listing.backups(journal))
+        _Place(sink, journal, backups[-1].id, is_marked=sink.listing.is_retired(journal))
+        for sink in opened
+        if (backups := sink.listing.backups(journal))
     ]
-    facts = _Facts(by=by, note=note, clock=clock)
-    return _mark_all("retired", places, problems, facts, emit=emit)
+    return _mark_all(run, "retired", places, statement)
 
 
 def _mark_all(
-    kind: MarkKind,
-    places: Sequence[_Place],
-    problems: list[Problem],
-    facts: _Facts,
-    *,
-    emit: Emit,
+    run: Run, kind: MarkKind, places: Sequence[_Place], statement: Statement
 ) -> LedgerResult:
     marks: list[Marked] = []
     failed: list[Problem] = []
     for place in places:
-        mark = facts.mark(kind, place)
+        journal, backup_id, opened = place.journal, place.id, place.opened
+        mark = Mark(
+            kind=kind,
+            journal=journal,
+            id=backup_id,
+            created_at=run.clock(),
+            by=statement.by,
+            note=statement.note,
+            reference=statement.reference,
+        )
         try:
-            is_new = place.shelf.catalog.mark(mark) and not place.is_marked
+            is_new = opened.mark(mark) and not place.is_marked
         except SinkError as error:
-            failed.append(Problem.of(error, journal=place.journal, sink=place.shelf.url))
+            failed.append(Problem.of(error, journal=journal, sink=opened.url))
             continue
         marks.append(
-            Marked(
-                kind=kind,
-                journal=place.journal,
-                id=place.id,
-                sink=place.shelf.url,
-                is_new=is_new,
-            )
+            Marked(kind=kind, journal=journal, id=backup_id, sink=opened.url, is_new=is_new)
         )
-    if marks:
-        failed = [replace(problem, exit_code=NEEDS_A_LOOK) for problem in failed]
     for problem in failed:
-        emit(problem)
-    return LedgerResult(marks=tuple(marks), problems=(*problems, *failed))
+        run.fail(replace(problem, exit_code=NEEDS_A_LOOK) if marks else problem)
+    return LedgerResult(
+        marks=tuple(marks), problems=tuple(run.problems), warnings=tuple(run.warnings)
+    )

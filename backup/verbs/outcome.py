@@ -15,7 +15,7 @@ from backup.answer import JournalAnswer
 from backup.model import Problem, State, Warned, size_text
 from backup.page import Cell, Page
 from backup.results import STATE_STYLES, Result, count, say_warnings
-from backup.verbs.passes import Copy
+from backup.transfer.destination import Copy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from backup import lineage, retention
-from backup.catalog import Backup, Catalog, Flaw, Shelf
+from backup.catalog import Backup, Flaw, OpenSink, StoredManifest, open_all
 from backup.errors import (
     NEEDS_A_LOOK,
     BackupError,
@@ -33,17 +33,16 @@ from backup.errors import (
     SinkError,
     UnsupportedFormatError,
 )
-from backup.manifest import Manifest
-from backup.model import BackupsPruned, Clock, Emit, Problem, Warned
+from backup.model import BackupsPruned, Problem, Warned
 from backup.page import Cell, Page
 from backup.results import Legend, Result, count, say_warnings
 from backup.retention import Candidate, Verdict
+from backup.run import Run
 from backup.settings import RetentionSettings
 from backup.sinks import Sink
-from backup.stop import Stop
 from backup.streams import spread
 from backup.verbs.holdings import require_own_site
-from backup.verbs.selection import known_journals, open_shelves
+from backup.verbs.selection import known_journals
 
 _READERS = 8
 """Backups that are read at a time."""
@@ -106,35 +105,29 @@ class PruneResult(Result):
 class _Read:
     """What is stored of a backup; or why it cannot be read."""
 
-    manifest: Manifest | None
-    sha256: str = ""
-    """Of the manifest's stored bytes."""
+    stored: StoredManifest | None
     is_delivered: bool = False
     error: BackupError | None = None
 
 
 def prune(
+    run: Run,
     sinks: Sequence[Sink],
     policy: RetentionSettings,
     *,
     site: str | None,
     journal: str | None,
     confirmed: bool,
-    clock: Clock,
-    emit: Emit,
-    stop: Stop,
 ) -> PruneResult:
     """Let go of what may go, on every sink; or say what that would be.
 
     Args:
+        run: told of problems, and of what is gone; its stop is asked before each removal.
         sinks: all of them.
         policy: what is kept.
         site: this one; what is another's is left alone.
         journal: only this one.
         confirmed: remove; else nothing is changed.
-        clock: the time.
-        emit: told of problems, and of what is gone.
-        stop: asked before each removal.
 
     Raises:
         ConfigError: nothing says what to keep.
@@ -145,47 +138,41 @@ def prune(
     if not policy.is_set:
         message = "nothing says what to keep"
         raise ConfigError(message, "set BACKUP_KEEP_LAST, _WITHIN, _DAILY, _WEEKLY or _MONTHLY")
-    shelves, problems = open_shelves(sinks, emit=emit)
-    names = known_journals(shelves, journal)
-    considered: list[Considered] = []
-    for shelf in shelves:
-        pruning = _Pruning(shelf, policy, confirmed=confirmed, clock=clock, emit=emit, stop=stop)
-        considered += pruning.consider(names, site)
-        problems += pruning.problems
-    return PruneResult(confirmed=confirmed, backups=tuple(considered), problems=tuple(problems))
+    opened = open_all(run, sinks)
+    names = known_journals(opened, journal)
+    considered = [
+        backup
+        for sink in opened
+        for backup in _Pruning(run, sink, policy, confirmed=confirmed).consider(names, site)
+    ]
+    return PruneResult(
+        confirmed=confirmed,
+        backups=tuple(considered),
+        problems=tuple(run.problems),
+        warnings=tuple(run.warnings),
+    )
 
 
 class _Pruning:
     """The pruning of one sink."""
 
     def __init__(
-        self,
-        shelf: Shelf,
-        policy: RetentionSettings,
-        *,
-        confirmed: bool,
-        clock: Clock,
-        emit: Emit,
-        stop: Stop,
+        self, run: Run, opened: OpenSink, policy: RetentionSettings, *, confirmed: bool
     ) -> None:
-        self.problems: list[Problem] = []
-        self._shelf = shelf
-        self._catalog = shelf.catalog
+        self._run = run
+        self._opened = opened
         self._policy = policy
         self._confirmed = confirmed
-        self._clock = clock
-        self._emit = emit
-        self._stop = stop
 
     def consider(self, journals: Iterable[str], site: str | None) -> Iterator[Considered]:
         """Decide on all backups of these journals, and remove those that may go."""
         try:
-            require_own_site(self._shelf, site)
+            require_own_site(self._opened, site)
             for journal in journals:
-                if backups := self._shelf.listing.backups(journal):
+                if backups := self._opened.listing.backups(journal):
                     yield from self._consider(journal, backups)
         except (SinkError, ConfigError) as error:
-            self._note(Problem.of(error, sink=self._shelf.url))
+            self._run.fail(error, sink=self._opened.url)
 
     def _consider(self, journal: str, backups: Sequence[Backup]) -> list[Considered]:
         found = self._read_all(backups)
@@ -196,19 +183,15 @@ class _Pruning:
             Considered(
                 journal=journal,
                 id=verdict.id,
-                sink=self._shelf.url,
+                sink=self._opened.url,
                 goes=verdict.may_go,
                 reason=verdict.reason,
             )
             for verdict in verdicts
         ]
 
-    def _note(self, problem: Problem) -> None:
-        self.problems.append(problem)
-        self._emit(problem)
-
     def _read_all(self, backups: Sequence[Backup]) -> dict[str, _Read]:
-        read = spread(partial(_read, self._catalog), backups, limit=_READERS, stop=self._stop)
+        read = spread(partial(_read, self._opened), backups, limit=_READERS, stop=self._run.stop)
         return {backup.id: found for backup, found in zip(backups, read, strict=True)}
 
     def _decide(
@@ -216,7 +199,7 @@ class _Pruning:
     ) -> list[Verdict]:
         flaws = {backup.id: self._flaw(found[backup.id]) for backup in backups}
         if (problem := self._objection(journal, flaws, found)) is not None:
-            self._note(problem)
+            self._run.fail(problem)
             why = f"the journal is left alone: {problem.message}"
             return [Verdict(id=backup.id, may_go=False, reason=why) for backup in backups]
         holders = self._holders([i for i, flaw in flaws.items() if flaw is None], found)
@@ -232,16 +215,16 @@ class _Pruning:
                 for backup in backups
             ],
             self._policy,
-            self._clock(),
+            self._run.clock(),
         )
         return [
             _stays(v, f"cannot be read: {unread[v.id]}") if v.id in unread else v for v in verdicts
         ]
 
     def _flaw(self, read: _Read) -> Flaw | None:
-        if read.manifest is None:
+        if read.stored is None:
             return Flaw(read.error.message if read.error else "")
-        return self._catalog.flaw_of(read.manifest, self._shelf.listing)
+        return self._opened.flaw_of(read.stored.manifest)
 
     def _objection(
         self, journal: str, flaws: dict[str, Flaw | None], found: dict[str, _Read]
@@ -253,8 +236,8 @@ class _Pruning:
         standing = {
             alarm
             for read in found.values()
-            if read.manifest is not None
-            for alarm in self._catalog.standing_alarms(read.manifest, self._shelf.listing)
+            if read.stored is not None
+            for alarm in self._opened.standing_alarms(read.stored.manifest)
         }
         if standing:
             return Problem(
@@ -262,7 +245,7 @@ class _Pruning:
                 message=f"nothing is pruned while an alarm stands: {', '.join(sorted(standing))}",
                 hints=("find out what happened, then: journal-backup acknowledge",),
                 journal=journal,
-                sink=self._shelf.url,
+                sink=self._opened.url,
             )
         newest = max(flaws)
         if (flaw := flaws[newest]) is not None:
@@ -271,21 +254,22 @@ class _Pruning:
                 message=f"nothing is pruned as {newest}, the newest, is not good: {flaw.message}",
                 hints=("back up once more",),
                 journal=journal,
-                sink=self._shelf.url,
+                sink=self._opened.url,
             )
         return None
 
     def _holders(self, good: Iterable[str], found: dict[str, _Read]) -> dict[str, str]:
         """Say of each backup which newer good one holds its records: the newest of them."""
 
-        def look(backup_id: str) -> tuple[Manifest, str] | None:
+        def look(backup_id: str) -> StoredManifest | None:
             read = found.get(backup_id)
-            return (read.manifest, read.sha256) if read and read.manifest else None
+            return read.stored if read else None
 
         holders: dict[str, str] = {}
         for holder in sorted(good, reverse=True):
-            manifest = found[holder].manifest
-            for ancestor in lineage.ancestors(self._catalog, manifest, look) if manifest else ():
+            stored = found[holder].stored
+            chain = lineage.ancestors(self._opened, stored.manifest, look) if stored else ()
+            for ancestor in chain:
                 if ancestor in holders:  # and so are all before it
                     break
                 holders[ancestor] = holder
@@ -298,43 +282,41 @@ class _Pruning:
         failure: BackupError | None = None
         for verdict in verdicts:
             read = found[verdict.id]
-            if not verdict.may_go or read.manifest is None:
+            if not verdict.may_go or read.stored is None:
                 done.append(verdict)
                 continue
             if failure is None:
-                failure = self._remove(read.manifest, read.sha256)
+                failure = self._remove(read.stored)
             done.append(verdict if failure is None else _stays(verdict, "it could not be removed"))
         gone = sum(verdict.may_go for verdict in done)
         if gone:
-            self._emit(
+            self._run.emit(
                 BackupsPruned(
-                    journal=journal, sink=self._shelf.url, backups=gone, kept=len(done) - gone
+                    journal=journal, sink=self._opened.url, backups=gone, kept=len(done) - gone
                 )
             )
         return done
 
-    def _remove(self, manifest: Manifest, sha256: str) -> BackupError | None:
+    def _remove(self, stored: StoredManifest) -> BackupError | None:
         """Remove a backup; give what kept it from that."""
-        self._stop.check()
+        self._run.stop.check()
         try:
-            self._catalog.prune(manifest, sha256=sha256, at=self._clock())
+            self._opened.prune(stored, at=self._run.clock())
         except (SinkError, ManifestError) as error:
-            problem = Problem.of(
-                error, journal=manifest.journal, sink=self._shelf.url, exit_code=NEEDS_A_LOOK
-            )
-            self._note(problem)
+            journal, sink = stored.manifest.journal, self._opened.url
+            self._run.fail(error, journal=journal, sink=sink, exit_code=NEEDS_A_LOOK)
             return error
         return None
 
 
-def _read(catalog: Catalog, backup: Backup) -> _Read:
+def _read(opened: OpenSink, backup: Backup) -> _Read:
     try:
-        manifest, sha256 = catalog.manifest(backup.journal, backup.id)
+        stored = opened.manifest(backup.journal, backup.id)
         if is_delivered := "delivered" in backup.marks:
-            catalog.marked("delivered", backup.journal, backup.id)
+            opened.marked("delivered", backup.journal, backup.id)
     except (ManifestError, UnsupportedFormatError, ObjectMissingError) as error:
         return _Read(None, error=error)
-    return _Read(manifest, sha256, is_delivered=is_delivered)
+    return _Read(stored, is_delivered=is_delivered)
 
 
 def _stays(verdict: Verdict, reason: str) -> Verdict:

@@ -21,17 +21,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from backup.catalog import Catalog
+from backup.catalog import open_all
 from backup.errors import BackupError, StopError
-from backup.manifest import File, Manifest
-from backup.model import Emit, Problem, Progressed, decode_name
+from backup.manifest import File
+from backup.model import Problem, decode_name
 from backup.page import Page
 from backup.results import Result, count
+from backup.run import Run
 from backup.sinks import Sink
-from backup.stop import Stop
 from backup.streams import call
 from backup.verbs.extraction import extract
-from backup.verbs.selection import Chosen, open_shelves, passed_over, select
+from backup.verbs.selection import Chosen, choose
 from backup.verbs.target import appearing, require_absent
 
 
@@ -75,61 +75,45 @@ class RestoreResult(Result):
 
 
 def restore(
-    sinks: Sequence[Sink],
-    selector: str,
-    target: Path,
-    *,
-    journal: str | None,
-    emit: Emit,
-    stop: Stop,
+    run: Run, sinks: Sequence[Sink], selector: str, target: Path, *, journal: str | None
 ) -> RestoreResult:
     """Restore one backup, or the latest good one of every journal.
 
     Args:
+        run: told of progress.
         sinks: where to look, in this order.
         selector: see :mod:`backup.verbs.selection`.
         target: the directory that will hold a directory for each journal.
         journal: restrict the selector to this journal.
-        emit: told of progress.
-        stop: asked while waiting.
 
     Raises:
         SelectorError: the selector matches none or several.
         TargetError: a journal is already in the target.
         SinkError: no sink answers.
     """
-    shelves, problems = open_shelves(sinks, emit=emit)
-    chosen, without = select(shelves, selector, journal=journal)
+    chosen = choose(run, open_all(run, sinks), selector, journal=journal)
     for choice in chosen:
         require_absent(target / choice.backup.journal)
     restored: list[Restored] = []
-    failed = without
     for choice in chosen:
-        if (older := passed_over(choice)) is not None:
-            failed.append(older)
         try:
-            restored.append(_restore(choice, target, emit=emit, stop=stop))
+            restored.append(_restore(run, choice, target))
         except StopError:
             raise
         except BackupError as error:
-            failed.append(Problem.of(error, journal=choice.backup.journal, sink=choice.shelf.url))
-    for problem in failed:
-        emit(problem)
-    problems += failed
-    return RestoreResult(restored=tuple(restored), problems=tuple(problems))
+            run.fail(error, journal=choice.backup.journal, sink=choice.opened.url)
+    return RestoreResult(restored=tuple(restored), problems=tuple(run.problems))
 
 
-def _restore(choice: Chosen, target: Path, *, emit: Emit, stop: Stop) -> Restored:
+def _restore(run: Run, choice: Chosen, target: Path) -> Restored:
     begun = time.monotonic()
-    catalog, backup = choice.shelf.catalog, choice.backup
-    manifest, _ = catalog.manifest(backup.journal, backup.id)
-    final = target / backup.journal
-    write = partial(_write_all, catalog, manifest, final, emit=emit, stop=stop)
-    call(write, stop=stop, cleans_up=True)
+    manifest = choice.manifest
+    final = target / manifest.journal
+    call(partial(_write_all, run, choice, final), stop=run.stop, cleans_up=True)
     return Restored(
-        journal=backup.journal,
-        id=backup.id,
-        sink=choice.shelf.url,
+        journal=manifest.journal,
+        id=manifest.id,
+        sink=choice.opened.url,
         path=str(final),
         size_bytes=manifest.size_bytes,
         records=manifest.records,
@@ -137,26 +121,17 @@ def _restore(choice: Chosen, target: Path, *, emit: Emit, stop: Stop) -> Restore
     )
 
 
-def _write_all(
-    catalog: Catalog, manifest: Manifest, final: Path, *, emit: Emit, stop: Stop
-) -> None:
+def _write_all(run: Run, choice: Chosen, final: Path) -> None:
+    manifest, done = choice.manifest, 0
     with appearing(final, manifest.id) as target:
         paths = {f.path: target.create(decode_name(f.path)) for f in manifest.files}
-        done = 0
-        for piece in extract(catalog, manifest, stop=stop):
+        for piece in extract(choice.opened, manifest, stop=run.stop):
             for size in target.append(paths[piece.file.path], piece.content):
                 done += size
-                emit(
-                    Progressed(
-                        verb="restore",
-                        subject=manifest.journal,
-                        done_bytes=done,
-                        total_bytes=manifest.size_bytes,
-                    )
-                )
+                run.progress("restore", manifest.journal, done, manifest.size_bytes)
         for file in manifest.files:
             _finish(paths[file.path], file)
-        stop.check()
+        run.stop.check()
 
 
 def _finish(path: Path, file: File) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from backup.catalog import Backup, Flaw, Shelf
+from backup.catalog import Backup, Flaw, OpenSink
 from backup.errors import (
     NEEDS_A_LOOK,
     ManifestError,
@@ -29,8 +29,9 @@ from backup.errors import (
     SinkError,
     UnsupportedFormatError,
 )
-from backup.model import Emit, Problem
-from backup.sinks import Sink
+from backup.manifest import Manifest
+from backup.model import Problem
+from backup.run import Run
 
 LATEST = "latest"
 
@@ -39,43 +40,28 @@ LATEST = "latest"
 class Chosen:
     """One backup, on one sink."""
 
-    shelf: Shelf
+    opened: OpenSink
     backup: Backup
     newer: tuple[Flaw, ...] = ()
     """Where it is the latest good one: why newer ones are not good."""
 
+    @property
+    def manifest(self) -> Manifest:
+        """Its manifest, which the open sink remembers.
 
-def open_shelves(sinks: Sequence[Sink], *, emit: Emit) -> tuple[list[Shelf], list[Problem]]:
-    """List every sink; one that does not answer is a problem, a smaller one if others do.
-
-    Returns:
-        What answered, and the problems; they are emitted already.
-
-    Raises:
-        SinkError: none of them answers.
-    """
-    shelves: list[Shelf] = []
-    failed: list[tuple[Sink, SinkError]] = []
-    for sink in sinks:
-        try:
-            shelves.append(Shelf.of(sink))
-        except SinkError as error:
-            failed.append((sink, error))
-    if not shelves:
-        raise failed[0][1]
-    problems = [Problem.of(error, sink=sink.url, exit_code=NEEDS_A_LOOK) for sink, error in failed]
-    for problem in problems:
-        emit(problem)
-    return shelves, problems
+        Raises:
+            ManifestError, UnsupportedFormatError, SinkError: it cannot be read.
+        """
+        return self.opened.manifest(self.backup.journal, self.backup.id).manifest
 
 
-def known_journals(shelves: Iterable[Shelf], journal: str | None) -> list[str]:
+def known_journals(sinks: Iterable[OpenSink], journal: str | None) -> list[str]:
     """Name the journals that have backups; only this one if it is given.
 
     Raises:
         SelectorError: the given one has none.
     """
-    known = sorted({name for shelf in shelves for name in shelf.listing.journals})
+    known = sorted({name for sink in sinks for name in sink.listing.journals})
     if journal is None:
         return known
     if journal not in known:
@@ -90,7 +76,7 @@ def no_backups() -> SelectorError:
 
 
 def select(
-    shelves: Sequence[Shelf], selector: str, *, journal: str | None = None
+    sinks: Sequence[OpenSink], selector: str, *, journal: str | None = None
 ) -> tuple[list[Chosen], list[Problem]]:
     """Find what a selector means.
 
@@ -101,35 +87,59 @@ def select(
     Raises:
         SelectorError: it matches no backup, or several.
     """
-    names = known_journals(shelves, journal)
+    names = known_journals(sinks, journal)
     if selector == LATEST:
-        return _latest(shelves, names)
-    return [_by_id(shelves, selector, names)], []
+        return _latest(sinks, names)
+    return [_by_id(sinks, selector, names)], []
 
 
-def _latest(shelves: Sequence[Shelf], names: Sequence[str]) -> tuple[list[Chosen], list[Problem]]:
+def _latest(sinks: Sequence[OpenSink], names: Sequence[str]) -> tuple[list[Chosen], list[Problem]]:
     if not names:
         raise no_backups()
     chosen: list[Chosen] = []
     problems: list[Problem] = []
     for name in names:
         try:
-            chosen.append(_latest_of(shelves, name))
+            chosen.append(_latest_of(sinks, name))
         except (SelectorError, SinkError) as error:
             problems.append(Problem.of(error, journal=name))
     return chosen, problems
 
 
-def _latest_of(shelves: Sequence[Shelf], journal: str) -> Chosen:
+def _latest_of(sinks: Sequence[OpenSink], journal: str) -> Chosen:
     flaws: list[Flaw] = []
-    candidates = {b.id for shelf in shelves for b in shelf.listing.backups(journal)}
+    candidates = {b.id for sink in sinks for b in sink.listing.backups(journal)}
     for backup_id in sorted(candidates, reverse=True):
-        good, against = _first_good(copies_of(shelves, journal, backup_id))
+        good, against = _first_good(copies_of(sinks, journal, backup_id))
         if good is not None:
             return replace(good, newer=tuple(flaws))
         flaws += [replace(flaw, message=f"{backup_id}: {flaw.message}") for flaw in against]
     message = "has no good backup"
     raise SelectorError(message, *_hints(flaws))
+
+
+def choose(
+    run: Run,
+    sinks: Sequence[OpenSink],
+    selector: str,
+    *,
+    journal: str | None,
+    damage_code: int = NEEDS_A_LOOK,
+) -> list[Chosen]:
+    """Find what a selector means, as :func:`select`; what it does not find is the run's problem.
+
+    Args:
+        run: told of that, and where the latest good backup is not the latest.
+        sinks: where to look.
+        selector: what is meant.
+        journal: restrict it to this journal.
+        damage_code: see :func:`passed_over`.
+    """
+    chosen, without = select(sinks, selector, journal=journal)
+    older = (passed_over(choice, damage_code=damage_code) for choice in chosen)
+    for problem in (*without, *filter(None, older)):
+        run.fail(problem)
+    return chosen
 
 
 def passed_over(choice: Chosen, *, damage_code: int = NEEDS_A_LOOK) -> Problem | None:
@@ -155,13 +165,13 @@ def _hints(flaws: Sequence[Flaw]) -> tuple[str, ...]:
     return (*reasons, "choose one by its id to use it all the same")
 
 
-def _by_id(shelves: Sequence[Shelf], selector: str, names: Sequence[str]) -> Chosen:
+def _by_id(sinks: Sequence[OpenSink], selector: str, names: Sequence[str]) -> Chosen:
     matches = sorted(
         {
             (b.journal, b.id)
-            for shelf in shelves
+            for sink in sinks
             for name in names
-            for b in shelf.listing.backups(name)
+            for b in sink.listing.backups(name)
             if b.id.startswith(selector) or f"{b.journal}-{b.id}" == selector
         }
     )
@@ -171,7 +181,7 @@ def _by_id(shelves: Sequence[Shelf], selector: str, names: Sequence[str]) -> Cho
     if len(matches) > 1:
         message = f"{len(matches)} backups match {selector!r}"
         raise SelectorError(message, *(f"{name} {i}" for name, i in matches[:10]))
-    return _best(copies_of(shelves, *matches[0]))
+    return _best(copies_of(sinks, *matches[0]))
 
 
 def _best(copies: Sequence[Chosen]) -> Chosen:
@@ -183,10 +193,10 @@ def _best(copies: Sequence[Chosen]) -> Chosen:
     return next(filter(_is_readable, copies), copies[0])
 
 
-def copies_of(shelves: Iterable[Shelf], journal: str, backup_id: str) -> list[Chosen]:
+def copies_of(sinks: Iterable[OpenSink], journal: str, backup_id: str) -> list[Chosen]:
     """Find a backup on every sink that has it."""
-    found = ((shelf, shelf.listing.find(journal, backup_id)) for shelf in shelves)
-    return [Chosen(shelf, backup) for shelf, backup in found if backup and backup.has_manifest]
+    found = ((sink, sink.listing.find(journal, backup_id)) for sink in sinks)
+    return [Chosen(sink, backup) for sink, backup in found if backup and backup.has_manifest]
 
 
 def _first_good(copies: Sequence[Chosen]) -> tuple[Chosen | None, list[Flaw]]:
@@ -199,7 +209,7 @@ def _first_good(copies: Sequence[Chosen]) -> tuple[Chosen | None, list[Flaw]]:
     unread: SinkError | None = None
     for copy in copies:
         try:
-            flaw = copy.shelf.catalog.why_not_good(copy.backup, copy.shelf.listing)
+            flaw = copy.opened.why_not_good(copy.backup)
         except ObjectMissingError as error:  # removed since it was listed
             flaw = Flaw(error.message)
         except SinkError as error:
@@ -215,7 +225,6 @@ def _first_good(copies: Sequence[Chosen]) -> tuple[Chosen | None, list[Flaw]]:
 
 def _is_readable(copy: Chosen) -> bool:
     try:
-        manifest, _ = copy.shelf.catalog.manifest(copy.backup.journal, copy.backup.id)
+        return not copy.opened.absent_archives(copy.manifest)
     except (ManifestError, UnsupportedFormatError, SinkError):
         return False
-    return not copy.shelf.catalog.absent_archives(manifest, copy.shelf.listing)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
-from backup.catalog import Backup, Shelf, checksum_key, checksums
+from backup.catalog import OpenSink, checksum_key, checksums, open_all
 from backup.errors import (
     BackupError,
     IntegrityError,
@@ -33,23 +33,15 @@ from backup.errors import (
     UnsupportedFormatError,
 )
 from backup.manifest import Archive, Manifest
-from backup.model import Digest, Emit, Problem, Progressed, size_text
+from backup.model import Digest, Problem, size_text
 from backup.page import Cell, Page
 from backup.records import Checker, Count
 from backup.results import Legend, Result, count
+from backup.run import Run
 from backup.sinks import STALL_SECONDS, Sink
-from backup.stop import Stop
 from backup.streams import call, prefetch
 from backup.verbs.extraction import extract
-from backup.verbs.selection import (
-    Chosen,
-    copies_of,
-    known_journals,
-    no_backups,
-    open_shelves,
-    passed_over,
-    select,
-)
+from backup.verbs.selection import Chosen, choose, copies_of, known_journals, no_backups
 
 _DAMAGE: Final = (IntegrityError, ObjectMissingError)
 """What is wrong with a backup; looked for before what is wrong with its sink."""
@@ -105,60 +97,51 @@ class VerifyResult(Result):
 
 
 def verify(
-    sinks: Sequence[Sink],
-    selector: str | None,
-    *,
-    journal: str | None,
-    deep: bool,
-    emit: Emit,
-    stop: Stop,
+    run: Run, sinks: Sequence[Sink], selector: str | None, *, journal: str | None, deep: bool
 ) -> VerifyResult:
     """Verify backups on every sink that holds them.
 
     Args:
+        run: told of progress and findings.
         sinks: all of them are verified.
         selector: see :mod:`backup.verbs.selection`; None for every backup.
         journal: restrict it to this journal.
         deep: take the archives apart and parse every record.
-        emit: told of progress and findings.
-        stop: asked while waiting.
 
     Raises:
         SelectorError: the selector matches none or several.
         SinkError: no sink answers.
     """
-    shelves, problems = open_shelves(sinks, emit=emit)
-    chosen, without = _to_verify(shelves, selector, journal)
-    for problem in without:
-        emit(problem)
-    verifier = _Verifier(deep=deep, emit=emit, stop=stop, problems=problems + without)
-    results = [call(partial(verifier.verify, choice), stop=stop) for choice in chosen]
+    opened = open_all(run, sinks)
+    verifier = _Verifier(run, deep=deep)
+    results = [
+        call(partial(verifier.verify, choice), stop=run.stop)
+        for choice in _to_verify(run, opened, selector, journal)
+    ]
     return VerifyResult(
-        backups=tuple(r for r in results if r is not None), problems=tuple(verifier.problems)
+        backups=tuple(r for r in results if r is not None), problems=tuple(run.problems)
     )
 
 
 def _to_verify(
-    shelves: Sequence[Shelf], selector: str | None, journal: str | None
-) -> tuple[list[Chosen], list[Problem]]:
+    run: Run, opened: Sequence[OpenSink], selector: str | None, journal: str | None
+) -> list[Chosen]:
     if selector is None:
-        names = known_journals(shelves, journal)
+        names = known_journals(opened, journal)
         if not names:
             raise no_backups()
         return [
-            Chosen(shelf, backup)
-            for shelf in shelves
+            Chosen(sink, backup)
+            for sink in opened
             for name in names
-            for backup in shelf.listing.backups(name)
-        ], []
-    chosen, without = select(shelves, selector, journal=journal)
-    everywhere = [
+            for backup in sink.listing.backups(name)
+        ]
+    damage = IntegrityError.exit_code
+    return [
         copy
-        for choice in chosen
-        for copy in copies_of(shelves, choice.backup.journal, choice.backup.id)
+        for choice in choose(run, opened, selector, journal=journal, damage_code=damage)
+        for copy in copies_of(opened, choice.backup.journal, choice.backup.id)
     ]
-    older = (passed_over(choice, damage_code=IntegrityError.exit_code) for choice in chosen)
-    return everywhere, [*without, *filter(None, older)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,24 +160,20 @@ class _Unpacked:
 class _Verifier:
     """Verifies one backup after the other; an archive that several share is hashed once."""
 
-    deep: bool
-    emit: Emit
-    stop: Stop
-    problems: list[Problem]
+    run: Run
+    deep: bool = field(kw_only=True)
     _hashed: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
     """Size and SHA-256 of archives, by sink and key."""
-    _silent: set[str] = field(default_factory=set)
-    """Sinks that have stopped answering."""
 
     def verify(self, chosen: Chosen) -> Verified | None:
         """Verify one backup; None if it could not be read, which is a problem then."""
-        self.stop.check()
-        if chosen.shelf.url in self._silent:
+        self.run.stop.check()
+        if chosen.opened.lost is not None:
             return None
         said: list[str] = []
-        noted = len(self.problems)
+        noted = len(self.run.problems)
         result = self._examine(chosen, said)
-        if len(self.problems) > noted and not said:
+        if len(self.run.problems) > noted and not said:
             return None
         findings = tuple(dict.fromkeys(said))
         for finding in findings:
@@ -202,10 +181,10 @@ class _Verifier:
         return replace(result, findings=findings)
 
     def _examine(self, chosen: Chosen, findings: list[str]) -> Verified:
-        backup, catalog = chosen.backup, chosen.shelf.catalog
-        result = Verified(journal=backup.journal, id=backup.id, sink=chosen.shelf.url, findings=())
+        backup, opened = chosen.backup, chosen.opened
+        result = Verified(journal=backup.journal, id=backup.id, sink=opened.url, findings=())
         try:
-            manifest, _ = catalog.manifest(backup.journal, backup.id)
+            manifest = chosen.manifest
         except IntegrityError as error:
             findings.append(error.message)
             return result
@@ -226,7 +205,7 @@ class _Verifier:
             records=unpacked.records,
             unfinished_bytes=unpacked.unfinished_bytes,
             suspect=manifest.suspect,
-            alarms=catalog.standing_alarms(manifest, chosen.shelf.listing),
+            alarms=opened.standing_alarms(manifest),
         )
 
     @contextmanager
@@ -242,33 +221,33 @@ class _Verifier:
     def _note(self, error: BackupError, chosen: Chosen) -> None:
         message = error.message
         if isinstance(error, SinkStalledError):
-            self._silent.add(chosen.shelf.url)
+            chosen.opened.give_up(error)
             message += "; the backups after it on this sink were not verified"
         self._tell(error.exit_code, message, chosen, error.hints)
 
     def _tell(
         self, exit_code: int, message: str, chosen: Chosen, hints: Sequence[str] = ()
     ) -> None:
-        problem = Problem(
-            exit_code=exit_code,
-            message=f"{chosen.backup.id}: {message}",
-            hints=tuple(hints),
-            journal=chosen.backup.journal,
-            sink=chosen.shelf.url,
+        self.run.fail(
+            Problem(
+                exit_code=exit_code,
+                message=f"{chosen.backup.id}: {message}",
+                hints=tuple(hints),
+                journal=chosen.backup.journal,
+                sink=chosen.opened.url,
+            )
         )
-        self.problems.append(problem)
-        self.emit(problem)
 
     def _compare_link(self, chosen: Chosen, manifest: Manifest, findings: list[str]) -> None:
         previous = manifest.previous
         if previous is None:
             return
-        catalog, listing = chosen.shelf.catalog, chosen.shelf.listing
-        before = listing.find(manifest.journal, previous.id)
+        opened = chosen.opened
+        before = opened.listing.find(manifest.journal, previous.id)
         if before is not None and before.has_manifest:
-            found: str | None = catalog.manifest_sha256(manifest.journal, previous.id)
+            found: str | None = opened.manifest_sha256(manifest.journal, previous.id)
         elif before is not None and "pruned" in before.marks:
-            found = catalog.marked("pruned", manifest.journal, previous.id).manifest_sha256
+            found = opened.marked("pruned", manifest.journal, previous.id).manifest_sha256
         else:
             findings.append(f"its predecessor {previous.id} is gone, and nobody pruned it")
             return
@@ -277,7 +256,7 @@ class _Verifier:
 
     def _compare_checksums(self, chosen: Chosen, manifest: Manifest, findings: list[str]) -> None:
         key = checksum_key(manifest.journal, manifest.id)
-        if chosen.shelf.catalog.read(key) != checksums(manifest.archives):
+        if chosen.opened.read(key) != checksums(manifest.archives):
             findings.append(f"{key} is not right")
 
     def _hash_archives(self, chosen: Chosen, manifest: Manifest, findings: list[str]) -> None:
@@ -286,7 +265,7 @@ class _Verifier:
                 self._compare_hash(chosen, archive, findings)
 
     def _compare_hash(self, chosen: Chosen, archive: Archive, findings: list[str]) -> None:
-        place = (chosen.shelf.url, archive.key)
+        place = (chosen.opened.url, archive.key)
         if place not in self._hashed:
             self._hashed[place] = self._hash(chosen, archive)
         size, sha256 = self._hashed[place]
@@ -298,22 +277,24 @@ class _Verifier:
 
     def _hash(self, chosen: Chosen, archive: Archive) -> tuple[int, str]:
         digest = Digest()
-        chunks = chosen.shelf.catalog.sink.open(archive.key)
-        for chunk in prefetch(chunks, stop=self.stop, stall_seconds=STALL_SECONDS):
+        chunks = chosen.opened.sink.open(archive.key)
+        for chunk in prefetch(chunks, stop=self.run.stop, stall_seconds=STALL_SECONDS):
             digest.update(chunk)
-            self._progress(chosen.backup, digest.size_bytes, archive.size_bytes)
+            self._progress(chosen, digest.size_bytes, archive.size_bytes)
         return digest.size_bytes, digest.sha256
 
     def _unpack(self, chosen: Chosen, manifest: Manifest, findings: list[str]) -> _Unpacked:
         """Take the archives apart, comparing every hash, and parse every record."""
         checker, done = Checker(), 0
         try:
-            for piece in extract(chosen.shelf.catalog, manifest, stop=self.stop):
-                for chunk in prefetch(piece.content, stop=self.stop):  # hashing and parsing at once
+            for piece in extract(chosen.opened, manifest, stop=self.run.stop):
+                for chunk in prefetch(
+                    piece.content, stop=self.run.stop
+                ):  # hashing and parsing at once
                     if piece.file.is_journal:
                         checker.update(chunk)
                     done += len(chunk)
-                    self._progress(chosen.backup, done, manifest.size_bytes)
+                    self._progress(chosen, done, manifest.size_bytes)
         except _DAMAGE as error:
             findings.append(error.message)
             return _Unpacked(is_damaged=True)
@@ -324,9 +305,9 @@ class _Verifier:
         findings += _wrong_records(count, manifest)
         return _Unpacked(records=count.records, unfinished_bytes=count.unfinished_bytes)
 
-    def _progress(self, backup: Backup, done: int, total: int) -> None:
-        subject = f"{backup.journal} {backup.id}"
-        self.emit(Progressed(verb="verify", subject=subject, done_bytes=done, total_bytes=total))
+    def _progress(self, chosen: Chosen, done: int, total: int) -> None:
+        backup = chosen.backup
+        self.run.progress("verify", f"{backup.journal} {backup.id}", done, total)
 
 
 def _wrong_records(count: Count, manifest: Manifest) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backup import cli
+from backup.cli import grammar
 from backup.cluster.jobs import REMOVAL_SECONDS
 from backup.cluster.scaledown import CLEANUP_SECONDS
 from backup.settings import Settings
@@ -42,7 +42,7 @@ def test_every_verb_exists() -> None:
             for container in helm.containers(pod):
                 assert ("command" in container) == name.endswith("-toolbox")
                 if arguments := container.get("args"):
-                    assert cli._parser().parse_args(arguments).verb == arguments[0]
+                    assert grammar.parser().parse_args(arguments).verb == arguments[0]
 
 
 @each_shape

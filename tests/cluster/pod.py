@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from backup import cli
+from backup.cli import command
 from backup.cluster import api, colocated, crew, lease
 
 _ASKING = {"backup", "resume-billing"}
@@ -26,7 +27,7 @@ _ASKING = {"backup", "resume-billing"}
 
 def main() -> int:
     """Run the command, as told by the environment."""
-    cli._TERMINATION_LOG = os.environ.pop("TERMINATION_LOG")
+    command._TERMINATION_LOG = os.environ.pop("TERMINATION_LOG")
     for module, name in (
         (lease, "STALE_SECONDS"),
         (crew, "BEAT_SECONDS"),
@@ -42,7 +43,7 @@ def main() -> int:
         _watch(doom, Path(requests) if requests else None)
     code = cli.main()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    Path(f"{cli._TERMINATION_LOG}.rss").write_text(str(peak << 10))
+    Path(f"{command._TERMINATION_LOG}.rss").write_text(str(peak << 10))
     return code
 
 

@@ -19,7 +19,8 @@ from urllib.parse import unquote
 import jsonschema
 import pytest
 
-from backup import catalog, cli, manifest, report
+from backup import catalog, manifest, report
+from backup.cli import grammar
 from backup.settings import Settings
 from docs import generate
 from tests import manifests
@@ -117,14 +118,14 @@ def test_every_command_that_is_shown_parses(page: Path) -> None:
     for command in commands:
         words = shlex.split(command.partition(">")[0], comments=True)[1:]
         if words and not {"--help", "config."} & set(words):
-            assert cli._parser().parse_args(words).verb == words[0], command
+            assert grammar.parser().parse_args(words).verb == words[0], command
 
 
 def test_the_readme_shows_every_verb() -> None:
     """Some way to use each one, not only its name."""
     text = (ROOT / "README.md").read_text()
 
-    for name, verb in cli._VERBS.items():
+    for name, verb in grammar.VERBS.items():
         shown = f"journal-backup {name}" in text
         assert shown is not verb.is_hidden or name == "version"
 

@@ -22,14 +22,13 @@ from typing import Any
 
 import pytest
 
-from backup.catalog import Catalog
+from backup.catalog import OpenSink
 from backup.sinks import Sink, SinkOptions, open_sink
 from backup.stop import Stop
-from backup.verbs.backup import back_up
 from backup.verbs.holdings import SWEEP_GRACE
 from backup.verbs.verify import verify
 from tests import faultfs
-from tests.journal_data import Events, options, records, write_journal
+from tests.journal_data import Events, in_run, records, run_backup, write_journal
 
 CHECKOUT = Path(__file__).parents[2]
 JOURNAL = "journal-deepgram-billing-0"
@@ -156,20 +155,16 @@ class Site:
 
     def run(self, now: datetime | None = None) -> tuple[int, ...]:
         """Back up in this process, where nothing hangs; give the exit codes."""
-        result = back_up(
-            options(self.source),
-            self.open(),
-            clock=lambda: now or datetime.now(UTC),
-            emit=Events(),
-            stop=Stop(),
-        )
-        return result.exit_codes
+        clock = lambda: now or datetime.now(UTC)  # noqa: E731 - it stands for a function's name
+        return run_backup(self.source, self.open(), clock=clock).exit_codes
 
     def backups(self) -> list[int]:
         """Count the backups on each sink, all of which have to be valid."""
         counts = []
         for sink in self.open():
-            result = verify([sink], None, journal=None, deep=True, emit=Events(), stop=Stop())
+            result = in_run(
+                verify, [sink], None, journal=None, deep=True, emit=Events(), stop=Stop()
+            )
             assert result.problems == ()
             counts.append(len(result.backups))
         return counts
@@ -178,7 +173,7 @@ class Site:
         """Name what belongs to no backup: hidden files, and objects of ids without a manifest."""
         found = {p for s in self.sinks for p in s.rglob(".*") if p.is_file()}
         for sink, root in zip(self.open(), self.sinks, strict=True):
-            listing = Catalog(sink).listing()
+            listing = OpenSink(sink).listing
             found |= {root / o.key for b in listing.remains() for o in b.objects}
         return found
 

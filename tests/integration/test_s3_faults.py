@@ -44,6 +44,7 @@ from backup.verbs.outcome import BackupResult
 from backup.verbs.verify import verify
 from tests import httpd, journal_data, servers
 from tests.httpd import is_
+from tests.journal_data import in_run
 
 CHECKOUT = Path(__file__).parents[2]
 JOURNAL = journal_data.NAME
@@ -138,7 +139,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda _self, _context: 0.0)
     monkeypatch.setattr("tenacity.wait_random_exponential", lambda **_how: wait_none())
-    monkeypatch.setattr("backup.verbs.passes._BETWEEN_PROBES_SECONDS", 0.05)
+    monkeypatch.setattr("backup.transfer.destination._BETWEEN_PROBES_SECONDS", 0.05)
     monkeypatch.setattr("botocore.session.create_loader", models)
     monkeypatch.setattr(s3, "PART_BYTES", 5 * MIB)
     monkeypatch.setattr(s3, "MEMORY_BYTES", 15 * MIB)
@@ -238,7 +239,8 @@ class Two:
 
     def verify_deep(self) -> None:
         """Insist that all backups are good, archives and records."""
-        found = verify(
+        found = in_run(
+            verify,
             [self.open(endpoint=self.store.endpoint)],
             None,
             journal=None,

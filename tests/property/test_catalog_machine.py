@@ -43,7 +43,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from backup.catalog import Catalog, Shelf
+from backup.catalog import Catalog, OpenSink
 from backup.manifest import Manifest, parse, parse_mark
 from backup.model import Key, Mode, parse_key
 from backup.remains import sweep
@@ -53,7 +53,7 @@ from backup.verbs.holdings import SWEEP_GRACE
 from backup.verbs.ledger import acknowledge, mark_delivered, retire
 from backup.verbs.outcome import BackupResult
 from backup.verbs.prune import prune
-from tests.journal_data import NOON, Clock, Events, records, run_backup, write_journal
+from tests.journal_data import NOON, Clock, Events, in_run, records, run_backup, write_journal
 from tests.simulated_sink import CrashError, Held, Place, SimulatedSink
 
 OPERATIONS = ("probe", "put", "put_exclusive", "open", "list", "size", "delete", "sweep")
@@ -305,7 +305,7 @@ class CatalogMachine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         """Ids come in one order, whatever is drawn: hypothesis wants the same for the same."""
         tokens = map("{:06x}".format, itertools.count(1))
-        self.patch.setattr("backup.verbs.passes.secrets.token_hex", lambda _count: next(tokens))
+        self.patch.setattr("backup.transfer.journal.secrets.token_hex", lambda _count: next(tokens))
 
     def teardown(self) -> None:
         """Remove the volume."""
@@ -395,7 +395,7 @@ class CatalogMachine(RuleBasedStateMachine):
         self._run(which, die_before=call)
 
     def _expected_journals(self, which: Sequence[int]) -> set[str]:
-        listings = [Catalog(s).listing() for s in self.world.sinks(which)]
+        listings = [OpenSink(s).listing for s in self.world.sinks(which)]
         return {j for lst in listings for j in lst.journals if not lst.is_retired(j)}
 
     def _standing(self, sink: int) -> list[set[str]]:
@@ -474,8 +474,14 @@ class CatalogMachine(RuleBasedStateMachine):
         """Acknowledge an alarm, on every sink where it stands."""
         standing = sorted({i for a in self.alarms for ids in a.values() for i in ids})
         alarm = data.draw(st.sampled_from(standing))
-        result = acknowledge(
-            self.world.sinks(), alarm, by=None, note=None, clock=self.world.clock, emit=Events()
+        result = in_run(
+            acknowledge,
+            self.world.sinks(),
+            alarm,
+            by=None,
+            note=None,
+            clock=self.world.clock,
+            emit=Events(),
         )
         assert result.exit_codes == ()
         for alarms in self.alarms:
@@ -488,8 +494,14 @@ class CatalogMachine(RuleBasedStateMachine):
         """Retire a journal, whether it is gone or not."""
         names = {m.journal for place in self.world.places for m in parsed(place)}
         name = data.draw(st.sampled_from(sorted(names)))
-        result = retire(
-            self.world.sinks(), name, by=None, note=None, clock=self.world.clock, emit=Events()
+        result = in_run(
+            retire,
+            self.world.sinks(),
+            name,
+            by=None,
+            note=None,
+            clock=self.world.clock,
+            emit=Events(),
         )
         assert result.exit_codes == ()
 
@@ -501,7 +513,8 @@ class CatalogMachine(RuleBasedStateMachine):
         if not there:
             return
         made = there[data.draw(st.sampled_from(sorted(there)))]
-        result = mark_delivered(
+        result = in_run(
+            mark_delivered,
             self.world.sinks(),
             [f"{made.journal}-{made.id}"],
             by=None,
@@ -535,7 +548,8 @@ class CatalogMachine(RuleBasedStateMachine):
         sinks = self.world.sinks()
         Death(sinks, before=call, operations=CHANGING)
         with suppress(CrashError):
-            result = prune(
+            result = in_run(
+                prune,
                 sinks,
                 policy,
                 site=None,
@@ -613,13 +627,13 @@ class CatalogMachine(RuleBasedStateMachine):
     def alarms_stand_until_acknowledged(self) -> None:
         """As the newest backup of each journal tells them, and those that it has not seen."""
         for n, sink in enumerate(self.world.sinks()):
-            catalog = Catalog(sink)
-            listing = catalog.listing()
+            opened = OpenSink(sink)
+            listing = opened.listing
             for journal in listing.journals:
-                newest, damaged = catalog.newest(journal, listing)
+                newest, damaged = opened.newest(journal)
                 assert newest is not None
                 assert damaged == []
-                standing, damaged = catalog.alarms_after(newest[0], listing)
+                standing, damaged = opened.alarms_after(newest.manifest)
                 assert damaged == []
                 assert set(standing) == self.alarms[n].get(journal, set())
 
@@ -757,9 +771,8 @@ def test_a_sweep_that_dies_has_removed_nothing_else(tmp_path: Path, call: int) -
     assert len(remains(place)) == 3
     sinks = world.sinks()
     Death(sinks, before=call)
-    catalog = Catalog(sinks[0])
     with suppress(CrashError):
-        sweep(Shelf(catalog, catalog.listing()), now=world.clock(), grace=SWEEP_GRACE)
+        sweep(OpenSink(sinks[0]), now=world.clock(), grace=SWEEP_GRACE)
 
     assert kept <= set(place.objects)
     require_valid(place)
@@ -780,7 +793,7 @@ def test_an_alarm_stands_over_ten_runs(tmp_path: Path) -> None:
         assert result is not None
         codes.append(result.exit_codes)
     raised = parsed(world.places[0])[1].id
-    acknowledge(world.sinks(), raised, by=None, note=None, clock=world.clock, emit=Events())
+    in_run(acknowledge, world.sinks(), raised, by=None, note=None, clock=world.clock, emit=Events())
     result, _ = world.run()
 
     assert codes == [(6,)] * 10

@@ -14,9 +14,9 @@ from backup.errors import SinkUnavailableError
 from backup.manifest import File, Manifest
 from backup.model import Digest
 from backup.stop import Stop
+from backup.transfer.passes import compare
 from backup.verbs.ledger import acknowledge
 from backup.verbs.outcome import BackupResult
-from backup.verbs.passes import compare
 from backup.verbs.verify import verify
 from tests.journal_data import (
     NAME,
@@ -25,6 +25,7 @@ from tests.journal_data import (
     Meddler,
     append,
     exit_code,
+    in_run,
     manifests,
     mark,
     overwrite,
@@ -224,7 +225,9 @@ def test_a_store_that_lists_late_costs_a_branch_and_no_more(
     previous = [m.previous.id if m.previous else None for m in made]
     assert [m.continuity for m in made] == ["first", "first", "extended"]
     assert previous == [None, None, made[1].id]
-    proof = verify([sink], None, journal=None, deep=True, emit=lambda _event: None, stop=Stop())
+    proof = in_run(
+        verify, [sink], None, journal=None, deep=True, emit=lambda _event: None, stop=Stop()
+    )
     assert (len(proof.backups), proof.problems) == (3, ())
 
 
@@ -351,7 +354,7 @@ def test_alarm_stands_until_it_is_acknowledged(
         assert manifests(sink.place)[-1].alarms == (alarm,)
         assert manifests(sink.place)[-1].continuity == "extended"
 
-    acknowledge([sink], alarm, by="Ann", note=None, clock=Clock(), emit=lambda _event: None)
+    in_run(acknowledge, [sink], alarm, by="Ann", note=None, clock=Clock(), emit=lambda _event: None)
     assert exit_code(days.run()) == 0
     assert manifests(sink.place)[-1].alarms == ()
 
@@ -407,7 +410,7 @@ def test_alarm_of_a_run_at_the_same_time_stands(
     (alarm,) = met[0].journals[0].copies[0].alarms
     assert [exit_code(r) for r in (*met, *results)] == [6, 0, 6, 6]
     assert [m.alarms for m in manifests(sink.place)[2:]] == [(), (alarm,), (alarm,)]
-    acknowledge([sink], alarm, by="Ann", note=None, clock=Clock(), emit=lambda _event: None)
+    in_run(acknowledge, [sink], alarm, by="Ann", note=None, clock=Clock(), emit=lambda _event: None)
     assert exit_code(days.run()) == 0
 
 

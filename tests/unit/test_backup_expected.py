@@ -440,7 +440,7 @@ def test_quiesced_keeps_the_torn_tail_and_tells_of_it(source: Path, sink: Simula
     data = records(3) + b'{"d":"half'
     write_journal(source, 0, data)
 
-    result = run_backup(source, [sink], consistency="quiesced")
+    result = run_backup(source, [sink], strategy="scale-down")
 
     assert exit_code(result) == 0
     assert stored_journal(sink.place) == data
@@ -455,7 +455,7 @@ def test_quiesced_takes_nuls_for_data(source: Path, sink: SimulatedSink) -> None
     write_journal(source, 0, b"{}\n\0\0\n")
     events = Events()
 
-    result = run_backup(source, [sink], consistency="quiesced", emit=events)
+    result = run_backup(source, [sink], strategy="scale-down", emit=events)
 
     assert exit_code(result) == 0
     assert stored_journal(sink.place) == b"{}\n\0\0\n"

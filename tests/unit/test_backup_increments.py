@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from backup import journals
-from backup.catalog import Catalog, Shelf, checksum_key
+from backup.catalog import OpenSink, checksum_key
 from backup.errors import ManifestError, SignalledError, SinkUnavailableError
 from backup.manifest import Manifest
 from backup.model import PassRepeated
 from backup.remains import sweep
 from backup.settings import RetentionSettings
 from backup.stop import Stop
-from backup.verbs import increments, passes
+from backup.transfer import increments
+from backup.transfer.increments import skip
 from backup.verbs.commit import commit
-from backup.verbs.increments import skip
 from backup.verbs.outcome import BackupResult
 from backup.verbs.prune import prune
 from backup.verbs.restore import restore
@@ -34,6 +34,7 @@ from tests.journal_data import (
     Meddler,
     append,
     exit_code,
+    in_run,
     manifests,
     overwrite,
     records,
@@ -88,14 +89,16 @@ def run(source: Path, sink: SimulatedSink, clock: Clock, journal: Path) -> Any:
 def restored(tmp_path: Path, *sinks: SimulatedSink, selector: str = "latest") -> bytes:
     """Restore the journal, every hash compared."""
     target = tmp_path / f"restored-{len([*tmp_path.iterdir()])}"
-    result = restore(sinks, selector, target=target, journal=NAME, emit=Events(), stop=Stop())
+    result = in_run(
+        restore, sinks, selector, target=target, journal=NAME, emit=Events(), stop=Stop()
+    )
     assert result.exit_codes == ()
     return (target / NAME / "journal").read_bytes()
 
 
 def require_sound(*sinks: SimulatedSink) -> None:
     """Insist that every backup is whole, and the chain closes."""
-    found = verify(sinks, None, journal=None, deep=True, emit=Events(), stop=Stop())
+    found = in_run(verify, sinks, None, journal=None, deep=True, emit=Events(), stop=Stop())
     assert found.exit_codes == ()
 
 
@@ -193,7 +196,7 @@ def test_what_is_beside_the_journal_is_packed_each_time(
     assert archives(made[1]) == [f"{NAME}-{m.id}.tar.gz" for m in made[:2]]
     assert archives(made[2]) == [f"{NAME}-{m.id}.tar.gz" for m in (made[0], made[2])]
     target = tmp_path / "all"
-    restore([sink], "latest", target=target, journal=None, emit=Events(), stop=Stop())
+    in_run(restore, [sink], "latest", target=target, journal=None, emit=Events(), stop=Stop())
     assert (target / NAME / "offset").read_bytes() == b"22"
     assert (target / NAME / "journal").read_bytes() == DAY + MORE
     require_sound(sink)
@@ -325,7 +328,7 @@ def test_sinks_that_hold_the_same_are_served_by_one_reading(  # noqa: PLR0917 - 
         readings.append(given)
         return journals.read(*given)
 
-    monkeypatch.setattr(passes, "read", read)
+    monkeypatch.setattr("backup.transfer.journal.read", read)
     result = run(sink, twin, late, new)
 
     assert exit_code(result) == 0
@@ -379,7 +382,7 @@ def test_a_manifest_that_nobody_could_read_is_not_written(
         message = "its manifest would have 9000000 bytes"
         raise ManifestError(message)
 
-    monkeypatch.setattr("backup.catalog._readable", refuse)
+    monkeypatch.setattr("backup.catalog.writing._readable", refuse)
     result = run()
 
     assert exit_code(result) == 6
@@ -463,7 +466,7 @@ def test_a_draft_shares_too(
     append(journal, more)
     run(draft=True)
     sink.calls.clear()
-    result = commit([sink], "run", emit=Events(), stop=Stop())
+    result = in_run(commit, [sink], id="run", emit=Events(), stop=Stop())
 
     assert result.exit_codes == ()
     first, made = manifests(sink.place)
@@ -484,7 +487,7 @@ def test_a_draft_that_is_not_as_it_was_sent_spoils_nothing_that_it_shares(
     run(draft=True)
     (key,) = (k for op, k in sink.calls if op == "put" and k != first.archives[0].key)
     put(sink, key, gzip.compress(b"other"))
-    result = commit([sink], "run", emit=Events(), stop=Stop())
+    result = in_run(commit, [sink], id="run", emit=Events(), stop=Stop())
 
     assert result.exit_codes == (6,)
     assert restored(tmp_path, sink) == DAY
@@ -502,19 +505,19 @@ def test_what_newer_ones_share_is_not_swept(
         append(journal, MORE)
     policy = RetentionSettings(keep_last=1, keep_min=1)
     given: dict[str, Any] = {"site": None, "journal": None, "confirmed": True}
-    prune([sink], policy, **given, clock=clock, emit=Events(), stop=Stop())
+    in_run(prune, [sink], policy, **given, clock=clock, emit=Events(), stop=Stop())
     shared = manifests(sink.place)[-1].archives
     for _ in range(2):
         clock.advance(days=2)
         run(full_every=timedelta(days=30))
-        sweep(Shelf(Catalog(sink), Catalog(sink).listing()), now=clock(), grace=timedelta(days=1))
+        sweep(OpenSink(sink), now=clock(), grace=timedelta(days=1))
     assert {a.key for a in shared} <= {*sink.place.objects}
     require_sound(sink)
     run(mode="full")
-    prune([sink], policy, **given, clock=clock, emit=Events(), stop=Stop())
+    in_run(prune, [sink], policy, **given, clock=clock, emit=Events(), stop=Stop())
     clock.advance(days=2)
     run(mode="full")
-    sweep(Shelf(Catalog(sink), Catalog(sink).listing()), now=clock(), grace=timedelta(days=1))
+    sweep(OpenSink(sink), now=clock(), grace=timedelta(days=1))
 
     assert not {a.key for a in shared} & {*sink.place.objects}
     assert restored(tmp_path, sink) == journal.read_bytes()

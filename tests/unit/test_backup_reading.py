@@ -188,7 +188,7 @@ def test_quiesced_but_written_is_given_up(
         change(path)
         os.utime(path, ns=(1, next(ticks)))
 
-    result = run_backup(source, [sink], emit=Meddler(write, readings=9), consistency="quiesced")
+    result = run_backup(source, [sink], emit=Meddler(write, readings=9), strategy="scale-down")
 
     assert (exit_code(result), sink.place.keys()) == (4, [])
     assert "it was written although billing is stopped" in said(result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -190,7 +190,7 @@ def test_outage_is_waited_out(
     source: Path, sinks: list[SimulatedSink], monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     """A store that restarts for a minute costs a minute, and not the night's backup."""
-    monkeypatch.setattr("backup.verbs.passes._BETWEEN_PROBES_SECONDS", 0.01)
+    monkeypatch.setattr("backup.transfer.destination._BETWEEN_PROBES_SECONDS", 0.01)
     begun: list[str] = []
 
     def begin(key: str) -> None:
@@ -328,14 +328,23 @@ def test_history_that_cannot_be_read(source: Path, sinks: list[SimulatedSink]) -
     assert not [op for op, _ in sinks[1].calls if op.startswith("put")]
 
 
+def make_newer_one(source: Path, sinks: Sequence[SimulatedSink]) -> None:
+    """Back up another journal later: it is its manifest that tells at first whose the sink is."""
+    other = source.with_name("others")
+    write_journal(other, 1, DATA)
+    later = Clock(NOON + timedelta(hours=1))
+    run_backup(other, sinks, only=("journal-deepgram-billing-1",), clock=later)
+
+
 def test_history_that_breaks_after_the_sink_was_opened(
     source: Path, sinks: list[SimulatedSink]
 ) -> None:
     """The same, where it fails only for the journal itself."""
     run_backup(source, sinks)
-    sinks[1].fail("open", DENIED, key="*.manifest.json", after=1)
+    make_newer_one(source, sinks)
+    sinks[1].fail("open", DENIED, key=f"{NAME}/*.manifest.json")
 
-    result = run_backup(source, sinks)
+    result = run_backup(source, sinks, only=(NAME,))
 
     assert (exit_code(result), states(result)) == (3, {0: "partial"})
     assert held(sinks) == [2, 1, 2]
@@ -795,20 +804,19 @@ def test_stop_while_a_history_is_read(source: Path) -> None:
     """It is the run that ends, not that sink that fails."""
     sink = SimulatedSink()
     run_backup(source, [sink])
+    make_newer_one(source, [sink])
     stop = Stop()
     again = SimulatedSink(place=sink.place, stop=stop)
-    reads = iter(range(9))
     released = threading.Event()
 
-    def ask_at_the_second(_key: str) -> None:
-        if next(reads):
-            stop.request(15)
-            released.wait(5)
+    def ask(_key: str) -> None:
+        stop.request(15)
+        released.wait(5)
 
-    again.on("open", ask_at_the_second, key="*.json")
+    again.on("open", ask, key=f"{NAME}/*.json")
     try:
         with pytest.raises(SignalledError):
-            run_backup(source, [again], stop=stop)
+            run_backup(source, [again], stop=stop, only=(NAME,))
     finally:
         released.set()
 

@@ -15,6 +15,7 @@ from backup.catalog import (
     Catalog,
     Flaw,
     Listing,
+    OpenSink,
     archive_key,
     checksum_key,
     checksums,
@@ -74,7 +75,7 @@ def test_only_a_manifest_makes_a_backup(sink: SimulatedSink, chain: Chain) -> No
     put(sink, archive_key(JOURNAL, GHOST, 1))
     put(sink, checksum_key(JOURNAL, GHOST))
     put(sink, f"{OTHER}/{OTHER}-{GHOST}.draft.json")
-    listing = Catalog(sink).listing()
+    listing = OpenSink(sink).listing
 
     assert [b.id for b in listing.every()] == [real.id]
     assert listing.journals == (JOURNAL,)
@@ -92,7 +93,7 @@ def test_backups_are_listed_oldest_first(chain: Chain) -> None:
     """The order of ids is the order of time."""
     made = [chain.full(records(n)).id for n in (1, 2, 3)]
 
-    assert [b.id for b in Catalog(chain.sink).listing().backups(JOURNAL)] == made
+    assert [b.id for b in OpenSink(chain.sink).listing.backups(JOURNAL)] == made
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_marks_of_unknown_kinds_say_nothing(sink: SimulatedSink, chain: Chain) -
     made = chain.full(records(1))
     put(sink, f"{JOURNAL}/{JOURNAL}-{made.id}.blessed.json")
     put(sink, f"{JOURNAL}/{JOURNAL}-{made.id}.verified-20261123T120000Z.json")
-    listing = Catalog(sink).listing()
+    listing = OpenSink(sink).listing
 
     assert listing.backups(JOURNAL)[0].marks == {"verified"}
 
@@ -126,13 +127,17 @@ def test_a_journal_is_retired_while_its_newest_backup_says_so(chain: Chain) -> N
     """A newer backup carries no such mark, so a journal that returns is expected again."""
     catalog = Catalog(chain.sink)
     first = chain.full(records(1))
-    before = catalog.listing().is_retired(JOURNAL)
+    before = OpenSink(catalog.sink).listing.is_retired(JOURNAL)
     catalog.mark(mark("retired", first.id))
-    marked = catalog.listing().is_retired(JOURNAL)
+    marked = OpenSink(catalog.sink).listing.is_retired(JOURNAL)
     chain.full(records(2))
 
-    assert (before, marked, catalog.listing().is_retired(JOURNAL)) == (False, True, False)
-    assert not catalog.listing().is_retired(OTHER)
+    assert (before, marked, OpenSink(catalog.sink).listing.is_retired(JOURNAL)) == (
+        False,
+        True,
+        False,
+    )
+    assert not OpenSink(catalog.sink).listing.is_retired(OTHER)
 
 
 # -- reading manifests
@@ -143,8 +148,9 @@ def test_a_manifest_is_given_with_the_hash_of_its_stored_bytes(chain: Chain) -> 
     made = chain.full(records(3))
     stored = chain.sink.read(manifest_key(JOURNAL, made.id))
 
-    assert Catalog(chain.sink).manifest(JOURNAL, made.id) == (made, sha256(stored))
-    assert Catalog(chain.sink).manifest_sha256(JOURNAL, made.id) == sha256(stored)
+    found = Catalog(chain.sink).manifest(JOURNAL, made.id)
+    assert (found.manifest, found.data, found.sha256) == (made, stored, sha256(stored))
+    assert OpenSink(chain.sink).manifest_sha256(JOURNAL, made.id) == sha256(stored)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"format": "1.0"}', b"\xff"])
@@ -162,8 +168,8 @@ def test_a_manifest_too_large_to_be_one_is_damage(sink: SimulatedSink, chain: Ch
     """Not a failing sink: history goes on from the backup before it."""
     good = chain.full(records(1))
     put(sink, manifest_key(JOURNAL, chain.id()), b" " * (MAX_BYTES + 1))
-    catalog = Catalog(sink)
-    found, damaged = catalog.newest(JOURNAL, catalog.listing())
+    opened = OpenSink(sink)
+    found, damaged = opened.newest(JOURNAL)
 
     assert found is not None
     assert found[0] == good
@@ -175,10 +181,10 @@ def test_a_manifest_that_cannot_be_read_is_no_damage(sink: SimulatedSink, chain:
     chain.full(records(1))
     chain.full(records(2))
     sink.fail("open", SinkError("some new error"), key=manifest_key(JOURNAL, chain.last.id))
-    catalog = Catalog(sink)
+    opened = OpenSink(sink)
 
     with pytest.raises(SinkError, match="some new error"):
-        catalog.newest(JOURNAL, catalog.listing())
+        opened.newest(JOURNAL)
 
 
 def test_a_manifest_of_a_newer_format_is_named_with_its_place(sink: SimulatedSink) -> None:
@@ -210,13 +216,13 @@ def test_the_newest_manifest_is_the_newest_valid_one(sink: SimulatedSink, chain:
     good = chain.full(records(1))
     for _ in range(2):
         put(sink, manifest_key(JOURNAL, chain.id()), b"rubbish")
-    catalog = Catalog(sink)
-    found, damaged = catalog.newest(JOURNAL, catalog.listing())
+    opened = OpenSink(sink)
+    found, damaged = opened.newest(JOURNAL)
 
     assert found is not None
     assert found[0] == good
     assert len(damaged) == 2
-    assert catalog.newest(OTHER, catalog.listing()) == (None, [])
+    assert opened.newest(OTHER) == (None, [])
 
 
 # -- what makes a backup good
@@ -240,12 +246,11 @@ def test_a_good_backup_has_a_valid_manifest_and_its_archives(
 ) -> None:
     """``latest`` must be one that can be restored, as far as a listing tells."""
     made = chain.full(records(5))
-    catalog = Catalog(sink)
-    whole = catalog.listing()
-    assert catalog.why_not_good(whole.backups(JOURNAL)[0], whole) is None
+    whole = OpenSink(sink)
+    assert whole.why_not_good(whole.listing.backups(JOURNAL)[0]) is None
     spoil(sink, made)
-    listing = catalog.listing()
-    found = catalog.why_not_good(listing.backups(JOURNAL)[0], listing)
+    spoilt = OpenSink(sink)
+    found = spoilt.why_not_good(spoilt.listing.backups(JOURNAL)[0])
 
     assert found
     assert reason in found.message
@@ -255,10 +260,9 @@ def test_a_good_backup_has_a_valid_manifest_and_its_archives(
 def test_a_suspect_backup_is_not_good(chain: Chain) -> None:
     """It says why."""
     chain.full(records(1), suspect=True, suspicion="a hole")
-    catalog = Catalog(chain.sink)
-    listing = catalog.listing()
+    opened = OpenSink(chain.sink)
 
-    assert catalog.why_not_good(listing.backups(JOURNAL)[0], listing) == Flaw("suspect: a hole")
+    assert opened.why_not_good(opened.listing.backups(JOURNAL)[0]) == Flaw("suspect: a hole")
 
 
 def test_an_alarm_speaks_against_a_backup_until_it_is_acknowledged(chain: Chain) -> None:
@@ -266,17 +270,16 @@ def test_an_alarm_speaks_against_a_backup_until_it_is_acknowledged(chain: Chain)
     chain.full(records(1))
     raised = chain.id()
     made = chain.full(records(2), alarms=(raised,))
-    catalog = Catalog(chain.sink)
-    before = catalog.listing()
-    catalog.mark(mark("acknowledged", raised))
-    after = catalog.listing()
+    before = OpenSink(chain.sink)
+    before.mark(mark("acknowledged", raised))
+    after = OpenSink(chain.sink)
 
-    assert catalog.why_not_good(before.backups(JOURNAL)[-1], before) == Flaw(
+    assert before.why_not_good(before.listing.backups(JOURNAL)[-1]) == Flaw(
         f"standing alarm: {raised}"
     )
-    assert catalog.standing_alarms(made, before) == (raised,)
-    assert catalog.why_not_good(after.backups(JOURNAL)[-1], after) is None
-    assert catalog.standing_alarms(made, after) == ()
+    assert before.standing_alarms(made) == (raised,)
+    assert after.why_not_good(after.listing.backups(JOURNAL)[-1]) is None
+    assert after.standing_alarms(made) == ()
 
 
 # -- writing
@@ -427,7 +430,7 @@ def test_a_draft_is_read_as_it_was_written(sink: SimulatedSink, chain: Chain) ->
 
     assert catalog.drafted(JOURNAL, made.id) == made
     assert other.place.keys() == [f"{JOURNAL}/{JOURNAL}-{made.id}.draft.json"]
-    (backup,) = catalog.listing().remains()
+    (backup,) = OpenSink(catalog.sink).listing.remains()
     assert (backup.has_draft, backup.has_manifest) == (True, False)
 
 
@@ -456,8 +459,7 @@ def test_what_is_held_is_said_as_thoroughly_as_the_manifest_claims(
     """Whatever the manifest says of it: the sink alone is asked."""
     (told,) = chain.full(records(2)).archives
     stored = chain.sink.read(told.key)
-    claimed = told.model_copy(update={"readback": readback, "sha256": "0" * 64, "size_bytes": 1})
-    held = Catalog(chain.sink).held(claimed, stop=Stop(), stall_seconds=5.0)
+    held = Catalog(chain.sink).held(told.key, readback=readback, stop=Stop(), stall_seconds=5.0)
 
     assert (held.key, held.size_bytes) == (told.key, len(stored))
     assert held.sha256 == {"full": sha256(stored), "size": None}[readback]
@@ -493,12 +495,11 @@ def test_a_checksum_file_is_what_sha256sum_checks(tmp_path: Path) -> None:
 
 def alarms_after(sink: SimulatedSink) -> tuple[str, ...]:
     """Name the alarms that the next backup inherits."""
-    catalog = Catalog(sink)
-    listing = catalog.listing()
-    newest, _ = catalog.newest(JOURNAL, listing)
+    opened = OpenSink(sink)
+    newest, _ = opened.newest(JOURNAL)
     assert newest is not None
     sink.calls.clear()
-    return catalog.alarms_after(newest[0], listing)[0]
+    return opened.alarms_after(newest.manifest)[0]
 
 
 @pytest.fixture
@@ -566,8 +567,7 @@ def test_a_damaged_branch_is_told(sink: SimulatedSink, daily: Chain) -> None:
     daily.manifests[:] = [first]
     newest = daily.full(records(3), alarms=(GHOST,))
     put(sink, manifest_key(JOURNAL, broken.id), b"rotten")
-    catalog = Catalog(sink)
-    alarms, (error,) = catalog.alarms_after(newest, catalog.listing())
+    alarms, (error,) = OpenSink(sink).alarms_after(newest)
 
     assert alarms == (GHOST,)
     assert manifest_key(JOURNAL, broken.id) in error.message

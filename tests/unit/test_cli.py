@@ -23,6 +23,7 @@ import backup
 from backup import answer, cli, config, report
 from backup.answer import Answer, JournalAnswer
 from backup.catalog import manifest_key
+from backup.cli import command, grammar, wiring
 from backup.cluster.jobs import RUN_LABEL
 from backup.cluster.lease import Lease, Owner, Record
 from backup.errors import (
@@ -33,9 +34,10 @@ from backup.errors import (
     SinkDeniedError,
     SinkError,
 )
-from backup.model import Problem, Warned
+from backup.model import Problem
 from backup.sinks import Sink, open_sink
 from backup.stop import Stop
+from backup.transfer.plan import Plan
 from backup.verbs import holdings
 from tests.handmade import Chain
 from tests.journal_data import NOON, records, run_backup, write_journal
@@ -419,7 +421,7 @@ def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", cli._VERBS)
+@pytest.mark.parametrize("name", grammar.VERBS)
 def test_each_verb_has_help_with_examples_that_work(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -429,9 +431,9 @@ def test_each_verb_has_help_with_examples_that_work(
 
     assert max(map(len, text.splitlines())) < 81
     assert f"usage: journal-backup {name}" in text
-    for example in cli._VERBS[name].examples:
+    for example in grammar.VERBS[name].examples:
         _, _, arguments = example.partition(" > ")[0].partition("journal-backup ")
-        parsed = cli._parser().parse_args(shlex.split(arguments))
+        parsed = grammar.parser().parse_args(shlex.split(arguments))
         assert parsed.verb == name
 
 
@@ -446,7 +448,7 @@ def termination_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give the file that a kubelet makes for a container's last words."""
     path = tmp_path / "termination-log"
     path.write_text("what a container before this one has left, however long it was" * 99)
-    monkeypatch.setattr(cli, "_TERMINATION_LOG", str(path))
+    monkeypatch.setattr(command, "_TERMINATION_LOG", str(path))
     return path
 
 
@@ -463,13 +465,13 @@ def manifest_of(site: Path, suffix: str) -> Any:
 
 def test_verbs_of_workers_are_hidden(capsys: pytest.CaptureFixture[str]) -> None:
     """Who looks for a verb is not to try them; who mistypes one is not sent there."""
-    hidden = {name for name, verb in cli._VERBS.items() if verb.is_hidden}
+    hidden = {name for name, verb in grammar.VERBS.items() if verb.is_hidden}
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     listed = re.findall(r"^  ([a-z-]+)  ", capsys.readouterr().out, re.MULTILINE)
     assert hidden == {"worker", "commit"}
-    assert [name for name in cli._VERBS if name not in hidden] == [
-        name for name in listed if name in cli._VERBS
+    assert [name for name in grammar.VERBS if name not in hidden] == [
+        name for name in listed if name in grammar.VERBS
     ]
     assert not hidden & {*listed}
 
@@ -564,7 +566,7 @@ def test_a_worker_without_a_kubelet_does_its_work(
 ) -> None:
     """Somebody tries it by hand; no file is made that nobody asked for."""
     path = site / "termination-log"
-    monkeypatch.setattr(cli, "_TERMINATION_LOG", str(path))
+    monkeypatch.setattr(command, "_TERMINATION_LOG", str(path))
 
     assert cli.main(WORKER) == 0
     assert not path.exists()
@@ -615,7 +617,8 @@ def test_a_worker_has_a_deadline(
 ) -> None:
     """Exit 9, in the answer as well: who sent it knows that it may be tried again."""
 
-    def last_for_ever(*_args: object, stop: Stop, **_kwargs: object) -> None:
+    def last_for_ever(given: Any, *_args: object) -> None:
+        stop = getattr(given, "run", given).stop
         stop._monotonic = lambda: float("inf")
         stop.check()
 
@@ -677,7 +680,7 @@ def test_journals_beside_billing_are_read_by_workers(
     def work() -> None:
         (job,) = [j for j in cluster.world.names("jobs") if "-worker-" in j]
         runs.append(cluster.world.get("jobs", job)["metadata"]["labels"][RUN_LABEL])
-        run_backup(site / "journals", sinks, run_id=runs[-1], expect_only=(JOURNAL,))
+        run_backup(site / "journals", sinks, run_id=runs[-1], only=(JOURNAL,))
 
     cluster.world.script(JOURNAL, Worker(does="stay silent", stores=False, then=work))
     cluster.world.add_billing(1)
@@ -829,7 +832,7 @@ def test_a_suspect_backup_that_is_found_is_told_as_such(
     assert cli.main(WORKER) == 4
     (found,) = holdings.of_run([sink_of(site)], RUN)
 
-    assert cli._as_answer(found).state == "suspect"
+    assert wiring._as_answer(found).state == "suspect"
 
 
 def test_without_a_cluster_a_strategy_that_wants_one_says_so(
@@ -1085,9 +1088,9 @@ def test_what_a_broken_off_run_had_found_is_not_lost(
 ) -> None:
     """No report comes after a deadline, so what was left to it is told after all."""
 
-    def half(*_args: object, emit: Callable[[object], None], **_kwargs: object) -> Any:
-        emit(Problem(exit_code=5, message="a sink is full", hints=("make room",)))
-        emit(Warned(message="something odd"))
+    def half(plan: Plan, _sinks: object) -> Any:
+        plan.run.fail(Problem(exit_code=5, message="a sink is full", hints=("make room",)))
+        plan.run.warn("something odd")
         message = "the deadline is over"
         raise DeadlineError(message)
 
@@ -1126,7 +1129,7 @@ def test_json_logs_may_be_asked_for_on_a_terminal(
 def test_a_terminal_of_unknown_width_counts_as_80_columns() -> None:
     """Some terminals say 0, and a division into no columns helps nobody."""
     with terminals() as (out, _):
-        assert cli._width(out) == 80
+        assert command._width(out) == 80
 
 
 # -- secrets
@@ -1175,7 +1178,7 @@ def test_records_of_a_journal_are_never_printed(
 
 def test_help_and_table_tell_the_same_exit_codes() -> None:
     """--help repeats them, because it may not import the report; so they are compared here."""
-    listed = cli._EPILOG.partition("one):\n")[2].splitlines()[:-1]
+    listed = grammar.EPILOG.partition("one):\n")[2].splitlines()[:-1]
     codes = [code.strip() for line in listed for code in line[2:9].split(",")]
 
     assert codes == [*map(str, report.EXIT_CODES), "128+N"]
@@ -1183,4 +1186,4 @@ def test_help_and_table_tell_the_same_exit_codes() -> None:
 
 def test_an_error_of_usage_is_a_configuration_error() -> None:
     """One code for all that has to be typed anew."""
-    assert ConfigError.exit_code == cli._USAGE_ERROR
+    assert ConfigError.exit_code == command._USAGE_ERROR

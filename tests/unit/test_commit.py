@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backup import remains
-from backup.catalog import Catalog, Shelf, draft_key
+from backup.catalog import Catalog, OpenSink, draft_key
 from backup.errors import (
     DeadlineError,
     ManifestError,
@@ -33,6 +33,7 @@ from tests.journal_data import (
     Clock,
     Events,
     exit_code,
+    in_run,
     manifests,
     records,
     run_backup,
@@ -78,11 +79,10 @@ def put(
         source,
         sinks,
         emit=Events() if events is None else events,
-        clock=clock,
+        clock=clock or Clock(),
         draft=True,
-        expect_only=(NAME,),
+        only=(NAME,),
         strategy="scale-down",
-        consistency="quiesced",
         run_id=run_id,
         readback=readback,
         node="node-3",
@@ -98,7 +98,9 @@ def finish(
     stop: Stop | None = None,
 ) -> CommitResult:
     """Commit."""
-    return commit(sinks, run_id, emit=Events() if events is None else events, stop=stop or Stop())
+    return in_run(
+        commit, sinks, id=run_id, emit=Events() if events is None else events, stop=stop or Stop()
+    )
 
 
 def keys(sink: SimulatedSink, suffix: str) -> list[str]:
@@ -136,7 +138,7 @@ def test_a_draft_is_no_backup(source: Path, sink: SimulatedSink) -> None:
     assert (exit_code(result), states(result)) == (0, {0: "backed up"})
     assert [len(keys(sink, suffix)) for suffix in (".tar.gz", ".draft.json")] == [1, 1]
     assert len(sink.place.keys()) == 2
-    assert Catalog(sink).listing().journals == ()
+    assert OpenSink(sink).listing.journals == ()
     assert events.of(BackupCommitted) == []
 
 
@@ -211,13 +213,13 @@ def test_a_worker_expects_its_own_journals_and_no_others(source: Path, sink: Sim
     (source / OTHER / "journal").unlink()
     (source / OTHER).rmdir()
 
-    result = run_backup(source, [sink], expect_only=(NAME, "not-a-journal"), expect_replicas=9)
+    result = run_backup(source, [sink], only=(NAME, "not-a-journal"), expect_replicas=9)
     assert (exit_code(result), states(result)) == (0, {0: "backed up"})
 
 
 def test_a_worker_misses_what_it_was_sent_for(source: Path, sink: SimulatedSink) -> None:
     """Exit 4, as in a direct run."""
-    result = run_backup(source, [sink], expect_only=(NAME, OTHER))
+    result = run_backup(source, [sink], only=(NAME, OTHER))
 
     assert (exit_code(result), states(result)) == (4, {0: "backed up", 1: "missing"})
     assert f"{OTHER} None:" in said(result)
@@ -231,7 +233,7 @@ def test_a_worker_leaves_the_sweep_to_whoever_sent_it(
     ghost = f"{NAME}/{NAME}-20261101T000000Z-00dead.tar.gz"
     sink.place.objects[ghost] = Held(b"", NOON - timedelta(days=9))
 
-    run_backup(source, [sink], expect_only=expect_only)
+    run_backup(source, [sink], only=expect_only)
     assert sink.place.keys().count(ghost) == count
 
 
@@ -294,7 +296,7 @@ def test_what_is_committed_stands_up_to_verification(source: Path, sink: Simulat
     run_backup(source, [sink], clock=clock)
 
     assert [m.continuity for m in manifests(sink.place)] == ["first", "extended", "unchanged"]
-    found = verify([sink], None, journal=None, deep=True, emit=Events(), stop=Stop())
+    found = in_run(verify, [sink], None, journal=None, deep=True, emit=Events(), stop=Stop())
     assert [(row.findings, row.records) for row in found.backups] == [
         ((), 50),
         ((), 55),
@@ -467,7 +469,7 @@ def test_a_death_before_any_call_is_made_good_by_the_next_commit(source: Path) -
         now = max(held.modified_at for held in place.objects.values())
         late = f"{OTHER}/{OTHER}-20261101T000000Z-00dead.pruned.json"
         place.objects[late] = Held(b"", now + timedelta(hours=1))
-        remains.sweep(Shelf.of(sink), now=now, grace=timedelta(0))
+        remains.sweep(OpenSink(sink), now=now, grace=timedelta(0))
         del place.objects[late]
         assert [key.partition(".")[2] for key in sorted(place.objects)] == [
             "manifest.json",
@@ -482,11 +484,13 @@ def test_a_sink_that_hangs_is_left_behind(source: Path) -> None:
     write_journal(source, 1, DATA)
     place = Place()
     sinks = [SimulatedSink("one", place=place), SimulatedSink("two")]
-    run_backup(source, sinks, draft=True, consistency="quiesced")
+    run_backup(source, sinks, draft=True, strategy="scale-down")
     hung = SimulatedSink("one", place=place)
     hung.hang("open", key="*.tar.gz")
     try:
-        result = commit([hung, sinks[1]], "run", emit=Events(), stop=Stop(), stall_seconds=0.3)
+        result = in_run(
+            commit, [hung, sinks[1]], id="run", emit=Events(), stop=Stop(), stall_seconds=0.3
+        )
     finally:
         hung.release()
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from backup.catalog import Catalog, manifest_key
+from backup.catalog import OpenSink, manifest_key
 from backup.errors import SelectorError, SinkDeniedError, SinkError
 from backup.manifest import Manifest, parse_mark
 from backup.verbs.ledger import LedgerResult, mark_delivered
 from tests.handmade import JOURNAL, Chain, lose, mark, put
-from tests.journal_data import NOON, Clock, Events, records
+from tests.journal_data import NOON, Clock, Events, in_run, records
 from tests.simulated_sink import SimulatedSink
 
 OTHER = "journal-deepgram-billing-1"
@@ -28,12 +28,12 @@ def deliver(sinks: Sequence[SimulatedSink], *ids: str, **how: Any) -> LedgerResu
     """Say that backups are delivered."""
     given: dict[str, Any] = {"by": None, "note": None, "reference": None}
     given |= {"clock": Clock(), "emit": Events()}
-    return mark_delivered(sinks, ids, **(given | how))
+    return in_run(mark_delivered, sinks, ids, **(given | how))
 
 
 def delivered(sink: SimulatedSink, journal: str = JOURNAL) -> list[str]:
     """Name the backups that carry the mark."""
-    listing = Catalog(sink).listing()
+    listing = OpenSink(sink).listing
     return [b.id for b in listing.backups(journal) if "delivered" in b.marks]
 
 

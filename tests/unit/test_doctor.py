@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +14,11 @@ import pytest
 from backup.catalog import manifest_key
 from backup.errors import ConfigError, SignalledError, SinkDeniedError, SinkError
 from backup.model import Finding, Problem, Warned, size_text
+from backup.settings import BackupSettings
 from backup.stop import Stop
-from backup.verbs.doctor import DoctorResult, Options, examine
+from backup.verbs.doctor import DoctorResult, examine
 from tests.handmade import JOURNAL, Chain, mark, put
-from tests.journal_data import NOON, Clock, Events, records, write_journal
+from tests.journal_data import NOON, Clock, Events, in_run, records, write_journal
 from tests.simulated_sink import SimulatedSink
 
 STATEFULSET = "deepgram-billing"
@@ -32,16 +32,16 @@ def sink() -> SimulatedSink:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Options:
+def options(tmp_path: Path) -> BackupSettings:
     """Give settings, and a journal."""
     write_journal(tmp_path, 0, records(3))
-    return Options(source=tmp_path, statefulset=STATEFULSET)
+    return BackupSettings(source=tmp_path, statefulset=STATEFULSET)
 
 
-def examined(*sinks: SimulatedSink, options: Options, **how: Any) -> DoctorResult:
+def examined(*sinks: SimulatedSink, options: BackupSettings, **how: Any) -> DoctorResult:
     """Examine."""
-    given: dict[str, Any] = {"clock": Clock(), "emit": Events(), "stop": Stop()}
-    return examine(sinks, options, **(given | how))
+    given: dict[str, Any] = {"clock": Clock(), "emit": Events(), "has_journals": True}
+    return in_run(examine, options, sinks=sinks, **(given | how))
 
 
 def said(result: DoctorResult) -> list[str]:
@@ -54,7 +54,7 @@ def wrong(result: DoctorResult) -> list[tuple[int, str]]:
     return [(p.exit_code, p.message) for p in result.problems]
 
 
-def test_a_site_that_is_set_up_is_fine(sink: SimulatedSink, options: Options) -> None:
+def test_a_site_that_is_set_up_is_fine(sink: SimulatedSink, options: BackupSettings) -> None:
     """Before the first backup; and nothing was written."""
     events = Events()
     result = examined(sink, options=options, emit=events)
@@ -80,14 +80,14 @@ def test_a_site_that_is_set_up_is_fine(sink: SimulatedSink, options: Options) ->
     ],
 )
 def test_what_a_sink_holds_is_told(
-    sink: SimulatedSink, options: Options, later: timedelta, age: str
+    sink: SimulatedSink, options: BackupSettings, later: timedelta, age: str
 ) -> None:
     """How much, and how old: by it one sees that nothing has run for a week."""
     chain = Chain(sink, start=NOON - timedelta(days=2))
     chain.full(records(1))
     chain.full(records(2))
     Chain(sink, OTHER, start=NOON - timedelta(days=3)).full(records(2))
-    write_journal(options.source or Path(), 1, b"")
+    write_journal(options.source, 1, b"")
     result = examined(sink, options=options, clock=lambda: NOON + later)
 
     assert said(result)[1:] == [
@@ -100,7 +100,7 @@ def test_what_a_sink_holds_is_told(
 # -- sinks
 
 
-def test_every_sink_is_looked_at(sink: SimulatedSink, options: Options) -> None:
+def test_every_sink_is_looked_at(sink: SimulatedSink, options: BackupSettings) -> None:
     """Also after one that does not answer, which is one problem, not two."""
     bad = SimulatedSink("bad")
     for operation in ("probe", "list"):
@@ -112,7 +112,9 @@ def test_every_sink_is_looked_at(sink: SimulatedSink, options: Options) -> None:
     assert f"{sink.url} takes backups" in said(result)
 
 
-def test_what_must_not_be_written_may_be_readable(sink: SimulatedSink, options: Options) -> None:
+def test_what_must_not_be_written_may_be_readable(
+    sink: SimulatedSink, options: BackupSettings
+) -> None:
     """So what it holds is told all the same."""
     Chain(sink).full(records(1))
     sink.fail("probe", SinkDeniedError("you may not write here"))
@@ -122,16 +124,18 @@ def test_what_must_not_be_written_may_be_readable(sink: SimulatedSink, options: 
     assert any("holds 1 backup of 1 journal" in text for text in said(result))
 
 
-def test_another_sites_prefix_is_told(sink: SimulatedSink, options: Options) -> None:
+def test_another_sites_prefix_is_told(sink: SimulatedSink, options: BackupSettings) -> None:
     """With the prefix to take."""
     Chain(sink).full(records(1), site="north")
-    result = examined(sink, options=replace(options, site="south"))
+    result = examined(sink, options=options.model_copy(update={"site": "south"}))
 
     ((code, message),) = wrong(result)
     assert (code, "holds backups of site 'north'" in message) == (2, True)
 
 
-def test_a_newest_backup_that_is_not_good_is_told(sink: SimulatedSink, options: Options) -> None:
+def test_a_newest_backup_that_is_not_good_is_told(
+    sink: SimulatedSink, options: BackupSettings
+) -> None:
     """An alarm, damage, doubt: each with what to do."""
     chain = Chain(sink)
     raised = chain.id("00beef")
@@ -145,7 +149,7 @@ def test_a_newest_backup_that_is_not_good_is_told(sink: SimulatedSink, options: 
     older.full(records(1))
     put(sink, manifest_key(fourth, older.full(records(2)).id), b"{}")
     for ordinal in range(1, 4):
-        write_journal(options.source or Path(), ordinal, records(1))
+        write_journal(options.source, ordinal, records(1))
     result = examined(sink, options=options)
 
     by_journal = {p.journal: p for p in result.problems}
@@ -171,7 +175,7 @@ def test_a_newest_backup_that_is_not_good_is_told(sink: SimulatedSink, options: 
 
 @pytest.mark.parametrize("room", [0, 1, -1])
 def test_a_sink_without_room_for_one_more_is_told(
-    sink: SimulatedSink, options: Options, room: int
+    sink: SimulatedSink, options: BackupSettings, room: int
 ) -> None:
     """By what the last backup of all journals took."""
     sizes = [
@@ -179,7 +183,7 @@ def test_a_sink_without_room_for_one_more_is_told(
         for chain in (Chain(sink), Chain(sink, OTHER))
         for archive in (chain.full(records(1)), chain.full(records(5)))[1].archives
     ]
-    write_journal(options.source or Path(), 1, records(5))
+    write_journal(options.source, 1, records(5))
     sink.free = sum(sizes) + room
     result = examined(sink, options=options)
 
@@ -195,10 +199,12 @@ def test_a_sink_without_room_for_one_more_is_told(
 # -- journals
 
 
-def test_journals_that_have_to_be_there_are_named(sink: SimulatedSink, options: Options) -> None:
+def test_journals_that_have_to_be_there_are_named(
+    sink: SimulatedSink, options: BackupSettings
+) -> None:
     """Those that are promised, and those that sinks know."""
     Chain(sink, "journal-deepgram-billing-4").full(records(1))
-    result = examined(sink, options=replace(options, expect_replicas=2))
+    result = examined(sink, options=options.model_copy(update={"expect_replicas": 2}))
 
     assert [(p.journal, p.exit_code) for p in result.problems] == [
         (OTHER, 4),
@@ -208,18 +214,18 @@ def test_journals_that_have_to_be_there_are_named(sink: SimulatedSink, options: 
 
 def test_no_journal_at_all_is_told(sink: SimulatedSink, tmp_path: Path) -> None:
     """It is as wrong as a source that is not there."""
-    empty = Options(source=tmp_path, statefulset=STATEFULSET)
+    empty = BackupSettings(source=tmp_path, statefulset=STATEFULSET)
     result = examined(sink, options=empty)
     assert result.exit_codes == (4,)
     assert "no journal of deepgram-billing in" in result.problems[0].message
 
-    nowhere = replace(empty, source=tmp_path / "none")
+    nowhere = BackupSettings(source=tmp_path / "none")
     assert examined(sink, options=nowhere).exit_codes == (2,)
 
 
-def test_oddities_are_told(sink: SimulatedSink, options: Options) -> None:
+def test_oddities_are_told(sink: SimulatedSink, options: BackupSettings) -> None:
     """A journal in doubt, one without its file, another StatefulSet's."""
-    source = options.source or Path()
+    source = options.source
     write_journal(source, 0, b"no newline")
     (source / OTHER).mkdir()
     (source / "journal-acme-0").mkdir()
@@ -234,7 +240,7 @@ def test_oddities_are_told(sink: SimulatedSink, options: Options) -> None:
 @pytest.mark.parametrize("read_only", [True, False])
 def test_a_mount_that_could_be_written_is_told(
     sink: SimulatedSink,
-    options: Options,
+    options: BackupSettings,
     monkeypatch: pytest.MonkeyPatch,
     *,
     is_mount: bool,
@@ -252,7 +258,7 @@ def test_a_mount_that_could_be_written_is_told(
 
 def test_where_nothing_is_mounted_no_journal_is_looked_for(sink: SimulatedSink) -> None:
     """Workers mount them, not this pod."""
-    result = examined(sink, options=Options(source=None, statefulset=STATEFULSET))
+    result = examined(sink, options=BackupSettings(), has_journals=False)
 
     assert all(text.startswith(sink.url) for text in said(result))
 
@@ -260,7 +266,7 @@ def test_where_nothing_is_mounted_no_journal_is_looked_for(sink: SimulatedSink) 
 # -- the cluster
 
 
-def test_what_the_cluster_says_comes_last(sink: SimulatedSink, options: Options) -> None:
+def test_what_the_cluster_says_comes_last(sink: SimulatedSink, options: BackupSettings) -> None:
     """And what ends that is one problem more."""
 
     def cluster() -> Iterator[Finding | Problem | Warned]:
@@ -277,7 +283,7 @@ def test_what_the_cluster_says_comes_last(sink: SimulatedSink, options: Options)
 
 
 @pytest.mark.parametrize("operation", ["probe", "list"])
-def test_a_signal_ends_it(sink: SimulatedSink, options: Options, operation: str) -> None:
+def test_a_signal_ends_it(sink: SimulatedSink, options: BackupSettings, operation: str) -> None:
     """Whoever waits for a file server may press ^C."""
     stop = Stop()
     hung = SimulatedSink(stop=stop)

@@ -9,6 +9,7 @@ import pytest
 
 from backup.errors import ManifestError, SignalledError, SinkDeniedError, SinkUnavailableError
 from backup.model import Event, Holdings, Problem, RemainsSwept, Warned
+from backup.run import Run
 from backup.stop import Stop
 from backup.verbs import holdings
 from tests.journal_data import (
@@ -49,7 +50,7 @@ def sinks() -> list[SimulatedSink]:
 
 def read(sinks: list[SimulatedSink]) -> Holdings:
     """Learn what there is of billing's journals."""
-    return holdings.read(sinks, "deepgram-billing")
+    return holdings.read(Run(), sinks, "deepgram-billing")
 
 
 def newest_manifest(sink: SimulatedSink, journal: str) -> str:
@@ -104,7 +105,9 @@ def test_a_sink_that_does_not_answer_is_a_warning(source: Path, sinks: list[Simu
     sinks[0].fail("list", DENIED)
 
     warning = Warned(message="what it holds is not known: 403 forbidden", sink=sinks[0].url)
-    assert (read(sinks).journals, read(sinks).warnings) == (frozenset({NAME, OTHER}), (warning,))
+    run = Run()
+    found = holdings.read(run, sinks, "deepgram-billing")
+    assert (found.journals, run.warnings) == (frozenset({NAME, OTHER}), [warning])
 
 
 def test_a_sink_that_lists_and_cannot_be_read_fails_nothing_either(
@@ -114,10 +117,11 @@ def test_a_sink_that_lists_and_cannot_be_read_fails_nothing_either(
     run_backup(source, sinks[:1])
     sinks[0].fail("open", DENIED)
     sinks[0].calls.clear()
-    found = read(sinks)
+    run = Run()
+    found = holdings.read(run, sinks, "deepgram-billing")
 
     assert (found.journals, found.size_bytes) == (frozenset({NAME, OTHER}), 0)
-    assert [warned.sink for warned in found.warnings] == [sinks[0].url]
+    assert [warned.sink for warned in run.warnings] == [sinks[0].url]
     assert [operation for operation, _ in sinks[0].calls].count("open") == 1
 
 
@@ -170,8 +174,9 @@ def sweep(sinks: list[SimulatedSink], *, hours: float = 6.0) -> list[Event]:
         sink.place.objects[RECENT] = Held(b"", NOON)
     events = Events()
     deadline = timedelta(hours=hours)
-    warnings = holdings.sweep_sinks(sinks, deadline=deadline, clock=Clock(), emit=events)
-    return [*warnings, *events]
+    run = Run(clock=Clock(), emit=events)
+    holdings.sweep_sinks(run, sinks, deadline=deadline)
+    return events
 
 
 def test_old_remains_are_swept_once_for_all_workers(sinks: list[SimulatedSink]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backup.catalog import Catalog, archive_key, manifest_key
+from backup.catalog import Catalog, OpenSink, archive_key, manifest_key
 from backup.errors import (
     ManifestError,
     SelectorError,
@@ -19,7 +19,7 @@ from backup.model import Problem, new_id
 from backup.sinks import Sink
 from backup.verbs.inspect import ListResult, list_backups, show
 from tests.handmade import JOURNAL, Chain, mark, put
-from tests.journal_data import NOON, Events, records
+from tests.journal_data import NOON, Events, in_run, records
 from tests.simulated_sink import SimulatedSink
 
 OTHER = "journal-deepgram-billing-1"
@@ -28,7 +28,7 @@ OTHER = "journal-deepgram-billing-1"
 def listed(sinks: Sequence[Sink], **how: Any) -> ListResult:
     """List."""
     given: dict[str, Any] = {"journal": None, "long": False, "emit": Events()}
-    return list_backups(sinks, **(given | how))
+    return in_run(list_backups, sinks, **(given | how))
 
 
 @pytest.fixture
@@ -236,10 +236,10 @@ def test_a_backup_is_shown_in_full(sink: SimulatedSink) -> None:
     chains = [Chain(sink), Chain(two)]
     made, _ = (chain.full(records(2)) for chain in chains)
     Catalog(sink).mark(mark("verified", made.id))
-    result = show([sink, two, empty], made.id, journal=None, emit=Events())
+    result = in_run(show, [sink, two, empty], made.id, journal=None, emit=Events())
 
     assert (result.manifest, result.sink, result.also_on) == (made, sink.url, (two.url,))
-    assert result.manifest_sha256 == Catalog(sink).manifest_sha256(JOURNAL, made.id)
+    assert result.manifest_sha256 == OpenSink(sink).manifest_sha256(JOURNAL, made.id)
     assert (result.marks, result.standing_alarms, result.against) == (("verified",), (), None)
     assert result.exit_codes == ()
 
@@ -250,7 +250,7 @@ def test_what_speaks_against_a_backup_is_shown(sink: SimulatedSink) -> None:
     chain.full(records(1))
     raised = chain.id()
     made = chain.full(records(2), alarms=(raised,))
-    result = show([sink], made.id, journal=None, emit=Events())
+    result = in_run(show, [sink], made.id, journal=None, emit=Events())
 
     assert (result.standing_alarms, result.against) == ((raised,), f"standing alarm: {raised}")
 
@@ -261,7 +261,7 @@ def test_a_damaged_backup_cannot_be_shown(sink: SimulatedSink) -> None:
     put(sink, manifest_key(JOURNAL, made.id), b"{")
 
     with pytest.raises(ManifestError):
-        show([sink], made.id, journal=None, emit=Events())
+        in_run(show, [sink], made.id, journal=None, emit=Events())
 
 
 def test_latest_of_several_journals_has_to_be_narrowed_down(sink: SimulatedSink) -> None:
@@ -270,10 +270,10 @@ def test_latest_of_several_journals_has_to_be_narrowed_down(sink: SimulatedSink)
     made = Chain(sink, OTHER).full(records(1))
 
     with pytest.raises(SelectorError, match=f"2 journals have backups: {JOURNAL}, {OTHER}"):
-        show([sink], "latest", journal=None, emit=Events())
-    assert show([sink], "latest", journal=OTHER, emit=Events()).manifest == made
+        in_run(show, [sink], "latest", journal=None, emit=Events())
+    assert in_run(show, [sink], "latest", journal=OTHER, emit=Events()).manifest == made
     with pytest.raises(SelectorError, match=f"{JOURNAL} has no good backup") as caught:
-        show([sink], "latest", journal=JOURNAL, emit=Events())
+        in_run(show, [sink], "latest", journal=JOURNAL, emit=Events())
     assert "suspect: a hole" in caught.value.hints[0]
 
 
@@ -283,7 +283,7 @@ def test_an_older_backup_instead_of_the_latest_is_told(sink: SimulatedSink) -> N
     good, bad = chain.full(records(1)), chain.full(records(2))
     put(sink, manifest_key(JOURNAL, bad.id), b"{}")
     events = Events()
-    result = show([sink], "latest", journal=None, emit=events)
+    result = in_run(show, [sink], "latest", journal=None, emit=events)
 
     assert (result.manifest, result.against, result.exit_codes) == (good, None, (3,))
     assert bad.id in result.problems[0].hints[0]
@@ -298,6 +298,6 @@ def test_a_sink_that_is_down_is_told_even_when_nothing_matches(sink: SimulatedSi
     events = Events()
 
     with pytest.raises(SelectorError):
-        show([sink, down], "1999", journal=None, emit=events)
+        in_run(show, [sink, down], "1999", journal=None, emit=events)
     assert [p.sink for p in events.of(Problem)] == [down.url]
-    assert show([sink, down], "latest", journal=None, emit=events).exit_codes == (3,)
+    assert in_run(show, [sink, down], "latest", journal=None, emit=events).exit_codes == (3,)

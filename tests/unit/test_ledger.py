@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from backup.catalog import Catalog, manifest_key
+from backup.catalog import OpenSink, manifest_key
 from backup.errors import ManifestError, SelectorError, SinkDeniedError, SinkError
 from backup.manifest import parse_mark
 from backup.model import Problem
 from backup.verbs.ledger import LedgerResult, acknowledge, retire
 from tests.handmade import JOURNAL, Chain
-from tests.journal_data import NOON, Clock, Events, records
+from tests.journal_data import NOON, Clock, Events, in_run, records
 from tests.simulated_sink import Held, SimulatedSink
 
 OTHER = "journal-deepgram-billing-1"
@@ -22,13 +22,13 @@ OTHER = "journal-deepgram-billing-1"
 def answer(sinks: Sequence[SimulatedSink], selector: str, **how: Any) -> LedgerResult:
     """Acknowledge."""
     given: dict[str, Any] = {"by": None, "note": None, "clock": Clock(), "emit": Events()}
-    return acknowledge(sinks, selector, **(given | how))
+    return in_run(acknowledge, sinks, selector, **(given | how))
 
 
 def give_up(sinks: Sequence[SimulatedSink], journal: str, **how: Any) -> LedgerResult:
     """Retire."""
     given: dict[str, Any] = {"by": None, "note": None, "clock": Clock(), "emit": Events()}
-    return retire(sinks, journal, **(given | how))
+    return in_run(retire, sinks, journal, **(given | how))
 
 
 def alarmed(sink: SimulatedSink, journal: str = JOURNAL, tag: str = "00beef") -> tuple[Chain, str]:
@@ -47,10 +47,9 @@ def marks(sink: SimulatedSink, kind: str) -> list[str]:
 
 def standing(sink: SimulatedSink, journal: str = JOURNAL) -> tuple[str, ...]:
     """Name the alarms that stand on a sink."""
-    catalog = Catalog(sink)
-    listing = catalog.listing()
-    newest, _ = catalog.newest(journal, listing)
-    return catalog.standing_alarms(newest[0], listing) if newest else ()
+    opened = OpenSink(sink)
+    newest, _ = opened.newest(journal)
+    return opened.standing_alarms(newest.manifest) if newest else ()
 
 
 # -- acknowledge
@@ -286,8 +285,8 @@ def test_retiring_marks_the_latest_backup_on_every_sink() -> None:
         ("retired", ids[0], True),
         ("retired", ids[1], True),
     ]
-    assert Catalog(one).listing().is_retired(JOURNAL)
-    assert Catalog(two).listing().is_retired(JOURNAL)
+    assert OpenSink(one).listing.is_retired(JOURNAL)
+    assert OpenSink(two).listing.is_retired(JOURNAL)
 
 
 def test_retiring_again_is_fine() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backup.catalog import Catalog, Shelf, manifest_key, mark_key
+from backup.catalog import Catalog, OpenSink, manifest_key, mark_key
 from backup.errors import ConfigError, SelectorError, SignalledError, SinkDeniedError, SinkError
 from backup.manifest import Manifest, parse_mark
 from backup.model import BackupsPruned, Problem
@@ -18,7 +18,7 @@ from backup.stop import Stop
 from backup.verbs.prune import PruneResult, prune
 from backup.verbs.verify import verify
 from tests.handmade import JOURNAL, Chain, lose, mark, put
-from tests.journal_data import NOON, Clock, Events, records
+from tests.journal_data import NOON, Clock, Events, in_run, records
 from tests.simulated_sink import CrashError, SimulatedSink
 
 OTHER = "journal-deepgram-billing-1"
@@ -37,7 +37,7 @@ def pruned(
     """Prune."""
     given: dict[str, Any] = {"site": None, "journal": None, "confirmed": True, "stop": Stop()}
     given |= {"clock": Clock(), "emit": Events()}
-    return prune(sinks, policy, **(given | how))
+    return in_run(prune, sinks, policy, **(given | how))
 
 
 def grown(sink: SimulatedSink, count: int = 5, *, journal: str = JOURNAL) -> list[Manifest]:
@@ -48,7 +48,7 @@ def grown(sink: SimulatedSink, count: int = 5, *, journal: str = JOURNAL) -> lis
 
 def there(sink: SimulatedSink, journal: str = JOURNAL) -> list[str]:
     """Name the backups on a sink."""
-    return [b.id for b in Catalog(sink).listing().backups(journal)]
+    return [b.id for b in OpenSink(sink).listing.backups(journal)]
 
 
 def ids(manifests: Sequence[Manifest]) -> list[str]:
@@ -70,7 +70,7 @@ def deliver(sink: SimulatedSink, *made: Manifest) -> None:
 
 def require_sound(sink: SimulatedSink) -> None:
     """Insist that all that is left is whole, and the chain closes."""
-    found = verify([sink], None, journal=None, deep=True, emit=Events(), stop=Stop())
+    found = in_run(verify, [sink], None, journal=None, deep=True, emit=Events(), stop=Stop())
     assert found.exit_codes == ()
 
 
@@ -155,7 +155,7 @@ def test_pruning_again_goes_on(sink: SimulatedSink) -> None:
     made = grown(sink, 4, journal=OTHER)
     catalog = Catalog(sink)
     for manifest in made[1:3]:
-        catalog.prune(manifest, sha256=catalog.manifest_sha256(OTHER, manifest.id), at=NOON)
+        catalog.prune(catalog.manifest(OTHER, manifest.id), at=NOON)
     assert there(sink, OTHER) == [made[0].id, made[3].id]
     result = pruned([sink], journal=OTHER)
 
@@ -415,7 +415,7 @@ def test_archives_are_swept_when_the_tombstone_is_old(sink: SimulatedSink) -> No
         nonlocal now
         now += after
         put_now(sink, now)
-        return sweep(Shelf(Catalog(sink), Catalog(sink).listing()), now=now, grace=day).objects
+        return sweep(OpenSink(sink), now=now, grace=day).objects
 
     assert swept(day) == 0
     assert swept(timedelta(seconds=1)) == 5  # two archives, three checksum files

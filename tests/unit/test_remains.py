@@ -11,8 +11,7 @@ import pytest
 from backup import remains
 from backup.catalog import (
     Catalog,
-    Listing,
-    Shelf,
+    OpenSink,
     archive_key,
     checksum_key,
     draft_key,
@@ -55,17 +54,16 @@ def put(sink: SimulatedSink, key: str, data: bytes = b"x") -> str:
     return key
 
 
-def sweep(sink: SimulatedSink, listing: Listing | None = None, **how: Any) -> int:
+def sweep(sink: SimulatedSink, opened: OpenSink | None = None, **how: Any) -> int:
     """Sweep what is older than a second past NOON, of a sink that is used the day after."""
-    return swept(sink, listing, **how).objects
+    return swept(sink, opened, **how).objects
 
 
-def swept(sink: SimulatedSink, listing: Listing | None = None, **how: Any) -> Swept:
+def swept(sink: SimulatedSink, opened: OpenSink | None = None, **how: Any) -> Swept:
     """Sweep likewise; give all that came of it."""
-    catalog = Catalog(sink)
     sink.place.objects[RECENT] = Held(b"", NOON + 2 * DAY)
     given: dict[str, Any] = {"now": NOON + DAY + SECOND, "grace": DAY}
-    found = remains.sweep(Shelf(catalog, listing or catalog.listing()), **(given | how))
+    found = remains.sweep(opened or OpenSink(sink), **(given | how))
     del sink.place.objects[RECENT]
     return found
 
@@ -109,10 +107,10 @@ def test_nothing_to_sweep_costs_no_second_listing_and_no_manifest(chain: Chain) 
     chain.full(records(2))
     sink = chain.sink
     assert isinstance(sink, SimulatedSink)
-    listing = Catalog(sink).listing()
+    opened = OpenSink(sink)
     sink.calls.clear()
 
-    assert sweep(sink, listing) == 0
+    assert sweep(sink, opened) == 0
     assert sink.calls == [("sweep", "")]
 
 
@@ -121,7 +119,7 @@ def test_an_empty_sink_is_not_swept(sink: SimulatedSink) -> None:
     sink.place.uploads.append(("old", NOON))
     put(sink, "model.dg")
 
-    assert remains.sweep(Shelf.of(sink), now=NOON + 9 * DAY, grace=DAY) == Swept()
+    assert remains.sweep(OpenSink(sink), now=NOON + 9 * DAY, grace=DAY) == Swept()
     assert len(sink.place.uploads) == 1
 
 
@@ -135,7 +133,7 @@ def test_a_clock_that_is_ahead_sweeps_nothing_that_is_young(
     sink.place.uploads.append(("upload", NOON))
     sink.clock = lambda: NOON + age
     put(sink, checksum_key(OTHER, GHOST))
-    found = remains.sweep(Shelf.of(sink), now=NOON + age + ahead, grace=DAY)
+    found = remains.sweep(OpenSink(sink), now=NOON + age + ahead, grace=DAY)
 
     is_old = age > DAY
     assert found.objects == (4 if is_old else 0)
@@ -311,11 +309,11 @@ def test_what_the_store_lists_late_is_not_swept(
         return (o for o in shown() if not o.key.endswith(".manifest.json"))
 
     monkeypatch.setattr(sink, "_list", late)
-    catalog = Catalog(sink)
 
     assert sweep(sink) == 0
     monkeypatch.undo()
-    assert catalog.absent_archives(catalog.manifest(JOURNAL, made.id)[0], catalog.listing()) == []
+    opened = OpenSink(sink)
+    assert opened.absent_archives(opened.manifest(JOURNAL, made.id).manifest) == []
 
 
 def test_what_was_committed_since_the_listing_is_not_swept(
@@ -325,11 +323,11 @@ def test_what_was_committed_since_the_listing_is_not_swept(
     made = chain.full(records(2))
     key = manifest_key(JOURNAL, made.id)
     manifest = sink.place.objects.pop(key)
-    listing = Catalog(sink).listing()
+    opened = OpenSink(sink)
     sink.place.objects[key] = manifest
     before = sink.place.keys()
 
-    assert (sweep(sink, listing), sink.place.keys()) == (0, before)
+    assert (sweep(sink, opened), sink.place.keys()) == (0, before)
 
 
 def test_unfinished_uploads_of_the_sink_are_swept_too(sink: SimulatedSink) -> None:
@@ -398,7 +396,7 @@ def test_a_tombstone_knows_that_its_predecessor_was_a_backup(
     first, second = chain.full(records(9)), chain.full(records(1), continuity="shrunk")
     chain.full(records(2))
     catalog = Catalog(sink)
-    catalog.prune(second, sha256=catalog.manifest_sha256(JOURNAL, second.id), at=NOON)
+    catalog.prune(catalog.manifest(JOURNAL, second.id), at=NOON)
     lose(sink, first)
     found = swept(sink)
 
@@ -442,7 +440,7 @@ def test_a_lost_backup_that_shared_all_is_told_too(sink: SimulatedSink, chain: C
     shared = chain.unchanged()
     chain.full(records(2))
     catalog = Catalog(sink)
-    catalog.prune(first, sha256=catalog.manifest_sha256(JOURNAL, first.id), at=NOON)
+    catalog.prune(catalog.manifest(JOURNAL, first.id), at=NOON)
     lose(sink, shared)
     before = sink.place.keys()
     found = swept(sink)

@@ -33,13 +33,13 @@ from backup.report import (
     worst,
 )
 from backup.results import Result
+from backup.transfer.destination import Copy
 from backup.verbs.commit import CommitResult, Committed
 from backup.verbs.doctor import DoctorResult
 from backup.verbs.export import Exported, ExportResult
 from backup.verbs.inspect import Details, ListResult, Row, ShowResult
 from backup.verbs.ledger import LedgerResult, Marked
 from backup.verbs.outcome import BackupResult, JournalOutcome
-from backup.verbs.passes import Copy
 from backup.verbs.prune import Considered, PruneResult
 from backup.verbs.restore import Restored, RestoreResult
 from backup.verbs.verify import Verified, VerifyResult

@@ -29,7 +29,7 @@ from backup.verbs.restore import RestoreResult, restore
 from tests import faultfs
 from tests.faultfs import tmpfs
 from tests.handmade import JOURNAL, MTIME, Chain, archive, file, packed, segment
-from tests.journal_data import NOON, Events, records
+from tests.journal_data import NOON, Events, in_run, records
 from tests.simulated_sink import Held, SimulatedSink
 
 OTHER = "journal-deepgram-billing-1"
@@ -46,7 +46,7 @@ def restored(
 ) -> RestoreResult:
     """Restore."""
     given: dict[str, Any] = {"journal": None, "emit": Events(), "stop": Stop()}
-    return restore(sinks, selector, target, **(given | how))
+    return in_run(restore, sinks, selector, target, **(given | how))
 
 
 def tree(root: Path) -> dict[str, bytes]:

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from backup.catalog import manifest_key
+from backup.catalog import OpenSink, manifest_key, open_all
 from backup.errors import (
     SelectorError,
     SinkDeniedError,
     SinkError,
     SinkUnavailableError,
 )
+from backup.run import Run
 from backup.sinks import Sink
-from backup.verbs.selection import Chosen, known_journals, open_shelves, passed_over, select
+from backup.verbs.selection import Chosen, known_journals, passed_over, select
 from tests.handmade import JOURNAL, Chain
 from tests.journal_data import NOON, Events, records
 from tests.simulated_sink import Held, SimulatedSink
@@ -25,13 +26,13 @@ OTHER = "journal-deepgram-billing-1"
 
 def chosen(sinks: list[Sink], selector: str, **how: Any) -> list[tuple[str, str, str]]:
     """Select; give what was chosen as journal, id and sink."""
-    found, _ = select(open_shelves(sinks, emit=Events())[0], selector, **how)
+    found, _ = select(open_all(Run(), sinks), selector, **how)
     return [told(c) for c in found]
 
 
 def told(choice: Chosen) -> tuple[str, str, str]:
     """Say what a choice is."""
-    return choice.backup.journal, choice.backup.id, choice.shelf.url
+    return choice.backup.journal, choice.backup.id, choice.opened.url
 
 
 def pair() -> tuple[SimulatedSink, SimulatedSink]:
@@ -47,13 +48,14 @@ def test_a_sink_that_does_not_answer_is_passed_over_and_told() -> None:
     good, bad = pair()
     bad.fail("list", SinkDeniedError("no", "let us in"))
     events = Events()
-    shelves, problems = open_shelves([bad, good], emit=events)
+    run = Run(emit=events)
+    opened = open_all(run, [bad, good])
 
-    assert [s.url for s in shelves] == ["memory://one"]
-    assert [(p.exit_code, p.sink, p.hints) for p in problems] == [
+    assert [s.url for s in opened] == ["memory://one"]
+    assert [(p.exit_code, p.sink, p.hints) for p in run.problems] == [
         (3, "memory://two", ("let us in",))
     ]
-    assert events == problems
+    assert events == run.problems
 
 
 def test_when_no_sink_answers_the_first_error_is_raised() -> None:
@@ -63,7 +65,7 @@ def test_when_no_sink_answers_the_first_error_is_raised() -> None:
     two.fail("list", SinkDeniedError("second"))
 
     with pytest.raises(SinkError, match="first"):
-        open_shelves([one, two], emit=Events())
+        open_all(Run(), [one, two])
 
 
 # -- by id
@@ -113,13 +115,12 @@ def test_an_unknown_journal_names_the_known_ones() -> None:
     """A misspelt name must not look like an empty sink."""
     sink = SimulatedSink()
     Chain(sink).full(records(1))
-    shelves, _ = open_shelves([sink], emit=Events())
 
     with pytest.raises(SelectorError, match="no backup of 'journal-x-0'") as caught:
         chosen([sink], "latest", journal="journal-x-0")
     assert caught.value.hints == (f"journals here: {JOURNAL}",)
-    assert known_journals(shelves, None) == [JOURNAL]
-    assert known_journals(shelves, JOURNAL) == [JOURNAL]
+    assert known_journals([OpenSink(sink)], None) == [JOURNAL]
+    assert known_journals([OpenSink(sink)], JOURNAL) == [JOURNAL]
 
 
 def test_an_id_chooses_a_backup_that_is_not_good() -> None:
@@ -223,7 +224,7 @@ def test_latest_means_one_backup_of_each_journal() -> None:
     sink = SimulatedSink()
     good = Chain(sink, OTHER).full(records(1))
     bad = Chain(sink).full(records(1), suspect=True, suspicion="a hole")
-    found, problems = select(open_shelves([sink], emit=Events())[0], "latest")
+    found, problems = select(open_all(Run(), [sink]), "latest")
 
     assert [told(c) for c in found] == [(OTHER, good.id, "memory://one")]
     assert [(p.exit_code, p.journal, p.message) for p in problems] == [
@@ -245,7 +246,7 @@ def test_latest_never_becomes_an_older_one_because_a_sink_failed() -> None:
     chain.full(records(1))
     newest = chain.full(records(2))
     sink.fail("open", SinkUnavailableError("503"), key=manifest_key(JOURNAL, newest.id))
-    found, problems = select(open_shelves([sink], emit=Events())[0], "latest")
+    found, problems = select(open_all(Run(), [sink]), "latest")
 
     assert found == []
     assert [(p.exit_code, p.journal, p.message) for p in problems] == [(5, JOURNAL, "503")]
@@ -268,7 +269,7 @@ def test_latest_of_a_later_day_needs_no_look_at_older_ones() -> None:
 
 def latest(sink: SimulatedSink) -> Chosen:
     """Select the latest good backup of the only journal."""
-    ((choice,), _) = select(open_shelves([sink], emit=Events())[0], "latest")
+    ((choice,), _) = select(open_all(Run(), [sink]), "latest")
     return choice
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backup.catalog import Catalog, archive_key, checksum_key, manifest_key
+from backup.catalog import Catalog, OpenSink, archive_key, checksum_key, manifest_key
 from backup.errors import (
     IntegrityError,
     ManifestError,
@@ -25,7 +25,7 @@ from backup.sinks import Sink
 from backup.stop import Stop
 from backup.verbs.verify import VerifyResult, verify
 from tests.handmade import JOURNAL, Chain, archive, file, mark, packed, put, segment
-from tests.journal_data import Events, records
+from tests.journal_data import Events, in_run, records
 from tests.simulated_sink import SimulatedSink
 
 OTHER = "journal-deepgram-billing-1"
@@ -36,7 +36,7 @@ def verified(
 ) -> VerifyResult:
     """Verify."""
     given: dict[str, Any] = {"journal": None, "emit": Events(), "stop": Stop()}
-    return verify(sinks, selector, deep=deep, **(given | how))
+    return in_run(verify, sinks, selector, deep=deep, **(given | how))
 
 
 def findings(result: VerifyResult) -> dict[str, tuple[str, ...]]:
@@ -149,7 +149,7 @@ def test_a_pruned_predecessor_leaves_the_chain_whole(sink: SimulatedSink) -> Non
     chain = Chain(sink)
     pruned = chain.full(records(1))
     stayed = chain.full(records(2))
-    bury(sink, pruned, Catalog(sink).manifest_sha256(JOURNAL, pruned.id))
+    bury(sink, pruned, OpenSink(sink).manifest_sha256(JOURNAL, pruned.id))
     result = verified([sink])
 
     assert ([b.id for b in result.backups], result.exit_codes) == ([stayed.id], ())

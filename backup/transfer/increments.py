@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
-from backup.catalog import Shelf
+from backup.catalog import OpenSink
 from backup.manifest import Archive, Manifest, Segment
 from backup.model import id_time, parse_key
 
@@ -38,13 +38,13 @@ class Base:
 
 
 def base_of(
-    previous: Manifest, shelf: Shelf, *, full_every: timedelta, now: datetime
+    previous: Manifest, opened: OpenSink, *, full_every: timedelta, now: datetime
 ) -> Base | None:
     """Give what the next backup of a journal can share; None if that has to be a full one.
 
     Args:
         previous: its newest manifest on the sink.
-        shelf: the sink.
+        opened: the sink.
         full_every: how old what is shared may be.
         now: the time.
     """
@@ -55,7 +55,7 @@ def base_of(
         return None
     if now - _packed_at(archives[0]) >= full_every:
         return None
-    if any(shelf.listing.sizes.get(a.key) != a.size_bytes for a in archives):
+    if any(opened.listing.sizes.get(a.key) != a.size_bytes for a in archives):
         return None
     return Base(
         size_bytes=file.size_bytes, sha256=file.sha256, archives=archives, segments=file.segments
