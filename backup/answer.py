@@ -15,7 +15,8 @@ import json
 from dataclasses import astuple, dataclass
 from typing import Any, Final, get_args
 
-from backup.model import Problem, State, Warned
+from backup.events import Problem, Warned
+from backup.model import State
 
 MAX_BYTES: Final = 4096
 """What a kubelet keeps."""

@@ -2,8 +2,8 @@
 
 Rules:
 
-- One listener turns events into log lines; nothing else logs, so the names of events are a closed
-  list: ``noun_verb``, in the past.
+- One listener turns events into log lines; nothing else logs, so the names in a log are those of
+  :mod:`backup.events`, and one for bugs.
 - Keys carry their units; what says nothing (none, empty) is left out. Progress is logged every ten
   seconds at most. A run ends with one canonical line, ``run_finished``, with the run's figures.
 - On a terminal a line is a sentence, and what the report is about to say in the same window is
@@ -20,22 +20,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from backup.model import (
-    BackupCommitted,
-    BackupsPruned,
+from backup.events import (
     Emit,
     Event,
     Finding,
-    PassRepeated,
     Problem,
     Progressed,
-    RemainsSwept,
     RunFinished,
-    RunStarted,
-    Step,
     Warned,
-    located,
 )
+from backup.model import located
 from backup.stop import Monotonic
 
 # structlog imports rich where it is installed, for a renderer that this package does not use. That
@@ -51,32 +45,9 @@ finally:
 
 PROGRESS_SECONDS = 10.0
 
-_NAMES: dict[type[Event], tuple[str, str]] = {
-    RunStarted: ("info", "run_started"),
-    Progressed: ("info", "bytes_processed"),
-    PassRepeated: ("warning", "pass_repeated"),
-    BackupCommitted: ("info", "backup_committed"),
-    Problem: ("error", "problem_found"),
-    Warned: ("warning", "warning_raised"),
-    Finding: ("info", "found_good"),
-    Step: ("info", "step_taken"),
-    RemainsSwept: ("info", "remains_swept"),
-    BackupsPruned: ("info", "backups_pruned"),
-    RunFinished: ("info", "run_finished"),
-}
-_SENTENCES = {
-    "run_started": "{verb} to {sinks}",
-    "bytes_processed": "{subject}: {done_bytes:,} of {total_bytes:,} bytes",
-    "pass_repeated": "{journal} is read once more: {reason}",
-    "backup_committed": "{journal} stored on {sink} ({continuity})",
-    "problem_found": "error: {located}",
-    "warning_raised": "warning: {located}",
-    "found_good": "{subject} {message}",
-    "step_taken": "{what}",
-    "remains_swept": "{objects} old remains swept from {sink}",
-    "backups_pruned": "{journal}: {backups} backups pruned from {sink}, {kept} kept",
-    "run_finished": "{verb} ended with exit code {exit_code} after {duration_seconds} s",
-    "bug_met": "a bug in this program:\n{exception}",
+_BUG = "bug_met"
+_SENTENCES = {kind.name: kind.sentence for kind in Event.__subclasses__()} | {
+    _BUG: "a bug in this program:\n{exception}"
 }
 _TOLD_BY_REPORT = (Problem, Warned, Finding, RunFinished)
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -151,13 +122,13 @@ class _Listener:
     def __call__(self, event: Event) -> None:
         if isinstance(event, self._left_out) or not self._is_due(event):
             return
-        level, name = _NAMES[type(event)]
+        level = event.level
         fields = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
         fields |= fields.pop("figures", {})
         if isinstance(event, RunFinished) and event.exit_code:
             level = "error"
         telling = {key: value for key, value in fields.items() if value not in (None, ())}
-        getattr(self._logger, level)(name, **telling)
+        getattr(self._logger, level)(event.name, **telling)
 
     def _is_due(self, event: Event) -> bool:
         if not isinstance(event, Progressed):
@@ -173,4 +144,4 @@ def bug(error: BaseException) -> None:
     """Log an error that nobody declared, with its traceback."""
     if not structlog.is_configured():
         set_up(level="error", style="console" if sys.stderr.isatty() else "json", run_id="none")
-    structlog.get_logger().critical("bug_met", exc_info=error)
+    structlog.get_logger().critical(_BUG, exc_info=error)

@@ -1,4 +1,4 @@
-"""The words of this package as types: journals, backup ids, object keys, digests, events.
+"""The words of this package as types: journals, backup ids, object keys, digests.
 
 Rules:
 
@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from backup.errors import BackupError, IntegrityError
+from backup.errors import IntegrityError
 
 Clock = Callable[[], datetime]
 """Returns the time now, in UTC."""
@@ -267,89 +267,6 @@ class Digest:
         return self._at.get(length)
 
 
-# -- events: all that a run has to say while it runs
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStarted:
-    """A verb has begun its work."""
-
-    verb: str
-    run_id: str
-    sinks: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progressed:
-    """A part of the work on a subject is done."""
-
-    verb: str
-    subject: str
-    done_bytes: int
-    total_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassRepeated:
-    """A journal is read once more, because of this."""
-
-    journal: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackupCommitted:
-    """A manifest was written: from now on this backup exists on that sink."""
-
-    journal: str
-    sink: str
-    id: str
-    continuity: Continuity
-    suspect: bool
-    size_bytes: int
-    archive_bytes: int
-    records: int
-    duration_seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """Something failed: a journal, a sink, or one on the other."""
-
-    exit_code: int
-    message: str
-    hints: tuple[str, ...] = ()
-    journal: str | None = None
-    sink: str | None = None
-
-    @classmethod
-    def of(
-        cls,
-        error: BackupError,
-        *,
-        journal: str | None = None,
-        sink: str | None = None,
-        exit_code: int | None = None,
-    ) -> Problem:
-        """Say what a declared error means for a journal or a sink."""
-        return cls(
-            exit_code=error.exit_code if exit_code is None else exit_code,
-            message=error.message,
-            hints=error.hints,
-            journal=journal,
-            sink=sink,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Warned:
-    """All is safe, but somebody should know this."""
-
-    message: str
-    journal: str | None = None
-    sink: str | None = None
-
-
 def size_text(size_bytes: int) -> str:
     """Write a size for people, in binary units."""
     size = float(size_bytes)
@@ -366,65 +283,6 @@ def located(message: str, journal: str | None, sink: str | None) -> str:
     return f"{' on '.join(named)}: {message}" if named else message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something that a backup needs was looked at, and is as it should be."""
-
-    subject: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """What a run in the cluster does now."""
-
-    what: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemainsSwept:
-    """Objects that belong to no backup were removed from a sink."""
-
-    sink: str
-    objects: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackupsPruned:
-    """Backups of a journal were let go on a sink, as the retention says."""
-
-    journal: str
-    sink: str
-    backups: int
-    kept: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFinished:
-    """The one canonical line of a run."""
-
-    verb: str
-    exit_code: int
-    duration_seconds: float
-    figures: Mapping[str, int] = field(default_factory=dict)
-
-
-Event = (
-    RunStarted
-    | Progressed
-    | PassRepeated
-    | BackupCommitted
-    | Problem
-    | Warned
-    | Finding
-    | Step
-    | RemainsSwept
-    | BackupsPruned
-    | RunFinished
-)
-Emit = Callable[[Event], None]
-
-
 # -- what is known
 
 
@@ -436,5 +294,3 @@ class Holdings:
     """Those that have backups and are not retired: they are expected."""
     size_bytes: int = 0
     """Of their newest backups, in all; of each the largest that a sink has."""
-    warnings: tuple[Warned, ...] = ()
-    """Of sinks that did not answer."""

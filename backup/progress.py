@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
-from backup.model import Event, Progressed
+from backup.events import Event, Progressed
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

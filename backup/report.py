@@ -25,7 +25,7 @@ from pydantic import BaseModel
 
 from backup.answer import Answer
 from backup.errors import BackupError, SettingsError
-from backup.model import Problem, Warned
+from backup.events import Problem, Warned
 from backup.page import GAP, Page, printable, without_surrogates
 from backup.results import Result, about, say_problem, say_warnings
 

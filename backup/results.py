@@ -15,7 +15,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
 from backup.answer import JournalAnswer
-from backup.model import Problem, Warned, located
+from backup.events import Problem, Warned
+from backup.model import located
 from backup.page import Page
 
 STATE_STYLES = {"backed up": "green", "empty": "yellow", "partial": "yellow"}

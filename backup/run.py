@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 
 from backup import __version__
 from backup.errors import BackupError
-from backup.model import Clock, Emit, Problem, Progressed, Warned
+from backup.events import Emit, Problem, Progressed, Warned
+from backup.model import Clock
 from backup.stop import Stop
 
 TOOL = f"deepgram-journal-backup {__version__}"

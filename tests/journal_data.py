@@ -16,8 +16,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+from backup.events import Event, Progressed
 from backup.manifest import Manifest, Mark, MarkKind, parse
-from backup.model import Event, Progressed, parse_key
+from backup.model import parse_key
 from backup.report import worst
 from backup.run import Run
 from backup.settings import BackupSettings

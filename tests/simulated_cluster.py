@@ -52,8 +52,9 @@ from backup.cluster import colocated, crew, pods
 from backup.cluster.api import Api, Calls, Change, Kind, Object, Objects, Rule
 from backup.cluster.orchestrator import ClusterResult, Options, Orchestrator
 from backup.errors import ClusterConflictError, ClusterError
+from backup.events import Emit, Problem, Warned
 from backup.model import Clock as ClockLike
-from backup.model import Emit, Holdings, Problem, State, Warned
+from backup.model import Holdings, State
 from backup.stop import Stop
 from tests.journal_data import Clock, Events
 from tests.simulated_sink import CrashError, Fault

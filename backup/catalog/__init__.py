@@ -26,7 +26,7 @@ Invariants, and the order of writing that follows from them:
 - A draft is a manifest that waits for its archive to be read back. It is no backup; what commits it
   compares the archive first, and a draft older than the grace is what an interruption left.
 - Objects without a manifest are not backups. What interruptions have left is swept once it is old:
-  :mod:`backup.remains` says what that means.
+  :mod:`backup.catalog.remains` says what that means.
 """
 
 from backup.catalog.listing import (

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import get_args
 
 from backup.manifest import MarkKind
-from backup.model import Key, parse_key
+from backup.model import Journal, Key, parse_key
 from backup.sinks import Object
 
 MARK_KINDS: tuple[str, ...] = get_args(MarkKind)
@@ -100,6 +100,11 @@ class Listing:
         """Whether somebody said that this journal will not come back."""
         backups = self.backups(journal)
         return bool(backups) and "retired" in backups[-1].marks
+
+    def expected(self, statefulset: str) -> list[str]:
+        """Name the journals of a StatefulSet that have backups and are not retired."""
+        names = (name for name in self.journals if Journal.is_of(statefulset, name))
+        return [name for name in names if not self.is_retired(name)]
 
     def has_mark(self, journal: str, backup_id: str, kind: str) -> bool:
         """Whether that id carries a mark of that kind."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -87,14 +87,9 @@ class Catalog:
         """
         key = manifest_key(journal, backup_id)
         data = self.read(key)
-        try:
+        with self._located(key):
             manifest = parse(data)
-        except (ManifestError, UnsupportedFormatError) as error:
-            message = f"{self.sink}: {key}: {error.message}"
-            raise type(error)(message, *error.hints) from error
-        if (manifest.journal, manifest.id) != (journal, backup_id):
-            message = f"{self.sink}: {key}: speaks of {manifest.journal} {manifest.id}"
-            raise ManifestError(message)
+            _require(f"{manifest.journal} {manifest.id}", f"{journal} {backup_id}")
         return StoredManifest(manifest, data)
 
     def marked(self, kind: MarkKind, journal: str, backup_id: str) -> Mark:
@@ -105,15 +100,20 @@ class Catalog:
             ObjectMissingError: there is none.
         """
         key = mark_key(kind, journal, backup_id)
-        try:
-            mark = parse_mark(self.read(key))
-        except ManifestError as error:
-            message = f"{self.sink}: {key}: {error.message}"
-            raise ManifestError(message, *error.hints) from error
-        if (mark.kind, mark.journal, mark.id) != (kind, journal, backup_id):
-            message = f"{self.sink}: {key}: speaks of {mark.kind} {mark.journal} {mark.id}"
-            raise ManifestError(message)
+        data = self.read(key)
+        with self._located(key):
+            mark = parse_mark(data)
+            _require(f"{mark.kind} {mark.journal} {mark.id}", f"{kind} {journal} {backup_id}")
         return mark
+
+    @contextmanager
+    def _located(self, key: str) -> Iterator[None]:
+        """Say of which object an error is."""
+        try:
+            yield
+        except (ManifestError, UnsupportedFormatError) as error:
+            message = f"{self.sink}: {key}: {error.message}"
+            raise type(error)(message, *error.hints) from error
 
     def drafted(self, journal: str, backup_id: str) -> Manifest:
         """Read a draft.
@@ -274,6 +274,12 @@ class Catalog:
             self.sink.delete(key)
         except SinkError:
             return
+
+
+def _require(found: str, wanted: str) -> None:
+    if found != wanted:
+        message = f"speaks of {found}"
+        raise ManifestError(message)
 
 
 def _readable(manifest: Manifest) -> bytes:

@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import backup
-from backup.cli.grammar import STDOUT, VERBS, Verb, parser, require_verb, verb_in
+from backup.cli.grammar import STDOUT, VERBS, Arguments, Verb, parser, require_verb, verb_in
 from backup.cli.wiring import PERFORM, Call
 from backup.errors import BackupError, ConfigError, SignalledError
 
 if TYPE_CHECKING:
-    import argparse
-
     from backup.answer import Answer
-    from backup.model import Emit, Event, Problem, Warned
+    from backup.events import Emit, Event, Problem, Warned
     from backup.results import Result
     from backup.settings import Settings
 
@@ -83,7 +81,7 @@ def _dispatch(given: Sequence[str]) -> int:
 # -- verbs that need no run
 
 
-def _version(args: argparse.Namespace) -> int:
+def _version(args: Arguments) -> int:
     if args.json:
         import json
 
@@ -94,7 +92,7 @@ def _version(args: argparse.Namespace) -> int:
     return 0
 
 
-def _config(args: argparse.Namespace) -> int:
+def _config(args: Arguments) -> int:
     from backup import config, report
 
     rows = list(config.describe(config.load()))
@@ -112,7 +110,7 @@ _PLAIN = {"version": _version, "config": _config}
 # -- runs
 
 
-def _perform(verb: Verb, args: argparse.Namespace) -> int:
+def _perform(verb: Verb, args: Arguments) -> int:
     from backup import config, log, report
 
     report_to = _report_stream(args)
@@ -144,7 +142,7 @@ def _perform(verb: Verb, args: argparse.Namespace) -> int:
     return ending.exit_code
 
 
-def _report_stream(args: argparse.Namespace) -> TextIO:
+def _report_stream(args: Arguments) -> TextIO:
     """Say where the report goes: to stdout, unless the bundle does.
 
     Raises:
@@ -175,7 +173,7 @@ def _new_run_id() -> str:
     return f"{stamp(utc_now())}-{secrets.token_hex(4)}"
 
 
-def _window(settings: Settings, args: argparse.Namespace, report_to: TextIO) -> _Window:
+def _window(settings: Settings, args: Arguments, report_to: TextIO) -> _Window:
     is_terminal = sys.stderr.isatty()
     style = settings.log_format or ("console" if is_terminal else "json")
     has_bar = is_terminal and style == "console"  # it would fold lines of JSON
@@ -187,7 +185,7 @@ def _last_line(verb: str, logger: Emit) -> Iterator[_Ending]:
     """Log the line that a run ends with, whatever else it ends with."""
     import time
 
-    from backup.model import RunFinished
+    from backup.events import RunFinished
 
     begun, ending = time.monotonic(), _Ending()
     try:
@@ -203,9 +201,7 @@ def _last_line(verb: str, logger: Emit) -> Iterator[_Ending]:
         )
 
 
-def _run(
-    verb: Verb, args: argparse.Namespace, settings: Settings, *, run_id: str, emit: Emit
-) -> Result:
+def _run(verb: Verb, args: Arguments, settings: Settings, *, run_id: str, emit: Emit) -> Result:
     from backup.run import Run
     from backup.sinks import open_sink
     from backup.stop import Stop, on_signals
@@ -242,7 +238,7 @@ def _listeners(logger: Emit, window: _Window) -> Iterator[Emit]:
         yield logger
         return
     from backup import report
-    from backup.model import Problem, Warned
+    from backup.events import Problem, Warned
     from backup.progress import ProgressBar
 
     kept: list[Problem | Warned] = []

@@ -10,6 +10,9 @@ from typing import Any, NoReturn
 import backup
 from backup.errors import ConfigError
 
+Arguments = argparse.Namespace
+"""What was typed."""
+
 STDOUT = "-"
 """As a file's name."""
 

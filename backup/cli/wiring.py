@@ -13,14 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backup.cli.grammar import STDOUT
+from backup.cli.grammar import STDOUT, Arguments
 
 if TYPE_CHECKING:
-    import argparse
-
     from backup.answer import JournalAnswer
+    from backup.events import Finding, Problem, Warned
     from backup.manifest import Manifest
-    from backup.model import Finding, Problem, Warned
     from backup.results import Result
     from backup.run import Run
     from backup.settings import Settings
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 class Call(NamedTuple):
     """What a verb is given."""
 
-    args: argparse.Namespace
+    args: Arguments
     settings: Settings
     sinks: Sequence[Sink]
     run: Run
@@ -77,9 +75,9 @@ def _prune_after(call: Call, result: Result) -> Result:
 def _back_up_all(call: Call) -> Result:
     if call.settings.strategy == "direct":
         return _back_up(call)
+    from backup.catalog import holdings
     from backup.cluster.api import connect
     from backup.cluster.orchestrator import Orchestrator
-    from backup.verbs import holdings
 
     run, settings, sinks = call.run, call.settings, call.sinks
     orchestrator = Orchestrator(
@@ -222,7 +220,7 @@ def _retire(call: Call) -> Result:
 
 
 def _prune(call: Call) -> Result:
-    from backup.verbs import holdings
+    from backup.catalog import holdings
 
     run, is_confirmed = call.run, call.args.confirm
     result = _pruned(call, run, is_confirmed=is_confirmed)

@@ -30,7 +30,7 @@ from backup.errors import (
     ClusterMissingError,
     RefusedError,
 )
-from backup.model import Problem
+from backup.events import Problem
 
 _TRIES = 20
 

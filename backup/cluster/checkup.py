@@ -28,7 +28,8 @@ from backup.errors import (
     ConfigError,
     JournalMissingError,
 )
-from backup.model import Clock, Finding, Journal, Problem, Strategy, StrategySetting, Warned
+from backup.events import Finding, Problem, Warned
+from backup.model import Clock, Journal, Strategy, StrategySetting
 
 Item = Finding | Problem | Warned
 

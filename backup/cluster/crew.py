@@ -33,7 +33,8 @@ from backup.cluster.workers import (
     remove_gate,
 )
 from backup.errors import NEEDS_A_LOOK, BackupError, ClusterConflictError, JournalError
-from backup.model import Emit, Problem, State, Step, Strategy, Warned
+from backup.events import Emit, Problem, Step, Warned
+from backup.model import State, Strategy
 from backup.stop import SLICE_SECONDS, Stop
 
 WAIT_SECONDS: Final = 300.0

@@ -17,7 +17,7 @@ from backup.answer import JournalAnswer
 from backup.cluster.crew import PUT, WAIT_SECONDS, Crew, WorkerOutcome, half_known
 from backup.cluster.workers import Order, Pod, worker_name
 from backup.errors import JournalError, SinkError
-from backup.model import Problem
+from backup.events import Problem
 
 
 def commit(crew: Crew) -> None:

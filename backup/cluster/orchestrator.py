@@ -38,18 +38,8 @@ from backup.cluster.rescue import ResumeResult, recover, resume
 from backup.cluster.scaledown import CLEANUP_SECONDS, ScaleDown
 from backup.cluster.workers import Template, read_template, require_rwx
 from backup.errors import BackupError, JournalError
-from backup.model import (
-    Clock,
-    Emit,
-    Holdings,
-    Journal,
-    Problem,
-    RunStarted,
-    Strategy,
-    StrategySetting,
-    Warned,
-    size_text,
-)
+from backup.events import Emit, Problem, RunStarted, Warned
+from backup.model import Clock, Holdings, Journal, Strategy, StrategySetting, size_text
 from backup.page import Cell, Page
 from backup.results import STATE_STYLES, Result, count, say_warnings
 from backup.stop import Stop

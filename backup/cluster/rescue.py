@@ -19,7 +19,7 @@ from backup.cluster.billing import Back, bring_back, still_down
 from backup.cluster.jobs import REMOVAL_SECONDS, remove_workers
 from backup.cluster.lease import Held, Lease, Record
 from backup.errors import BackupError, BillingDownError, LeaseHeldError, LeaseLostError
-from backup.model import Emit, Problem, Warned
+from backup.events import Emit, Problem, Warned
 from backup.page import Page
 from backup.results import Result, say_warnings
 from backup.stop import Stop

@@ -49,7 +49,8 @@ from backup.errors import (
     RefusedError,
     StopError,
 )
-from backup.model import Clock, Problem
+from backup.events import Problem
+from backup.model import Clock
 from backup.stop import Grace, Stop
 
 RETURN_SECONDS: Final = 600.0

@@ -25,15 +25,10 @@ from functools import partial
 
 from backup.catalog import OpenSink, Stored
 from backup.errors import BackupError, ReadbackError, SinkError, SinkStalledError, StopError
+from backup.events import BackupCommitted, Problem
 from backup.journals import Capture
 from backup.manifest import Archive, File, Manifest, Previous, Source
-from backup.model import (
-    JOURNAL_FILE,
-    BackupCommitted,
-    Continuity,
-    Problem,
-    new_id,
-)
+from backup.model import JOURNAL_FILE, Continuity, new_id
 from backup.streams import Feed
 from backup.transfer.increments import Base, base_of
 from backup.transfer.passes import Pass, compare, member_name

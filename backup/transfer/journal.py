@@ -40,8 +40,9 @@ from backup.errors import (
     SinkStalledError,
     StopError,
 )
+from backup.events import PassRepeated
 from backup.journals import Capture, Reading, await_filled, capture, cut_before, leave_behind, read
-from backup.model import JOURNAL_FILE, PassRepeated, new_id
+from backup.model import JOURNAL_FILE, new_id
 from backup.streams import call, each, fan_out, prefetch, spread
 from backup.transfer.destination import Copy, Destination
 from backup.transfer.increments import Base, skip

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from backup.catalog import OpenSink
+from backup.catalog import OpenSink, holdings
 from backup.errors import (
     NEEDS_A_LOOK,
     BackupError,
@@ -37,14 +37,15 @@ from backup.errors import (
     JournalMissingError,
     SinkError,
 )
+from backup.events import Problem, RunStarted
 from backup.journals import Capture, Discovery, capture, discover, few
-from backup.model import Journal, Problem, RunStarted, encode_name
+from backup.model import Journal, encode_name
 from backup.sinks import Sink
 from backup.streams import call, spread
+from backup.transfer import expectation
 from backup.transfer.destination import Copy
 from backup.transfer.journal import JournalBackup
 from backup.transfer.plan import Plan
-from backup.verbs import expectation, holdings
 from backup.verbs.outcome import BackupResult, JournalOutcome
 
 SMALL_JOURNAL_BYTES = 16 << 20

@@ -23,7 +23,8 @@ from functools import partial
 
 from backup.catalog import Backup, OpenSink, draft_key
 from backup.errors import BackupError, SinkError, SinkStalledError, StopError
-from backup.model import Continuity, Problem
+from backup.events import Problem
+from backup.model import Continuity
 from backup.page import Page
 from backup.results import Result, count
 from backup.run import Run

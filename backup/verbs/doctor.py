@@ -20,18 +20,19 @@ from pathlib import Path
 from typing import TypeAlias
 
 from backup.catalog import Flaw, OpenSink
+from backup.catalog.holdings import require_own_site
 from backup.errors import NEEDS_A_LOOK, BackupError, IntegrityError, JournalError, StopError
+from backup.events import Finding, Problem, Warned
 from backup.journals import capture, discover
 from backup.manifest import Manifest
-from backup.model import Finding, Journal, Problem, Warned, id_time, size_text
+from backup.model import Journal, id_time, size_text
 from backup.page import Page
 from backup.results import Result, say_warnings
 from backup.run import Run
 from backup.settings import BackupSettings
 from backup.sinks import Sink
 from backup.streams import call
-from backup.verbs import expectation
-from backup.verbs.holdings import require_own_site
+from backup.transfer import expectation
 
 Item: TypeAlias = Finding | Problem | Warned
 """What a probe gives: one for each thing that it has looked at."""

@@ -11,7 +11,7 @@ Rules:
 - It is whole or it is not: every hash is compared on the way, and one that is wrong ends it. The
   sums come last, so a tar that was cut short has none, and no end either.
 - A directory, or a tar that is a file, appears under its name when all is right and never before,
-  and overwrites nothing (:mod:`backup.verbs.target`). On stdout it is the exit code that tells.
+  and overwrites nothing (:mod:`backup.retrieval.target`). On stdout it is the exit code that tells.
 - What is older and was never delivered is named if it may have records that the bundle has not.
 """
 
@@ -26,20 +26,21 @@ from itertools import chain
 from pathlib import Path
 
 from backup.archive import Entry, frame
-from backup.catalog import OpenSink, StoredManifest, manifest_key, open_all
+from backup.catalog import manifest_key, open_all
+from backup.catalog.delivery import Delivery
+from backup.catalog.selection import Chosen, choose
 from backup.disk import write_all
 from backup.errors import TargetError
-from backup.manifest import File, Manifest
-from backup.model import Digest, Problem, Warned, decode_name
+from backup.events import Problem, Warned
+from backup.manifest import File
+from backup.model import Digest, decode_name
 from backup.page import Page
 from backup.results import Result, count, say_warnings
+from backup.retrieval.extraction import extract
+from backup.retrieval.target import appearing, appearing_file, require_absent
 from backup.run import Run
 from backup.sinks import Sink
 from backup.streams import call
-from backup.verbs.delivery import Delivery
-from backup.verbs.extraction import extract
-from backup.verbs.selection import Chosen, choose
-from backup.verbs.target import appearing, appearing_file, require_absent
 
 SUMS = b"SHA256SUMS"
 
@@ -187,7 +188,7 @@ def export(
     Args:
         run: told of progress, problems and warnings.
         sinks: where to look, in this order.
-        selectors: each as in :mod:`backup.verbs.selection`.
+        selectors: each as in :mod:`backup.catalog.selection`.
         place: where the bundle goes.
         journal: restrict the selectors to this journal.
 
@@ -205,7 +206,7 @@ def export(
         for selector in selectors
         for choice in choose(run, opened, selector, journal=journal)
     }
-    backups = [_Backup.of(choice) for _, choice in sorted(chosen.items())]
+    backups = [choice for _, choice in sorted(chosen.items())]
     if backups:
         call(partial(place.write, _members(run, backups)), stop=run.stop, cleans_up=True)
     delivery = Delivery(opened)
@@ -222,39 +223,18 @@ def export(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Backup:
-    """A backup that is to be in the bundle."""
-
-    opened: OpenSink
-    stored: StoredManifest
-
-    @classmethod
-    def of(cls, choice: Chosen) -> _Backup:
-        opened, backup = choice.opened, choice.backup
-        return cls(opened, opened.manifest(backup.journal, backup.id))
-
-    @property
-    def manifest(self) -> Manifest:
-        return self.stored.manifest
-
-    @property
-    def name(self) -> str:
-        return f"{self.manifest.journal}-{self.manifest.id}"
-
-
-def _exported(backup: _Backup) -> Exported:
-    manifest = backup.manifest
+def _exported(choice: Chosen) -> Exported:
+    manifest = choice.manifest
     return Exported(
         journal=manifest.journal,
         id=manifest.id,
-        sink=backup.opened.url,
+        sink=choice.opened.url,
         size_bytes=manifest.size_bytes,
         records=manifest.records,
     )
 
 
-def _members(run: Run, backups: Sequence[_Backup]) -> Iterator[Member]:
+def _members(run: Run, backups: Sequence[Chosen]) -> Iterator[Member]:
     """Yield all that is in the bundle; each has to be read before the next one is asked for."""
     sums: list[bytes] = []
     for backup in backups:
@@ -267,11 +247,11 @@ def _members(run: Run, backups: Sequence[_Backup]) -> Iterator[Member]:
     yield Entry(name=SUMS, size_bytes=len(lines), mtime=made), (lines,)
 
 
-def _made(backup: _Backup) -> int:
+def _made(backup: Chosen) -> int:
     return int(backup.manifest.created_at.timestamp())
 
 
-def _members_of(run: Run, backup: _Backup) -> Iterator[Member]:
+def _members_of(run: Run, backup: Chosen) -> Iterator[Member]:
     manifest, done = backup.manifest, 0
 
     def watched(content: Iterable[bytes]) -> Iterator[bytes]:
@@ -282,7 +262,7 @@ def _members_of(run: Run, backup: _Backup) -> Iterator[Member]:
             run.progress("export", manifest.journal, done, manifest.size_bytes)
 
     for file, content in _contents(run, backup):
-        name = os.fsencode(backup.name) + b"/" + decode_name(file.path)
+        name = os.fsencode(f"{manifest.journal}-{manifest.id}") + b"/" + decode_name(file.path)
         entry = Entry(name=name, size_bytes=file.size_bytes, mtime=int(file.mtime.timestamp()))
         yield entry, watched(content)
     name = os.fsencode(manifest_key(manifest.journal, manifest.id).rpartition("/")[2])
@@ -290,7 +270,7 @@ def _members_of(run: Run, backup: _Backup) -> Iterator[Member]:
     yield Entry(name=name, size_bytes=len(data), mtime=_made(backup)), (data,)
 
 
-def _contents(run: Run, backup: _Backup) -> Iterator[tuple[File, Iterable[bytes]]]:
+def _contents(run: Run, backup: Chosen) -> Iterator[tuple[File, Iterable[bytes]]]:
     """Yield each file with all of its bytes.
 
     Files of one piece come as they lie in the archives. Where one has several, those of others lie

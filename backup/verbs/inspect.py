@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from backup.catalog import OpenSink, open_all
+from backup.catalog.selection import Chosen, copies_of, known_journals, passed_over, select
 from backup.errors import (
     NEEDS_A_LOOK,
     IntegrityError,
@@ -24,13 +25,13 @@ from backup.errors import (
     SinkError,
     UnsupportedFormatError,
 )
+from backup.events import Problem
 from backup.manifest import Manifest
-from backup.model import Continuity, Problem, id_time, size_text
+from backup.model import Continuity, id_time, size_text
 from backup.page import Page
 from backup.results import Legend, Result, count
 from backup.run import Run
 from backup.sinks import Sink
-from backup.verbs.selection import Chosen, copies_of, known_journals, passed_over, select
 
 # -- list
 
@@ -236,7 +237,7 @@ def show(run: Run, sinks: Sequence[Sink], selector: str, *, journal: str | None)
     if (older := passed_over(chosen)) is not None:
         run.fail(older)
     sink, backup = chosen.opened, chosen.backup
-    stored = sink.manifest(backup.journal, backup.id)
+    stored = chosen.stored
     manifest = stored.manifest
     flaw = sink.flaw_of(manifest)
     return ShowResult(

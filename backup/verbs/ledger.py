@@ -7,8 +7,8 @@ Rules:
 - What was delivered is named by its id, never as ``latest``: a run may have made a later backup
   meanwhile, and its records are not where Deepgram has them.
 - With a backup, those are delivered whose records it holds, on every sink
-  (:mod:`backup.verbs.delivery`). They are marked from the oldest on, so that an interruption leaves
-  a chain that is delivered from its beginning.
+  (:mod:`backup.catalog.delivery`). They are marked from the oldest on, so that an interruption
+  leaves a chain that is delivered from its beginning.
 - An alarm stands until somebody acknowledges the backup that raised it. Doing so again is fine.
 - A sink that cannot be marked is a problem, a smaller one if another took the mark: the alarm still
   stands there, the journal is still expected there, and so the answer has to be given once more.
@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from backup.catalog import OpenSink, open_all
+from backup.catalog.delivery import Delivery
+from backup.catalog.selection import LATEST, known_journals, select
 from backup.errors import (
     NEEDS_A_LOOK,
     BackupError,
@@ -30,14 +32,12 @@ from backup.errors import (
     SinkError,
     UnsupportedFormatError,
 )
+from backup.events import Problem, Warned
 from backup.manifest import Mark, MarkKind
-from backup.model import Problem, Warned
 from backup.page import Page
 from backup.results import Result, count, say_warnings
 from backup.run import Run
 from backup.sinks import Sink
-from backup.verbs.delivery import Delivery
-from backup.verbs.selection import LATEST, known_journals, select
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from backup.answer import JournalAnswer
-from backup.model import Problem, State, Warned, size_text
+from backup.events import Problem, Warned
+from backup.model import State, size_text
 from backup.page import Cell, Page
 from backup.results import STATE_STYLES, Result, count, say_warnings
 from backup.transfer.destination import Copy

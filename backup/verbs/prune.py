@@ -8,11 +8,11 @@ Rules:
 - A journal whose newest backup is not good, or of which any alarm stands, is left alone as a
   whole, and so is a backup whose manifest or delivery cannot be read: first find out what that
   means.
-- :mod:`backup.retention` says what may go: never what is neither delivered nor held by a newer good
-  backup, by an unbroken chain on the same sink; never the newest good ones.
+- :mod:`backup.catalog.retention` says what may go: never what is neither delivered nor held by a
+  newer good backup, by an unbroken chain on the same sink; never the newest good ones.
 - The oldest go first, so that what is left by an interruption is what a shorter history would be.
 - A manifest goes, its tombstone stays. Archives are remains, and swept once no run can be about to
-  share them (:mod:`backup.remains`).
+  share them (:mod:`backup.catalog.remains`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from backup import lineage, retention
-from backup.catalog import Backup, Flaw, OpenSink, StoredManifest, open_all
+from backup.catalog import Backup, Flaw, OpenSink, StoredManifest, lineage, open_all, retention
+from backup.catalog.holdings import require_own_site
+from backup.catalog.retention import Candidate, Verdict
+from backup.catalog.selection import known_journals
 from backup.errors import (
     NEEDS_A_LOOK,
     BackupError,
@@ -33,16 +35,13 @@ from backup.errors import (
     SinkError,
     UnsupportedFormatError,
 )
-from backup.model import BackupsPruned, Problem, Warned
+from backup.events import BackupsPruned, Problem, Warned
 from backup.page import Cell, Page
 from backup.results import Legend, Result, count, say_warnings
-from backup.retention import Candidate, Verdict
 from backup.run import Run
 from backup.settings import RetentionSettings
 from backup.sinks import Sink
 from backup.streams import spread
-from backup.verbs.holdings import require_own_site
-from backup.verbs.selection import known_journals
 
 _READERS = 8
 """Backups that are read at a time."""

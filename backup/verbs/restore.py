@@ -3,7 +3,7 @@
 Rules:
 
 - A journal appears as ``<target>/<journal>`` when every hash is right, and never before:
-  :mod:`backup.verbs.target` says how.
+  :mod:`backup.retrieval.target` says how.
 - Names come from a validated manifest and files are created exclusively, so neither an archive
   nor a manifest can write outside the hidden directory, through a link, or more than the
   manifest says.
@@ -22,17 +22,18 @@ from functools import partial
 from pathlib import Path
 
 from backup.catalog import open_all
+from backup.catalog.selection import Chosen, choose
 from backup.errors import BackupError, StopError
+from backup.events import Problem
 from backup.manifest import File
-from backup.model import Problem, decode_name
+from backup.model import decode_name
 from backup.page import Page
 from backup.results import Result, count
+from backup.retrieval.extraction import extract
+from backup.retrieval.target import appearing, require_absent
 from backup.run import Run
 from backup.sinks import Sink
 from backup.streams import call
-from backup.verbs.extraction import extract
-from backup.verbs.selection import Chosen, choose
-from backup.verbs.target import appearing, require_absent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,7 @@ def restore(
     Args:
         run: told of progress.
         sinks: where to look, in this order.
-        selector: see :mod:`backup.verbs.selection`.
+        selector: see :mod:`backup.catalog.selection`.
         target: the directory that will hold a directory for each journal.
         journal: restrict the selector to this journal.
 

@@ -24,6 +24,7 @@ from functools import partial
 from typing import Final
 
 from backup.catalog import OpenSink, checksum_key, checksums, open_all
+from backup.catalog.selection import Chosen, choose, copies_of, known_journals, no_backups
 from backup.errors import (
     BackupError,
     IntegrityError,
@@ -32,16 +33,16 @@ from backup.errors import (
     SinkStalledError,
     UnsupportedFormatError,
 )
+from backup.events import Problem
 from backup.manifest import Archive, Manifest
-from backup.model import Digest, Problem, size_text
+from backup.model import Digest, size_text
 from backup.page import Cell, Page
 from backup.records import Checker, Count
 from backup.results import Legend, Result, count
+from backup.retrieval.extraction import extract
 from backup.run import Run
 from backup.sinks import STALL_SECONDS, Sink
 from backup.streams import call, prefetch
-from backup.verbs.extraction import extract
-from backup.verbs.selection import Chosen, choose, copies_of, known_journals, no_backups
 
 _DAMAGE: Final = (IntegrityError, ObjectMissingError)
 """What is wrong with a backup; looked for before what is wrong with its sink."""
@@ -104,7 +105,7 @@ def verify(
     Args:
         run: told of progress and findings.
         sinks: all of them are verified.
-        selector: see :mod:`backup.verbs.selection`; None for every backup.
+        selector: see :mod:`backup.catalog.selection`; None for every backup.
         journal: restrict it to this journal.
         deep: take the archives apart and parse every record.
 

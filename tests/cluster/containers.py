@@ -32,7 +32,7 @@ _FORKS.set_forkserver_preload(
         "backup.sinks.file",
         "backup.verbs.backup",
         "backup.verbs.commit",
-        "backup.verbs.holdings",
+        "backup.catalog.holdings",
         "kubernetes.client",
         "kubernetes.config",
     ]

@@ -23,9 +23,9 @@ from typing import Any
 import pytest
 
 from backup.catalog import OpenSink
+from backup.catalog.holdings import SWEEP_GRACE
 from backup.sinks import Sink, SinkOptions, open_sink
 from backup.stop import Stop
-from backup.verbs.holdings import SWEEP_GRACE
 from backup.verbs.verify import verify
 from tests import faultfs
 from tests.journal_data import Events, in_run, records, run_backup, write_journal

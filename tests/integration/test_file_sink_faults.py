@@ -38,7 +38,7 @@ from backup.errors import (
     SinkUnavailableError,
     SinkUnsupportedError,
 )
-from backup.model import Event, PassRepeated, Progressed
+from backup.events import Event, PassRepeated, Progressed
 from backup.report import worst
 from backup.sinks import Sink, SinkOptions, open_sink
 from backup.sinks.urls import FileOptions

@@ -508,7 +508,7 @@ def test_a_versioned_bucket_keeps_what_is_removed(minio: S3Server, site: Site) -
     with (
         witness(upstream=minio.address) as store,
         mock.patch.dict("os.environ", site.environment(**minio.environment), clear=True),
-        mock.patch("backup.verbs.holdings.SWEEP_GRACE", timedelta(seconds=1)),
+        mock.patch("backup.catalog.holdings.SWEEP_GRACE", timedelta(seconds=1)),
     ):
         sink = open_sink(f"s3://{bucket}/x?endpoint={store.endpoint}", options, stop=Stop())
         time.sleep(2)  # the store's own clock counts, which nobody can set

@@ -36,7 +36,7 @@ from botocore.retries.standard import ExponentialBackoff
 from tenacity import wait_none
 
 from backup.errors import SignalledError, SinkDeniedError
-from backup.model import Event, PassRepeated
+from backup.events import Event, PassRepeated
 from backup.report import worst
 from backup.sinks import Sink, SinkOptions, open_sink, s3
 from backup.stop import Stop

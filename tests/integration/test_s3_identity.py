@@ -547,7 +547,7 @@ def test_what_cannot_be_swept_is_a_warning(
     environment = site.environment(**user.environment)
     with (
         mock.patch.dict("os.environ", environment, clear=True),
-        mock.patch("backup.verbs.holdings.SWEEP_GRACE", timedelta(seconds=1)),
+        mock.patch("backup.catalog.holdings.SWEEP_GRACE", timedelta(seconds=1)),
     ):
         sink = open_sink(f"s3://{bucket}/{prefix}", options, stop=Stop())
         time.sleep(2)  # the store's own clock counts, which nobody can set

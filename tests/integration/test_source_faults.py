@@ -21,8 +21,9 @@ import pytest
 
 from backup import journals
 from backup.errors import JournalChangedError, JournalUnreadableError
+from backup.events import Event, PassRepeated
 from backup.journals import Reading, capture, discover, read
-from backup.model import Event, Journal, PassRepeated
+from backup.model import Journal
 from tests import faultfs
 from tests.journal_data import (
     NAME,

@@ -44,12 +44,12 @@ from hypothesis.stateful import (
 )
 
 from backup.catalog import Catalog, OpenSink
+from backup.catalog.holdings import SWEEP_GRACE
+from backup.catalog.remains import sweep
 from backup.manifest import Manifest, parse, parse_mark
 from backup.model import Key, Mode, parse_key
-from backup.remains import sweep
 from backup.settings import RetentionSettings
 from backup.stop import Stop
-from backup.verbs.holdings import SWEEP_GRACE
 from backup.verbs.ledger import acknowledge, mark_delivered, retire
 from backup.verbs.outcome import BackupResult
 from backup.verbs.prune import prune

@@ -9,7 +9,7 @@ import pytest
 
 from backup import answer
 from backup.answer import MAX_BYTES, Answer, JournalAnswer
-from backup.model import Problem, Warned
+from backup.events import Problem, Warned
 
 JOURNAL = "journal-deepgram-billing-0"
 ID = "20261123T020000Z-3f9a1c"

@@ -13,10 +13,10 @@ import pytest
 
 from backup import journals
 from backup.catalog import OpenSink, checksum_key
+from backup.catalog.remains import sweep
 from backup.errors import ManifestError, SignalledError, SinkUnavailableError
+from backup.events import PassRepeated
 from backup.manifest import Manifest
-from backup.model import PassRepeated
-from backup.remains import sweep
 from backup.settings import RetentionSettings
 from backup.stop import Stop
 from backup.transfer import increments

@@ -15,7 +15,7 @@ from backup.errors import (
     SinkDeniedError,
     SinkUnavailableError,
 )
-from backup.model import BackupCommitted, Event, PassRepeated, Progressed
+from backup.events import BackupCommitted, Event, PassRepeated, Progressed
 from backup.stop import Stop
 from tests.journal_data import (
     NAME,

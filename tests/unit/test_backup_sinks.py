@@ -20,7 +20,7 @@ from backup.errors import (
     SinkDeniedError,
     SinkUnavailableError,
 )
-from backup.model import BackupCommitted, Event, PassRepeated, Progressed, RemainsSwept, Warned
+from backup.events import BackupCommitted, Event, PassRepeated, Progressed, RemainsSwept, Warned
 from backup.sinks.base import ATTEMPTS
 from backup.stop import Stop
 from backup.verbs import backup as verb

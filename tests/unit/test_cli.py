@@ -22,7 +22,7 @@ import structlog
 import backup
 from backup import answer, cli, config, report
 from backup.answer import Answer, JournalAnswer
-from backup.catalog import manifest_key
+from backup.catalog import holdings, manifest_key
 from backup.cli import command, grammar, wiring
 from backup.cluster.jobs import RUN_LABEL
 from backup.cluster.lease import Lease, Owner, Record
@@ -34,11 +34,10 @@ from backup.errors import (
     SinkDeniedError,
     SinkError,
 )
-from backup.model import Problem
+from backup.events import Problem
 from backup.sinks import Sink, open_sink
 from backup.stop import Stop
 from backup.transfer.plan import Plan
-from backup.verbs import holdings
 from tests.handmade import Chain
 from tests.journal_data import NOON, records, run_backup, write_journal
 from tests.simulated_cluster import SimulatedCluster, Worker

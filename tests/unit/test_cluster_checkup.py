@@ -12,7 +12,8 @@ from backup.cluster.api import RULES
 from backup.cluster.checkup import Item, Options, look
 from backup.cluster.lease import Lease, Owner, Record, lease_name
 from backup.errors import ClusterDeniedError
-from backup.model import Finding, Problem, StrategySetting, Warned
+from backup.events import Finding, Problem, Warned
+from backup.model import StrategySetting
 from tests.journal_data import NOON, Clock
 from tests.simulated_cluster import BILLING, NAMESPACE, SimulatedCluster, World
 

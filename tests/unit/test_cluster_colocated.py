@@ -11,7 +11,8 @@ from backup.cluster import colocated, crew
 from backup.cluster.colocated import ATTEMPTS
 from backup.cluster.lease import lease_name
 from backup.errors import ClusterDeniedError, LeaseLostError, SignalledError
-from backup.model import Holdings, Problem, Step
+from backup.events import Problem, Step
+from backup.model import Holdings
 from tests.journal_data import Events
 from tests.simulated_cluster import (
     BILLING,

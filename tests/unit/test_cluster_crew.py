@@ -20,7 +20,7 @@ from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease, Owner, lease_name
 from backup.cluster.workers import GATE, Order, Pod, read_template
 from backup.errors import ClusterConflictError, ClusterDeniedError, LeaseLostError
-from backup.model import Problem, Step, Warned
+from backup.events import Problem, Step, Warned
 from backup.stop import Stop
 from tests.journal_data import Clock, Events
 from tests.simulated_cluster import BILLING, RUN_ID, SimulatedCluster, Worker, World, hasten

@@ -18,7 +18,8 @@ from backup.errors import (
     LeaseHeldError,
     SinkStalledError,
 )
-from backup.model import Holdings, RunStarted, Warned
+from backup.events import RunStarted, Warned
+from backup.model import Holdings
 from backup.report import figures, result_text
 from tests.journal_data import NOON, Clock, Events
 from tests.simulated_cluster import (

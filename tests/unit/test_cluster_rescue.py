@@ -19,7 +19,7 @@ from backup.errors import (
     DeadlineError,
     LeaseHeldError,
 )
-from backup.model import Problem, Warned
+from backup.events import Problem, Warned
 from tests.journal_data import NOON, Clock, Events
 from tests.simulated_cluster import BILLING, SimulatedCluster, World
 from tests.simulated_sink import CrashError

@@ -29,7 +29,8 @@ from backup.errors import (
     RefusedError,
     SignalledError,
 )
-from backup.model import Holdings, Problem
+from backup.events import Problem
+from backup.model import Holdings
 from backup.stop import Stop
 from tests.journal_data import Clock, Events
 from tests.simulated_cluster import (

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backup import remains
-from backup.catalog import Catalog, OpenSink, draft_key
+from backup.catalog import Catalog, OpenSink, draft_key, remains
 from backup.errors import (
     DeadlineError,
     ManifestError,
@@ -19,8 +18,8 @@ from backup.errors import (
     SinkDeniedError,
     SinkUnavailableError,
 )
+from backup.events import BackupCommitted, Problem
 from backup.manifest import Manifest, parse
-from backup.model import BackupCommitted, Problem
 from backup.report import worst
 from backup.sinks.base import ATTEMPTS
 from backup.stop import Stop

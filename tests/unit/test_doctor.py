@@ -13,7 +13,8 @@ import pytest
 
 from backup.catalog import manifest_key
 from backup.errors import ConfigError, SignalledError, SinkDeniedError, SinkError
-from backup.model import Finding, Problem, Warned, size_text
+from backup.events import Finding, Problem, Warned
+from backup.model import size_text
 from backup.settings import BackupSettings
 from backup.stop import Stop
 from backup.verbs.doctor import DoctorResult, examine

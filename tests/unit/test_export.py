@@ -21,7 +21,7 @@ from backup.errors import (
     SinkError,
     TargetError,
 )
-from backup.model import Event, Progressed
+from backup.events import Event, Progressed
 from backup.stop import Stop
 from backup.verbs.export import Directory, ExportResult, Stream, Tar, export
 from tests.handmade import JOURNAL, MTIME, Chain, archive, file, mark, packed, put, segment

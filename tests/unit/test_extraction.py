@@ -20,8 +20,8 @@ from backup.errors import (
     SinkUnavailableError,
 )
 from backup.manifest import Manifest
+from backup.retrieval.extraction import extract
 from backup.stop import Stop
-from backup.verbs.extraction import extract
 from tests.handmade import JOURNAL, Chain, archive, file, packed, segment, sha256
 from tests.journal_data import NOON, records
 from tests.simulated_sink import Held, SimulatedSink

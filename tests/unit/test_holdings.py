@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from backup.catalog import holdings
 from backup.errors import ManifestError, SignalledError, SinkDeniedError, SinkUnavailableError
-from backup.model import Event, Holdings, Problem, RemainsSwept, Warned
+from backup.events import Event, Problem, RemainsSwept, Warned
+from backup.model import Holdings
 from backup.run import Run
 from backup.stop import Stop
-from backup.verbs import holdings
 from tests.journal_data import (
     NAME,
     NOON,

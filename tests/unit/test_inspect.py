@@ -15,7 +15,8 @@ from backup.errors import (
     SinkDeniedError,
     SinkError,
 )
-from backup.model import Problem, new_id
+from backup.events import Problem
+from backup.model import new_id
 from backup.sinks import Sink
 from backup.verbs.inspect import ListResult, list_backups, show
 from tests.handmade import JOURNAL, Chain, mark, put

@@ -9,8 +9,8 @@ import pytest
 
 from backup.catalog import OpenSink, manifest_key
 from backup.errors import ManifestError, SelectorError, SinkDeniedError, SinkError
+from backup.events import Problem
 from backup.manifest import parse_mark
-from backup.model import Problem
 from backup.verbs.ledger import LedgerResult, acknowledge, retire
 from tests.handmade import JOURNAL, Chain
 from tests.journal_data import NOON, Clock, Events, in_run, records

@@ -11,11 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backup.errors import IntegrityError, SinkFullError
+from backup.events import Problem
 from backup.model import (
     Digest,
     Journal,
     Key,
-    Problem,
     decode_name,
     encode_name,
     id_time,

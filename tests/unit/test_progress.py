@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from backup.model import Progressed, RunStarted
+from backup.events import Progressed, RunStarted
 from backup.progress import ProgressBar
 
 

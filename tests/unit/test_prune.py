@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from backup.catalog import Catalog, OpenSink, manifest_key, mark_key
+from backup.catalog.remains import sweep
 from backup.errors import ConfigError, SelectorError, SignalledError, SinkDeniedError, SinkError
+from backup.events import BackupsPruned, Problem
 from backup.manifest import Manifest, parse_mark
-from backup.model import BackupsPruned, Problem
-from backup.remains import sweep
 from backup.settings import RetentionSettings
 from backup.stop import Stop
 from backup.verbs.prune import PruneResult, prune

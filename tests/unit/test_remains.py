@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from backup import remains
 from backup.catalog import (
     Catalog,
     OpenSink,
@@ -16,12 +15,13 @@ from backup.catalog import (
     checksum_key,
     draft_key,
     manifest_key,
+    remains,
 )
+from backup.catalog.remains import Swept
 from backup.errors import (
     SinkDeniedError,
     SinkUnavailableError,
 )
-from backup.remains import Swept
 from backup.sinks.base import Object
 from tests.handmade import JOURNAL, Chain, archive, lose, mark, packed
 from tests.journal_data import NOON, records

@@ -19,8 +19,9 @@ from backup.cluster.crew import WorkerOutcome
 from backup.cluster.orchestrator import ClusterResult
 from backup.cluster.rescue import Resumed, ResumeResult
 from backup.errors import BackupError, ConfigError, SettingsError, SinkFullError
+from backup.events import Finding, Problem, Warned
 from backup.manifest import Manifest
-from backup.model import Finding, Problem, Warned, size_text
+from backup.model import size_text
 from backup.report import (
     EXIT_CODES,
     config_text,

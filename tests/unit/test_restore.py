@@ -22,8 +22,8 @@ from backup.errors import (
     SinkError,
     TargetError,
 )
+from backup.events import Event, Problem, Progressed
 from backup.manifest import Manifest
-from backup.model import Event, Problem, Progressed
 from backup.stop import Stop
 from backup.verbs.restore import RestoreResult, restore
 from tests import faultfs

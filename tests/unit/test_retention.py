@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backup.catalog.retention import Candidate, Verdict, plan
 from backup.model import id_time, new_id
-from backup.retention import Candidate, Verdict, plan
 from backup.settings import RetentionSettings
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from backup.catalog import OpenSink, manifest_key, open_all
+from backup.catalog.selection import Chosen, known_journals, passed_over, select
 from backup.errors import (
     SelectorError,
     SinkDeniedError,
@@ -16,7 +17,6 @@ from backup.errors import (
 )
 from backup.run import Run
 from backup.sinks import Sink
-from backup.verbs.selection import Chosen, known_journals, passed_over, select
 from tests.handmade import JOURNAL, Chain
 from tests.journal_data import NOON, Events, records
 from tests.simulated_sink import Held, SimulatedSink

@@ -19,8 +19,8 @@ from backup.errors import (
     SinkStalledError,
     SinkUnavailableError,
 )
+from backup.events import Problem, Progressed
 from backup.manifest import Manifest, Previous, Source
-from backup.model import Problem, Progressed
 from backup.sinks import Sink
 from backup.stop import Stop
 from backup.verbs.verify import VerifyResult, verify

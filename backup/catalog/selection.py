@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from backup.catalog import Backup, Flaw, OpenSink
+from backup.catalog import Backup, Flaw, OpenSink, StoredManifest
 from backup.errors import (
     NEEDS_A_LOOK,
     ManifestError,
@@ -29,8 +29,8 @@ from backup.errors import (
     SinkError,
     UnsupportedFormatError,
 )
+from backup.events import Problem
 from backup.manifest import Manifest
-from backup.model import Problem
 from backup.run import Run
 
 LATEST = "latest"
@@ -46,13 +46,18 @@ class Chosen:
     """Where it is the latest good one: why newer ones are not good."""
 
     @property
-    def manifest(self) -> Manifest:
-        """Its manifest, which the open sink remembers.
+    def stored(self) -> StoredManifest:
+        """Its manifest as it is stored, which the open sink remembers.
 
         Raises:
             ManifestError, UnsupportedFormatError, SinkError: it cannot be read.
         """
-        return self.opened.manifest(self.backup.journal, self.backup.id).manifest
+        return self.opened.manifest(self.backup.journal, self.backup.id)
+
+    @property
+    def manifest(self) -> Manifest:
+        """Likewise, taken apart."""
+        return self.stored.manifest
 
 
 def known_journals(sinks: Iterable[OpenSink], journal: str | None) -> list[str]:

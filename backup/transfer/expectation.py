@@ -14,8 +14,9 @@ from pathlib import Path
 
 from backup.catalog import OpenSink
 from backup.errors import JournalError, JournalMissingError
+from backup.events import Warned
 from backup.journals import Discovery
-from backup.model import Journal, Warned
+from backup.model import Journal
 
 
 def expected(statefulset: str, sinks: Iterable[OpenSink], *, replicas: int) -> set[Journal]:
@@ -26,12 +27,7 @@ def expected(statefulset: str, sinks: Iterable[OpenSink], *, replicas: int) -> s
         sinks: those that answer.
         replicas: what the settings promise: so many, by their ordinals.
     """
-    known = {
-        Journal.parse(name)
-        for sink in sinks
-        for name in sink.listing.journals
-        if Journal.is_of(statefulset, name) and not sink.listing.is_retired(name)
-    }
+    known = {Journal.parse(name) for s in sinks for name in s.listing.expected(statefulset)}
     promised = {Journal(statefulset=statefulset, ordinal=n) for n in range(replicas)}
     return promised | {journal for journal in known if journal is not None}
 

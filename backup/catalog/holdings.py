@@ -15,8 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
-from backup import remains
-from backup.catalog import Backup, OpenSink, checksum_key, manifest_key
+from backup.catalog import Backup, OpenSink, checksum_key, manifest_key, remains
 from backup.errors import (
     BackupError,
     ForeignSiteError,
@@ -26,8 +25,9 @@ from backup.errors import (
     StopError,
     UnsupportedFormatError,
 )
+from backup.events import Problem, RemainsSwept, Warned
 from backup.manifest import Manifest
-from backup.model import Holdings, Journal, Problem, RemainsSwept, Warned
+from backup.model import Holdings
 from backup.run import Run
 from backup.sinks import Sink
 
@@ -39,12 +39,7 @@ def read(run: Run, sinks: Sequence[Sink], statefulset: str) -> Holdings:
     """Learn what there are backups of."""
     sizes: dict[str, int] = {}
     for opened in _open(run, sinks):
-        listing = opened.listing
-        names = [
-            name
-            for name in listing.journals
-            if Journal.is_of(statefulset, name) and not listing.is_retired(name)
-        ]
+        names = opened.listing.expected(statefulset)
         sizes = {**dict.fromkeys(names, 0), **sizes}
         for newest in _newest(run, opened, names):
             sizes[newest.journal] = max(sizes[newest.journal], newest.size_bytes)

@@ -2,8 +2,9 @@
 
 Rules:
 
-- With a backup, those are delivered whose records it holds (:mod:`backup.lineage`): on every sink,
-  as an id means the same bytes everywhere. Where a copy does not tell what it holds, another may.
+- With a backup, those are delivered whose records it holds (:mod:`backup.catalog.lineage`): on
+  every sink, as an id means the same bytes everywhere. Where a copy does not tell what it holds,
+  another may.
 - What is older, and delivered neither by itself nor with these, is named: its records may be
   nowhere else.
 """
@@ -12,11 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from backup import lineage
-from backup.catalog import OpenSink
+from backup.catalog import OpenSink, lineage
+from backup.catalog.selection import Chosen, copies_of
 from backup.errors import BackupError, ManifestError, SinkError, UnsupportedFormatError
-from backup.model import Warned
-from backup.verbs.selection import Chosen, copies_of
+from backup.events import Warned
 
 _SHOWN = 3
 """As many ids are named in one sentence; the newest tell the most."""

@@ -1,0 +1,1 @@
+"""The way back: bytes come from a sink proved, and appear on a disk whole or not at all."""
