@@ -1,6 +1,6 @@
 """A sink that has been in use for a while: many backups of several journals, made in no time.
 
-The files are what a backup leaves there (``backup/catalog.py`` is the specification), written by
+The files are what a backup leaves there (``backup/catalog`` is the specification), written by
 the models and the key functions of the package itself; only the archives hold next to nothing.
 """
 
