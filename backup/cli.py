@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from backup.manifest import Manifest
     from backup.model import Emit, Event, Finding, Problem, Warned
     from backup.results import Result
+    from backup.run import Run
     from backup.settings import Settings
     from backup.sinks import Sink
     from backup.stop import Stop
@@ -520,16 +521,24 @@ def _prune_after(run: _Run, result: BackupResult | ClusterResult) -> Result:
 def _back_up_all(run: _Run) -> BackupResult | ClusterResult:
     if run.settings.strategy == "direct":
         return _back_up(run)
-    orchestrator = _orchestrator(run)
+    account = _account(run)
+    orchestrator = _orchestrator(run, account)
     orchestrator.plan()
     if orchestrator.strategy != "direct":
         return _orchestrate(run, orchestrator)
     result = _back_up(run)
     return replace(
         result,
-        problems=(*orchestrator.problems, *result.problems),
-        warnings=(*orchestrator.warnings, *result.warnings),
+        problems=(*account.problems, *result.problems),
+        warnings=(*account.warnings, *result.warnings),
     )
+
+
+def _account(run: _Run) -> Run:
+    from backup.run import Run
+
+    pod = os.environ.get("POD_NAME") or None
+    return Run(id=run.run_id, clock=_now, emit=run.emit, stop=run.stop, pod=pod)
 
 
 def _back_up(run: _Run, **more: Any) -> BackupResult:
@@ -557,13 +566,15 @@ def _back_up(run: _Run, **more: Any) -> BackupResult:
 
 
 def _worker(run: _Run) -> Result:
+    from backup.cluster.strategies import STRATEGIES
+
     args = run.args
     return _back_up(
         run,
         expect_only=tuple(args.journals.split(",")),
         strategy=args.strategy,
         draft=args.draft,
-        consistency="quiesced" if args.strategy == "scale-down" else "live",
+        consistency=STRATEGIES[args.strategy].consistency,
     )
 
 
@@ -573,33 +584,20 @@ def _commit(run: _Run) -> Result:
     return commit(run.sinks, run.run_id, emit=run.emit, stop=run.stop)
 
 
-def _orchestrator(run: _Run) -> Orchestrator:
+def _orchestrator(run: _Run, account: Run) -> Orchestrator:
     from backup.cluster.api import connect
-    from backup.cluster.orchestrator import Options, Orchestrator
+    from backup.cluster.orchestrator import Orchestrator
     from backup.verbs import holdings
 
-    settings = run.settings
     return Orchestrator(
+        account,
         connect(stop=run.stop),
-        Options(
-            run_id=run.run_id,
-            statefulset=settings.statefulset,
-            strategy=settings.strategy,
-            pod=os.environ.get("POD_NAME", ""),
-            expect_replicas=settings.expect_replicas,
-            workers=settings.workers,
-            max_downtime=settings.max_downtime,
-            allow_stopped=settings.allow_stopped,
-            deadline=settings.deadline,
-        ),
-        ask_sinks=lambda: holdings.read(run.sinks, settings.statefulset),
+        run.settings,
+        ask_sinks=lambda: holdings.read(run.sinks, run.settings.statefulset),
         has_source=lambda: _has_source(run),
         find=lambda run_id: {
             found.journal: _as_answer(found) for found in holdings.of_run(run.sinks, run_id)
         },
-        clock=_now,
-        emit=run.emit,
-        stop=run.stop,
     )
 
 
@@ -643,10 +641,9 @@ def _resume(run: _Run) -> Result:
     from backup.cluster.rescue import resume
 
     api = connect(stop=run.stop)
-    owner = Owner.of(api, os.environ.get("POD_NAME", ""))
-    statefulset = run.settings.statefulset
-    lease = Lease(api, statefulset, run_id=run.run_id, owner=owner, clock=_now)
-    return resume(api, statefulset, lease, take_over=run.args.take_over, emit=run.emit)
+    account, statefulset = _account(run), run.settings.statefulset
+    lease = Lease(account, api, statefulset, owner=Owner.of(api, account.pod))
+    return resume(account, api, statefulset, lease, take_over=run.args.take_over)
 
 
 def _list(run: _Run) -> Result:
@@ -768,16 +765,8 @@ def _cluster_items(run: _Run) -> Iterator[Finding | Problem | Warned]:
     from backup.cluster import checkup
     from backup.cluster.api import connect
 
-    settings = run.settings
-    options = checkup.Options(
-        statefulset=settings.statefulset,
-        strategy=settings.strategy,
-        expect_replicas=settings.expect_replicas,
-        max_downtime=settings.max_downtime,
-        allow_stopped=settings.allow_stopped,
-    )
-    api = connect(stop=run.stop)
-    yield from checkup.look(api, options, has_source=lambda: _has_source(run), clock=_now)
+    api, has_source = connect(stop=run.stop), partial(_has_source, run)
+    yield from checkup.look(_account(run), api, run.settings, has_source=has_source)
 
 
 def _has_source(run: _Run) -> bool:

@@ -30,7 +30,7 @@ from backup.errors import (
     ClusterMissingError,
     RefusedError,
 )
-from backup.model import Problem
+from backup.model import Journal, Problem
 
 _TRIES = 20
 
@@ -47,6 +47,18 @@ class StatefulSet:
     replicas: int
     """As many as it is scaled to, ready or not."""
     body: Object
+
+    @property
+    def journals(self) -> frozenset[str]:
+        """Those of its pods, by their names."""
+        return journals_of(self.name, self.replicas)
+
+
+def journals_of(statefulset: str, replicas: int) -> frozenset[str]:
+    """Name the journals of so many pods."""
+    return frozenset(
+        Journal(statefulset=statefulset, ordinal=ordinal).name for ordinal in range(replicas)
+    )
 
 
 def read_billing(api: Api, name: str) -> StatefulSet:

@@ -63,7 +63,7 @@ def read_volumes(
     """
     named = {claim["metadata"]["name"]: claim for claim in claims}
     shared = _shared_claim(billing.body)
-    running = {Journal(statefulset=billing.name, ordinal=n).name for n in range(billing.replicas)}
+    running = billing.journals
     if shared is not None:
         names = tuple(_sorted({*running, *expected}))
         found = named.get(shared)
@@ -97,7 +97,7 @@ def _templates(body: Object) -> set[str]:
 
 
 def _volume(
-    claim: Object, journals: tuple[str, ...], running: set[str], *, is_shared: bool
+    claim: Object, journals: tuple[str, ...], running: frozenset[str], *, is_shared: bool
 ) -> Volume:
     return Volume(
         claim=claim["metadata"]["name"],
@@ -108,6 +108,11 @@ def _volume(
         is_bound=claim.get("status", {}).get("phase") == "Bound",
         access_modes=tuple(claim["spec"].get("accessModes") or ()),
     )
+
+
+def bound_journals(volumes: Iterable[Volume]) -> set[str]:
+    """Name the journals that can be read."""
+    return {journal for volume in volumes if volume.is_bound for journal in volume.journals}
 
 
 def choose(volumes: Iterable[Volume], *, has_source: bool, may_scale: bool) -> Strategy:
@@ -132,17 +137,3 @@ def choose(volumes: Iterable[Volume], *, has_source: bool, may_scale: bool) -> S
     is_shared = all(volume.is_shared for volume in volumes)
     is_direct = has_source and is_shared and "ReadWriteMany" in modes
     return "direct" if is_direct else "colocated"
-
-
-def require_readable(volumes: Iterable[Volume], strategy: Strategy) -> None:
-    """Refuse ``colocated`` where a volume is ReadWriteOncePod.
-
-    Raises:
-        ConfigError: it is.
-    """
-    for volume in volumes:
-        if strategy == "colocated" and "ReadWriteOncePod" in volume.access_modes:
-            message = f"{volume.claim} is ReadWriteOncePod: no second pod may read it"
-            raise ConfigError(
-                message, "set BACKUP_STRATEGY=scale-down, and BACKUP_MAX_DOWNTIME to what is fine"
-            )

@@ -25,7 +25,7 @@ from typing import Final, Self
 
 from backup.cluster.api import Api, Object
 from backup.errors import ClusterConflictError, LeaseHeldError, LeaseLostError, RefusedError
-from backup.model import Clock
+from backup.run import Run
 
 STALE_SECONDS: Final = 60
 """After this long without a heartbeat a run is taken for dead."""
@@ -52,16 +52,17 @@ _HOW_LOST: Final = (
 class Owner:
     """The pod of a run."""
 
-    pod: str
-    uid: str
+    pod: str = ""
+    """Empty for somebody at a terminal."""
+    uid: str = ""
     may_scale: bool = False
     """Whether the run may scale billing down, if it has not yet."""
 
     @classmethod
-    def of(cls, api: Api, pod: str) -> Self:
+    def of(cls, api: Api, pod: str | None) -> Self:
         """Look a pod up by its name; somebody at a terminal has none."""
         body = api.get("pods", pod) if pod else None
-        return cls(pod=pod, uid=body["metadata"]["uid"]) if body else cls(pod="", uid="")
+        return cls(pod=body["metadata"]["name"], uid=body["metadata"]["uid"]) if body else cls()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,30 +108,24 @@ def lease_name(statefulset: str) -> str:
 class Lease:
     """The Lease of a StatefulSet, in the hands of one run."""
 
-    def __init__(
-        self, api: Api, statefulset: str, *, run_id: str, owner: Owner, clock: Clock
-    ) -> None:
+    def __init__(self, run: Run, api: Api, statefulset: str, *, owner: Owner) -> None:
         """Touch nothing yet.
 
         Args:
+            run: whose hands these are.
             api: the cluster.
             statefulset: billing's.
-            run_id: the run whose hands these are.
-            owner: its pod.
-            clock: the time.
+            owner: the run's pod.
         """
         self.name = lease_name(statefulset)
+        self._run = run
         self._api = api
         self._statefulset = statefulset
-        self._run_id = run_id
         self._owner = owner
-        self._clock = clock
 
     def under(self, api: Api) -> Lease:
         """Return this Lease with another API: one that may go on after a stop."""
-        return Lease(
-            api, self._statefulset, run_id=self._run_id, owner=self._owner, clock=self._clock
-        )
+        return Lease(self._run, api, self._statefulset, owner=self._owner)
 
     def read(self) -> Held | None:
         """Read it; None before the first run has made it.
@@ -143,7 +138,7 @@ class Lease:
 
     def is_stale(self, held: Held) -> bool:
         """Whether its holder will not come back to it."""
-        now = self._clock()
+        now = self._run.clock()
         if held.renewed_at is None or now - held.renewed_at > timedelta(seconds=STALE_SECONDS):
             return True
         if held.record is not None and now > held.record.deadline:
@@ -172,7 +167,7 @@ class Lease:
         if held is None:
             self._create()
             return None
-        if held.holder not in {"", self._run_id} and not self.is_stale(held):
+        if held.holder not in {"", self._run.id} and not self.is_stale(held):
             raise _held_by(held)
         self.seize(held)
         return held
@@ -198,7 +193,7 @@ class Lease:
 
     def _require_ours(self) -> None:
         held = self.read()
-        if held is None or held.holder != self._run_id:
+        if held is None or held.holder != self._run.id:
             raise _held_by(held)
 
     # -- while it is ours
@@ -210,7 +205,7 @@ class Lease:
             LeaseLostError: it is not.
         """
         held = self.read()
-        if held is None or held.holder != self._run_id:
+        if held is None or held.holder != self._run.id:
             other = f"run {held.holder}" if held and held.holder else "somebody"
             message = f"{other} has taken over the lease {self.name}"
             raise LeaseLostError(message, *_HOW_LOST)
@@ -219,7 +214,7 @@ class Lease:
     def is_for_another(self) -> bool:
         """Whether another run holds it with a record in it, so that scaling back is its task."""
         held = self.read()
-        return held is not None and held.holder not in {"", self._run_id} and bool(held.record)
+        return held is not None and held.holder not in {"", self._run.id} and bool(held.record)
 
     def renew(self) -> None:
         """Give a sign of life.
@@ -288,7 +283,7 @@ class Lease:
 
     def _signed(self, body: Object, record: Record | None) -> Object:
         """Give a Lease of ours, renewed now, with that record and no other."""
-        now = self._clock().strftime(_TIME)
+        now = self._run.clock().strftime(_TIME)
         metadata = body["metadata"]
         notes = {**(metadata.get("annotations") or {}), OWNER: json.dumps(asdict(self._owner))}
         notes.pop(RECORD, None)
@@ -296,9 +291,9 @@ class Lease:
             deadline = record.deadline.strftime(_TIME)
             notes[RECORD] = json.dumps({**asdict(record), "deadline": deadline})
         before = body.get("spec") or {}
-        is_ours = before.get("holderIdentity") == self._run_id
+        is_ours = before.get("holderIdentity") == self._run.id
         spec = {
-            "holderIdentity": self._run_id,
+            "holderIdentity": self._run.id,
             "leaseDurationSeconds": STALE_SECONDS,
             "acquireTime": before.get("acquireTime", now) if is_ours else now,
             "renewTime": now,

@@ -18,26 +18,21 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
 from backup.cluster.api import Api, Object
-from backup.cluster.billing import (
-    Back,
-    StatefulSet,
-    bring_back,
-    require_harmless,
-    scale_down,
-)
-from backup.cluster.crew import Crew, Task
+from backup.cluster.billing import Back, StatefulSet, bring_back, require_harmless, scale_down
+from backup.cluster.crew import Copies, Crew, Task
 from backup.cluster.downtime import Downtime
 from backup.cluster.drafts import commit
 from backup.cluster.jobs import REMOVAL_SECONDS
 from backup.cluster.layout import Volume
 from backup.cluster.lease import MEASURED, Measured, Record
 from backup.cluster.pods import is_leaving, is_ready
+from backup.cluster.rights import WORKERS, Rule
 from backup.cluster.workers import Order, worker_name
 from backup.errors import (
     NEEDS_A_LOOK,
@@ -49,7 +44,7 @@ from backup.errors import (
     RefusedError,
     StopError,
 )
-from backup.model import Clock, Problem
+from backup.model import Problem
 from backup.stop import Grace, Stop
 
 RETURN_SECONDS: Final = 600.0
@@ -58,6 +53,7 @@ CLEANUP_SECONDS: Final = 60.0
 """The same, from when the run is told to end."""
 READY_SECONDS: Final = 600.0
 """How long billing is waited for, to say how long it was away."""
+_DEFAULT_DOWNTIME: Final = timedelta(minutes=5)
 _LEEWAY: Final = timedelta(minutes=2)
 """Between the end of the budget and the moment from which others may bring billing back."""
 _BY_OTHERS: Final = {
@@ -72,36 +68,33 @@ def _is_back(pod: Object) -> bool:
     return is_ready(pod) and not is_leaving(pod)
 
 
-class ScaleDown:
+class ScaleDown(Copies):
     """The copies of a run, while billing is down."""
 
-    def __init__(
-        self, crew: Crew, billing: StatefulSet, *, budget: timedelta, clock: Clock
-    ) -> None:
-        """Take billing as it was found.
+    name = "scale-down"
+    rights = (
+        *WORKERS,
+        Rule(group="apps", resource="statefulsets/scale", verbs=("update",), named=True),
+        Rule(group="", resource="pods", verbs=("patch",)),
+    )
+    may_scale = True
+    consistency = "quiesced"
+    are_drafts = True
 
-        Args:
-            crew: the workers' crew.
-            billing: its StatefulSet.
-            budget: how long it may be down.
-            clock: the time.
-        """
-        self.downtime_seconds: float | None = None
-        """None until billing was away, and is back."""
-        self._crew = crew
-        self._findings = crew.findings
-        self._billing = billing
-        self._downtime = Downtime(budget)
+    def __init__(self, crew: Crew, billing: StatefulSet) -> None:
+        """See :class:`Copies`."""
+        super().__init__(crew, billing)
+        self._run = crew.run
+        self._downtime = Downtime(crew.settings.max_downtime or _DEFAULT_DOWNTIME)
         self._seconds_for_copies: float | None = None
         self._is_in_doubt = False
-        self._clock = clock
+
+    @classmethod
+    def require_readable(cls, volumes: Iterable[Volume]) -> None:
+        """See :class:`Copies`; nobody else has them then."""
 
     def copy(self, tasks: Sequence[Task], *, size_bytes: int) -> None:
-        """Back up each volume; every journal has an outcome afterwards.
-
-        Args:
-            tasks: the volumes.
-            size_bytes: what their newest backups hold, in all.
+        """See :class:`Copies`.
 
         Raises:
             BillingDownError: billing may still be down.
@@ -150,7 +143,7 @@ class ScaleDown:
         theirs = [pod["spec"] for pod in pods if pod["metadata"]["name"] in volume.pods]
         return Order(
             name=worker_name(self._crew.template, "worker", volume.claim),
-            arguments=self._crew.arguments(volume, "--draft"),
+            arguments=self._crew.arguments(volume),
             volume=volume,
             near=tuple(sorted({spec["nodeName"] for spec in theirs if spec.get("nodeName")})),
             billing_pods=tuple(pods),
@@ -171,7 +164,7 @@ class ScaleDown:
 
     def _with_billing_down(self, tasks: Sequence[Task]) -> None:
         """Have billing down, the journals copied, and billing back."""
-        deadline = self._clock() + self._downtime.budget + _LEEWAY
+        deadline = self._run.clock() + self._downtime.budget + _LEEWAY
         billing = self._billing
         record = Record(uid=billing.uid, replicas=billing.replicas, deadline=deadline)
         failure: ClusterError | DowntimeError | None = None
@@ -192,9 +185,9 @@ class ScaleDown:
         elif state == "was up" and self._downtime.was_away:  # with as many as somebody else chose
             self._await_ready(1)
         if failure is not None:
-            self._findings.fail(Problem.of(failure))
+            self._run.fail(failure)
             for task in (t for t in tasks if not t.is_settled):
-                self._crew.give_up(task, self._crew.why_unfinished(task))
+                self._crew.outcomes.give_up(task, self._crew.why_unfinished(task))
 
     def _write_record(self, record: Record) -> None:
         try:
@@ -204,13 +197,13 @@ class ScaleDown:
             raise
 
     def _scale_to_zero(self) -> None:
-        self._findings.step(f"billing goes from {self._billing.replicas} to 0")
+        self._crew.step(f"billing goes from {self._billing.replicas} to 0")
         try:
             scale_down(self._crew.api, self._billing, asking=self._downtime.begin)
         except (StopError, ClusterUnavailableError):
             self._is_in_doubt = self._downtime.has_begun  # what was not answered may arrive yet
             raise
-        self._findings.step("waiting for billing's pods to end")
+        self._crew.step("waiting for billing's pods to end")
         while left := self._pods_of_billing:
             if not any(map(is_ready, left)):
                 self._downtime.note_away()
@@ -220,11 +213,11 @@ class ScaleDown:
 
     def _open_gates(self, tasks: Sequence[Task]) -> None:
         """Let workers begin, so many at a time, and wait until all have ended."""
-        self._findings.step("workers copy the journals")
+        self._crew.step("workers copy the journals")
         is_timed = bool(self._billing.replicas)
         waiting, running = deque(tasks), list[Task]()
         while waiting or running:
-            while waiting and len(running) < self._crew.limit:
+            while waiting and len(running) < self._crew.settings.workers:
                 task = waiting.popleft()
                 self._crew.open_gate(task)
                 running.append(task)
@@ -239,9 +232,9 @@ class ScaleDown:
         """Look after a worker; True once it is over, whatever came of it."""
         is_there = self._crew.look(task)
         if task.pod is not None and task.pod.has_ended:
-            self._crew.settle(task, task.pod, is_draft=True)
+            self._crew.outcomes.settle(task, task.pod)
         elif not is_there:
-            self._crew.give_up(task, "its worker's pod was deleted")
+            self._crew.outcomes.give_up(task, "its worker's pod was deleted")
         elif self._crew.is_late(task):
             self._crew.dismiss(task, self._crew.why_waiting(task))
         else:
@@ -276,22 +269,20 @@ class ScaleDown:
         api = self._persistent()
         state: Back | None = None
         if self._downtime.has_begun:
-            self._findings.step(f"billing goes back to {record.replicas}")
+            self._crew.step(f"billing goes back to {record.replicas}")
             state = bring_back(api, self._billing.name, record)
         if state == "was up" and self._is_in_doubt:
-            self._findings.warn("whether billing was scaled down is not known: the guard will see")
+            self._run.warn("whether billing was scaled down is not known: the guard will see")
             return state
         self._clear_record(api)
         if state in _BY_OTHERS and not (state == "was up" and failure):  # which says so already
-            self._findings.warn(
-                f"{self._billing.name} {_BY_OTHERS[state]} meanwhile: left as it is"
-            )
+            self._run.warn(f"{self._billing.name} {_BY_OTHERS[state]} meanwhile: left as it is")
         return state
 
     def _persistent(self) -> Api:
         """Give the cluster to whoever has to have his way, also after a stop."""
         return self._crew.api.under(
-            Grace(self._crew.stop, seconds=RETURN_SECONDS, grace_seconds=CLEANUP_SECONDS),
+            Grace(self._run.stop, seconds=RETURN_SECONDS, grace_seconds=CLEANUP_SECONDS),
             patience=RETURN_SECONDS,
         )
 
@@ -317,11 +308,11 @@ class ScaleDown:
 
     def _await_ready(self, replicas: int) -> None:
         """Wait for so many pods of billing, and say how long it was away."""
-        self._findings.step("waiting for billing to be ready")
+        self._crew.step("waiting for billing to be ready")
         until = time.monotonic() + READY_SECONDS
         while sum(map(_is_back, self._pods_of_billing)) < replicas:
             if time.monotonic() > until:
-                self._findings.fail(
+                self._run.fail(
                     Problem(
                         exit_code=NEEDS_A_LOOK,
                         message=f"billing is scaled back, and not ready after {READY_SECONDS:g} s",
@@ -331,16 +322,16 @@ class ScaleDown:
                 break
             self._crew.wait()
         self.downtime_seconds = self._downtime.seconds()
-        self._findings.step(f"billing was away for {self.downtime_seconds:.1f} s")
+        self._crew.step(f"billing was away for {self.downtime_seconds:.1f} s")
 
     def _note_measure(self) -> None:
         """Remember how long the copies took, if all were made; sizes are known since the commit."""
         if self._seconds_for_copies is None or self.downtime_seconds is None:
             return
-        size = sum(outcome.size_bytes for outcome in self._findings.outcomes)
+        size = sum(outcome.size_bytes for outcome in self._crew.outcomes.all)
         measured = Measured(size_bytes=size, seconds=round(self._seconds_for_copies, 3))
         try:
             self._crew.lease.clear_record()  # if that has failed when billing came back
             self._crew.lease.remember(measured)
         except ClusterError as error:
-            self._findings.warn(f"how long this took could not be noted: {error.message}")
+            self._run.warn(f"how long this took could not be noted: {error.message}")

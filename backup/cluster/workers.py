@@ -32,6 +32,7 @@ from backup.cluster.jobs import ROLE_LABEL, RUN_LABEL, STATEFULSET_LABEL
 from backup.cluster.layout import Volume
 from backup.cluster.pods import is_leaving, owner
 from backup.errors import ConfigError
+from backup.run import Run
 
 GATE: Final = "deepgram-journal-backup/billing-is-down"
 """The scheduling gate that holds a pod back until billing is down."""
@@ -91,18 +92,18 @@ class Order:
     """How long it may take."""
 
 
-def read_template(api: Api, pod_name: str, *, run_id: str, billing: StatefulSet) -> Template:
+def read_template(run: Run, api: Api, billing: StatefulSet) -> Template:
     """Find the Job that we are a pod of.
 
     Args:
+        run: which knows its pod.
         api: the cluster.
-        pod_name: ours.
-        run_id: of the run.
         billing: whose pods workers are to get along with.
 
     Raises:
         ConfigError: we are not a pod of a Job.
     """
+    pod_name = run.pod or ""
     pod = api.get("pods", pod_name) if pod_name else None
     if pod is None:
         message = f"workers are made from this run's own Job, and there is no pod {pod_name!r}"
@@ -115,7 +116,7 @@ def read_template(api: Api, pod_name: str, *, run_id: str, billing: StatefulSet)
     return Template(
         job=job,
         priority=pod["spec"].get("priority") or 0,
-        run_id=run_id,
+        run_id=run.id,
         statefulset=billing.name,
         billing_template=billing.body["spec"]["template"],
     )
