@@ -182,7 +182,7 @@ class Api(ABC):
 # -- the real one
 
 
-class KubernetesApi(Api):
+class KubernetesApi(Api):  # its methods are mostly the interface's
     """A namespace of a cluster, by HTTP."""
 
     def __init__(

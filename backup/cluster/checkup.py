@@ -24,7 +24,7 @@ from backup.cluster.billing import (
     was_stopped,
 )
 from backup.cluster.layout import Volume, bound_journals, read_volumes
-from backup.cluster.lease import Held, Lease, Owner, lease_name
+from backup.cluster.lease import Lease, Owner, lease_name
 from backup.cluster.strategies import decide, rights_of
 from backup.errors import (
     BillingDownError,
@@ -95,19 +95,14 @@ def _lease(lease: Lease, settings: ClusterSettings) -> Iterator[Item]:
     elif not lease.is_stale(held):
         yield Warned(message=f"run {held.holder} is under way")
     elif held.record is not None:
-        yield _left_down(held, settings)
+        down = f"has scaled {settings.statefulset} down from {held.record.replicas}, and is gone"
+        yield Problem(
+            exit_code=BillingDownError.exit_code,
+            message=f"run {held.holder} {down}",
+            hints=("journal-backup resume-billing, which the guard runs too, brings it back",),
+        )
     else:
         yield Finding(subject=lease.name, message=f"was left by run {held.holder}, and is stale")
-
-
-def _left_down(held: Held, settings: ClusterSettings) -> Problem:
-    replicas = held.record.replicas if held.record else 0
-    return Problem(
-        exit_code=BillingDownError.exit_code,
-        message=f"run {held.holder} has scaled {settings.statefulset} down from {replicas}, and "
-        "is gone",
-        hints=("journal-backup resume-billing, which the guard runs too, brings it back",),
-    )
 
 
 def _billing(

@@ -14,7 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
@@ -96,49 +96,32 @@ def half_known(journal: str, why: str) -> Problem:
     return Problem(exit_code=NEEDS_A_LOOK, message=message, journal=journal)
 
 
+@dataclass(slots=True)
 class Outcomes:
     """What came of each journal of a run, and what the run has to say of that."""
 
-    def __init__(self, run: Run, *, find: Find, are_drafts: bool) -> None:
-        """Begin with none.
+    run: Run
+    find: Find
+    are_drafts: bool
+    """See :class:`Copies`."""
+    all: list[WorkerOutcome] = field(default_factory=list)
+    silent: dict[str, str] = field(default_factory=dict)
+    """Journals whose worker ended without an answer, and how it ended."""
 
-        Args:
-            run: its account gets what workers say.
-            find: see :data:`Find`.
-            are_drafts: see :class:`Copies`.
-        """
-        self.all: list[WorkerOutcome] = []
-        self.find = find
-        self.silent: dict[str, str] = {}
-        """Journals whose worker ended without an answer, and how it ended."""
-        self._run = run
-        self._are_drafts = are_drafts
-
-    def lose(
-        self,
-        journal: str,
-        why: str,
-        *,
-        claim: str | None,
-        state: State = "failed",
-        worker: str | None = None,
-    ) -> None:
+    def lose(self, outcome: WorkerOutcome, why: str) -> None:
         """Note that a journal was not read."""
-        self.all.append(WorkerOutcome(journal=journal, claim=claim, state=state, worker=worker))
-        self._run.fail(JournalError(why), journal=journal)
+        self.all.append(outcome)
+        self.run.fail(JournalError(why), journal=outcome.journal)
 
-    def give_up(self, task: Task, why: str) -> None:
-        """Note that the journals of a volume were not read."""
+    def give_up(self, task: Task, why: str, journals: Iterable[str] | None = None) -> None:
+        """Note that the journals of a volume were not read: these, or all of them."""
         task.is_settled = True
-        self._lose_all(task, task.volume.journals, why)
-
-    def _lose_all(self, task: Task, journals: Iterable[str], why: str) -> None:
-        for journal in journals:
-            self.lose(journal, why, claim=task.volume.claim, worker=task.job or None)
+        claim, worker = task.volume.claim, task.job or None
+        for name in task.volume.journals if journals is None else journals:
+            self.lose(WorkerOutcome(journal=name, claim=claim, state="failed", worker=worker), why)
 
     def settle(self, task: Task, pod: Pod) -> None:
         """Take in what a worker that has ended says, or else has done."""
-        task.is_settled = True
         answer = pod.answer or Answer(exit_code=0, is_cut=True)
         answered = {journal.journal for journal in answer.journals}
         others = [name for name in task.volume.journals if name not in answered]
@@ -148,18 +131,18 @@ class Outcomes:
         self.hear(answer, task.job, about=task.volume.journals[0])
         known = {journal.journal for journal in found}
         lost = [name for name in others if name not in known]
-        self._lose_all(task, lost, f"its worker {silence}")
-        if not pod.answer and not pod.has_succeeded and not self._are_drafts:
+        self.give_up(task, f"its worker {silence}", lost)
+        if not pod.answer and not pod.has_succeeded and not self.are_drafts:
             for journal in found:
-                self._run.fail(half_known(journal.journal, silence))
+                self.run.fail(half_known(journal.journal, silence))
 
     def _find_others(self, names: Sequence[str], pod: Pod, silence: str) -> Sequence[JournalAnswer]:
         """Find what came of journals that a worker had no room, or no time, to speak of."""
-        if self._are_drafts:  # what was put shows when it is committed
+        if self.are_drafts:  # what was put shows when it is committed
             if not pod.has_succeeded:
                 self.silent |= dict.fromkeys(names, silence)
             return [JournalAnswer(journal=name, state=PUT) for name in names]
-        backups = self.find(self._run.id) if names else {}
+        backups = self.find(self.run.id) if names else {}
         return [backups[name] for name in names if name in backups]
 
     def hear(self, answer: Answer, job: str, *, about: str | None = None) -> None:
@@ -171,11 +154,11 @@ class Outcomes:
             about: a journal of it, to which an exit code that no problem explains is put down.
         """
         for warning in answer.warnings:
-            self._run.warn(warning)
+            self.run.warn(warning)
         for problem in answer.problems:
-            self._run.fail(problem)
+            self.run.fail(problem)
         if answer.exit_code and answer.exit_code not in {p.exit_code for p in answer.problems}:
-            self._run.fail(
+            self.run.fail(
                 Problem(
                     exit_code=answer.exit_code,
                     message=f"its worker ended with exit code {answer.exit_code}",
@@ -200,40 +183,29 @@ class Outcomes:
         )
 
 
+@dataclass(slots=True)
 class Crew:
     """The workers of a run, and the run's Lease while it waits for them."""
 
-    def __init__(
-        self,
-        run: Run,
-        api: Api,
-        settings: ClusterSettings,
-        template: Template,
-        lease: Lease,
-        *,
-        outcomes: Outcomes,
-        copies: type[Copies],
-    ) -> None:
-        """Begin to watch pods.
+    run: Run
+    api: Api
+    settings: ClusterSettings
+    """How many may work at a time, and how long all of it may take."""
+    template: Template
+    lease: Lease
+    """In our hands."""
+    outcomes: Outcomes
+    """Gets that of each journal."""
+    copies: type[Copies]
+    """The strategy."""
+    pods: Pods = field(init=False)
+    _deadline: float = field(init=False)
+    _beaten_at: float = field(init=False)
 
-        Args:
-            run: whose workers these are.
-            api: the cluster.
-            settings: how many may work at a time, and how long all of it may take.
-            template: what workers are made of.
-            lease: in our hands.
-            outcomes: gets that of each journal.
-            copies: the strategy.
-        """
-        self.run = run
-        self.api = api
-        self.settings = settings
-        self.template = template
-        self.lease = lease
-        self.outcomes = outcomes
-        self.pods = Pods(api, stop=run.stop)
-        self._copies = copies
-        self._deadline = time.monotonic() + settings.deadline.total_seconds()
+    def __post_init__(self) -> None:
+        """Begin to watch pods."""
+        self.pods = Pods(self.api, stop=self.run.stop)
+        self._deadline = time.monotonic() + self.settings.deadline.total_seconds()
         self._beaten_at = time.monotonic()
 
     def step(self, what: str) -> None:
@@ -284,9 +256,9 @@ class Crew:
         return (
             "worker",
             f"--run={self.run.id}",
-            f"--strategy={self._copies.name}",
+            f"--strategy={self.copies.name}",
             f"--journal={','.join(volume.journals)}",
-            *(["--draft"] if self._copies.are_drafts else []),
+            *(["--draft"] if self.copies.are_drafts else []),
         )
 
     def open_gate(self, task: Task) -> None:

@@ -40,7 +40,12 @@ def commit(crew: Crew) -> None:
     if answer:
         crew.outcomes.hear(answer, job)
     why = pod.why_ended() if pod else f"did not begin{in_brackets(crew.api, job)}"
-    _judge(crew, "" if answer else f": its worker {why}")
+    said = "" if answer else f": its worker {why}"
+    backups = crew.outcomes.find(crew.run.id)
+    crew.outcomes.all = [
+        _judged(crew, outcome, backups.get(outcome.journal), said) if outcome.is_put else outcome
+        for outcome in crew.outcomes.all
+    ]
 
 
 def _await_end(crew: Crew, job: str) -> Pod | None:
@@ -55,14 +60,6 @@ def _await_end(crew: Crew, job: str) -> Pod | None:
         if is_late and (pod is None or not pod.is_running):
             return None
         crew.wait()
-
-
-def _judge(crew: Crew, why: str) -> None:
-    backups = crew.outcomes.find(crew.run.id)
-    crew.outcomes.all = [
-        _judged(crew, outcome, backups.get(outcome.journal), why) if outcome.is_put else outcome
-        for outcome in crew.outcomes.all
-    ]
 
 
 def _judged(

@@ -68,7 +68,8 @@ def read_volumes(
         names = tuple(_sorted({*running, *expected}))
         found = named.get(shared)
         return () if found is None else (_volume(found, names, running, is_shared=True),)
-    if VOLUME not in _templates(billing.body):
+    templates = billing.body["spec"].get("volumeClaimTemplates") or []
+    if VOLUME not in {template["metadata"]["name"] for template in templates}:
         message = f"{billing.name} keeps no journal on a volume claim"
         raise ConfigError(
             message,
@@ -90,10 +91,6 @@ def _shared_claim(body: Object) -> str | None:
             claim: str | None = (volume.get("persistentVolumeClaim") or {}).get("claimName")
             return claim
     return None
-
-
-def _templates(body: Object) -> set[str]:
-    return {t["metadata"]["name"] for t in body["spec"].get("volumeClaimTemplates") or []}
 
 
 def _volume(

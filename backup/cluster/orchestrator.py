@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime
 
 from backup.cluster.api import Api, Object
@@ -97,44 +97,27 @@ def _billing(result: ClusterResult) -> str:
     return STRATEGIES[result.strategy].billing_stays
 
 
+@dataclass(slots=True)
 class Orchestrator:
     """A run in the cluster: planned with billing up, if it is to be, and then performed."""
 
-    strategy: Strategy
+    run: Run
+    api: Api
+    settings: ClusterSettings
+    _: KW_ONLY
+    ask_sinks: Callable[[], Holdings]
+    """Gives what sinks hold; this wing knows no sink."""
+    has_source: Callable[[], bool]
+    """See :func:`~backup.cluster.strategies.decide`."""
+    find: Find
+    strategy: Strategy = field(init=False)
     """Set by :meth:`plan`, as is all that follows."""
-    _owner: Owner
-    _billing: StatefulSet
-    _volumes: tuple[Volume, ...]
-    _claims: Sequence[Object]
-    _held: Holdings
-    _expected: set[str]
-
-    def __init__(
-        self,
-        run: Run,
-        api: Api,
-        settings: ClusterSettings,
-        *,
-        ask_sinks: Callable[[], Holdings],
-        has_source: Callable[[], bool],
-        find: Find,
-    ) -> None:
-        """Take what a run needs.
-
-        Args:
-            run: its account gets problems and warnings.
-            api: the cluster.
-            settings: how journals are reached.
-            ask_sinks: gives what sinks hold; this wing knows no sink.
-            has_source: see :func:`~backup.cluster.strategies.decide`.
-            find: gives the backups that a run has committed, by journal.
-        """
-        self._run = run
-        self._api = api
-        self._settings = settings
-        self._ask_sinks = ask_sinks
-        self._has_source = has_source
-        self._find = find
+    _owner: Owner = field(init=False)
+    _billing: StatefulSet = field(init=False)
+    _volumes: tuple[Volume, ...] = field(init=False)
+    _claims: Sequence[Object] = field(init=False)
+    _held: Holdings = field(init=False)
+    _expected: set[str] = field(init=False)
 
     def plan(self) -> None:
         """Bring billing back if it was left down, read its volumes, and choose the strategy.
@@ -144,30 +127,30 @@ class Orchestrator:
             BillingDownError: billing may still be down.
             ClusterError: the cluster does not say.
         """
-        name = self._settings.statefulset
-        self._owner = Owner.of(self._api, self._run.pod)
-        self._take_in(resume(self._run, self._api, name, self._lease(), take_over=False))
-        self._held = self._ask_sinks()
+        name = self.settings.statefulset
+        self._owner = Owner.of(self.api, self.run.pod)
+        self._take_in(resume(self.run, self.api, name, self._lease(), take_over=False))
+        self._held = self.ask_sinks()
         for warning in self._held.warnings:
-            self._run.warn(warning)
+            self.run.warn(warning)
         known = {journal for journal in self._held.journals if Journal.is_of(name, journal)}
-        self._expected = known | journals_of(name, self._settings.expect_replicas)
-        self._claims = self._api.list("persistentvolumeclaims")
+        self._expected = known | journals_of(name, self.settings.expect_replicas)
+        self._claims = self.api.list("persistentvolumeclaims")
         self._read_volumes()
-        self.strategy = decide(self._settings, self._volumes, has_source=self._has_source)
+        self.strategy = decide(self.settings, self._volumes, has_source=self.has_source)
 
     def _lease(self, *, may_scale: bool = False) -> Lease:
         owner = replace(self._owner, may_scale=may_scale)
-        return Lease(self._run, self._api, self._settings.statefulset, owner=owner)
+        return Lease(self.run, self.api, self.settings.statefulset, owner=owner)
 
     def _take_in(self, resumed: ResumeResult) -> None:
         """Tell of billing that a rescue has brought back."""
         if resumed.state == "restored":
-            self._run.warn(f"run {resumed.holder} had left billing at 0: it is back")
+            self.run.warn(f"run {resumed.holder} had left billing at 0: it is back")
 
     def _read_volumes(self) -> None:
         """Read billing as it is now, and where its journals are."""
-        self._billing = read_billing(self._api, self._settings.statefulset)
+        self._billing = read_billing(self.api, self.settings.statefulset)
         self._volumes = read_volumes(self._claims, self._billing, expected=self._expected)
 
     def perform(self) -> ClusterResult:
@@ -177,26 +160,18 @@ class Orchestrator:
             BillingDownError: billing may still be down.
             BackupError: the run could not be done; nothing that it made still runs.
         """
-        run, copies = self._run, STRATEGIES[self.strategy]
+        run, copies = self.run, STRATEGIES[self.strategy]
         run.emit(RunStarted(verb="backup", run_id=run.id, sinks=()))
-        template = read_template(run, self._api, self._billing)
+        template = read_template(run, self.api, self._billing)
         require_rwx(self._claims, template)
-        outcomes = Outcomes(run, find=self._find, are_drafts=copies.are_drafts)
+        outcomes = Outcomes(run, self.find, copies.are_drafts)
         lease = self._lease(may_scale=copies.may_scale)
         left = lease.take()
         try:
             self._clear_away(lease, left)
             self._read_volumes()  # billing may have been down until now: brought back since
             self._name_missing(outcomes)
-            crew = Crew(
-                run,
-                self._api,
-                self._settings,
-                template,
-                lease,
-                outcomes=outcomes,
-                copies=copies,
-            )
+            crew = Crew(run, self.api, self.settings, template, lease, outcomes, copies)
             with closing(crew.pods):
                 downtime_seconds = self._copy(copies(crew, self._billing))
         except BaseException:
@@ -204,47 +179,45 @@ class Orchestrator:
             raise
         finally:
             self._tidy(lambda api: lease.under(api).release())
-        return self._result(outcomes.all, downtime_seconds)
+        return self._result(outcomes, downtime_seconds)
 
     def _copy(self, copies: Copies) -> float | None:
         """Make the copies; give how long billing was away for them."""
-        if self._billing.replicas == 0 and not self._settings.allow_stopped:
-            self._run.fail(was_stopped(self._billing))
+        if self._billing.replicas == 0 and not self.settings.allow_stopped:
+            self.run.fail(was_stopped(self._billing))
         if tasks := [Task(v) for v in self._volumes if v.is_bound and v.journals]:
             copies.copy(tasks, size_bytes=self._held.size_bytes)
         return copies.downtime_seconds
 
-    def _result(
-        self, outcomes: Sequence[WorkerOutcome], downtime_seconds: float | None
-    ) -> ClusterResult:
-        found = sorted(outcomes, key=lambda o: (Journal.parse(o.journal), o.journal))
+    def _result(self, outcomes: Outcomes, downtime_seconds: float | None) -> ClusterResult:
+        found = sorted(outcomes.all, key=lambda o: (Journal.parse(o.journal), o.journal))
         return ClusterResult(
-            run_id=self._run.id,
+            run_id=self.run.id,
             strategy=self.strategy,
-            started_at=self._run.started_at,
-            duration_seconds=self._run.seconds,
+            started_at=self.run.started_at,
+            duration_seconds=self.run.seconds,
             downtime_seconds=downtime_seconds,
-            api_calls=self._api.calls.made,
+            api_calls=self.api.calls.made,
             journals=tuple(found),
-            problems=tuple(self._run.problems),
-            warnings=tuple(self._run.warnings),
+            problems=tuple(self.run.problems),
+            warnings=tuple(self.run.warnings),
         )
 
     # -- before and after
 
     def _clear_away(self, lease: Lease, left: Held | None) -> None:
         """Recover from a run that died after this one began; remove workers that were left."""
-        name = self._settings.statefulset
+        name = self.settings.statefulset
         if left is not None and left.record is not None:
-            found = recover(self._run, self._api, name, lease, left.record, of=left.holder)
+            found = recover(self.run, self.api, name, lease, left.record, of=left.holder)
             self._take_in(found)
             lease.take()
-        remove_workers(self._api, name, but=self._run.id)
+        remove_workers(self.api, name, but=self.run.id)
 
     def _tidy(self, tidy: Callable[[Api], None]) -> None:
         """Do what is left to do, in a time of its own; a failure here hides no other."""
         with suppress(BackupError):
-            tidy(self._api.under(Stop(seconds=CLEANUP_SECONDS)))
+            tidy(self.api.under(Stop(seconds=CLEANUP_SECONDS)))
 
     def _name_missing(self, outcomes: Outcomes) -> None:
         """Report journals that are expected and that no bound claim holds, each by its name."""
@@ -253,7 +226,8 @@ class Orchestrator:
         for name in sorted({*self._billing.journals, *self._expected, *pending} - bound):
             claim = pending.get(name)
             why = f"its claim {claim} is not bound" if claim else "there is no volume claim of it"
-            outcomes.lose(name, f"expected, but {why}", claim=claim, state="missing")
+            lost = WorkerOutcome(journal=name, claim=claim, state="missing")
+            outcomes.lose(lost, f"expected, but {why}")
         if not bound and not outcomes.all:
             message = f"no journal of {self._billing.name} is on any volume claim"
-            self._run.fail(JournalError(message))
+            self.run.fail(JournalError(message))

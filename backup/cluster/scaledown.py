@@ -133,32 +133,11 @@ class ScaleDown(Copies):
         pods = self._pods_of_billing
         for task in tasks:
             task.made_at = time.monotonic()
-            task.job = self._crew.create(self._order(task.volume, pods))
+            task.job = self._crew.create(_order(self._crew, task.volume, pods))
         while overdue := [task for task in tasks if not self._crew.look(task)]:
             for task in overdue:
-                self._require_admitted(task)
+                _require_admitted(self._crew, task)
             self._crew.wait()
-
-    def _order(self, volume: Volume, pods: Sequence[Object]) -> Order:
-        theirs = [pod["spec"] for pod in pods if pod["metadata"]["name"] in volume.pods]
-        return Order(
-            name=worker_name(self._crew.template, "worker", volume.claim),
-            arguments=self._crew.arguments(volume),
-            volume=volume,
-            near=tuple(sorted({spec["nodeName"] for spec in theirs if spec.get("nodeName")})),
-            billing_pods=tuple(pods),
-            is_gated=True,
-            seconds=self._crew.seconds_left(),
-        )
-
-    def _require_admitted(self, task: Task) -> None:
-        """Insist that a worker without a pod may yet get one."""
-        why = self._crew.refusal(task)
-        if self._crew.pods.has_had(task.job):
-            why = "it was deleted"
-        if why or self._crew.is_late(task):
-            message = f"the worker {task.job} gets no pod: {why or 'no event says why'}"
-            raise RefusedError(message, "billing was not scaled down")
 
     # -- while billing is down
 
@@ -182,7 +161,7 @@ class ScaleDown(Copies):
             raise failure
         if state == "restored":
             self._await_ready(billing.replicas)
-        elif state == "was up" and self._downtime.was_away:  # with as many as somebody else chose
+        elif state == "was up" and self._downtime.away_at:  # with as many as somebody else chose
             self._await_ready(1)
         if failure is not None:
             self._run.fail(failure)
@@ -193,7 +172,7 @@ class ScaleDown(Copies):
         try:
             self._crew.lease.write_record(record)
         except BaseException:  # it may be written all the same, and nobody will scale anything
-            self._clear_record(self._persistent())
+            _clear_record(self._crew, _persistent(self._crew))
             raise
 
     def _scale_to_zero(self) -> None:
@@ -201,7 +180,7 @@ class ScaleDown(Copies):
         try:
             scale_down(self._crew.api, self._billing, asking=self._downtime.begin)
         except (StopError, ClusterUnavailableError):
-            self._is_in_doubt = self._downtime.has_begun  # what was not answered may arrive yet
+            self._is_in_doubt = bool(self._downtime.scaled_at)  # what got no answer may arrive yet
             raise
         self._crew.step("waiting for billing's pods to end")
         while left := self._pods_of_billing:
@@ -263,48 +242,21 @@ class ScaleDown(Copies):
         Raises:
             BillingDownError: that failed.
         """
-        if isinstance(failure, LeaseLostError) and self._is_for_another():
+        if isinstance(failure, LeaseLostError) and _is_for_another(self._crew):
             return None
-        self._remove_workers(tasks)
-        api = self._persistent()
+        _remove_workers(self._crew, tasks)
+        api = _persistent(self._crew)
         state: Back | None = None
-        if self._downtime.has_begun:
+        if self._downtime.scaled_at:
             self._crew.step(f"billing goes back to {record.replicas}")
             state = bring_back(api, self._billing.name, record)
         if state == "was up" and self._is_in_doubt:
             self._run.warn("whether billing was scaled down is not known: the guard will see")
             return state
-        self._clear_record(api)
+        _clear_record(self._crew, api)
         if state in _BY_OTHERS and not (state == "was up" and failure):  # which says so already
             self._run.warn(f"{self._billing.name} {_BY_OTHERS[state]} meanwhile: left as it is")
         return state
-
-    def _persistent(self) -> Api:
-        """Give the cluster to whoever has to have his way, also after a stop."""
-        return self._crew.api.under(
-            Grace(self._run.stop, seconds=RETURN_SECONDS, grace_seconds=CLEANUP_SECONDS),
-            patience=RETURN_SECONDS,
-        )
-
-    def _clear_record(self, api: Api) -> None:
-        with suppress(BackupError):  # billing is up: whoever finds the record finds that out
-            self._crew.lease.under(api).clear_record()
-
-    def _is_for_another(self) -> bool:
-        api = self._crew.api.under(Stop(seconds=REMOVAL_SECONDS))
-        with suppress(BackupError):
-            return self._crew.lease.under(api).is_for_another()
-        return False  # as far as is known; and two that bring billing back do no harm
-
-    def _remove_workers(self, tasks: Sequence[Task]) -> None:
-        """Have workers release the volumes that they still have, without waiting for them.
-
-        This has a stop of its own, so that it takes no time from the scaling that follows.
-        """
-        api = self._crew.api.under(Stop(seconds=REMOVAL_SECONDS))
-        for task in (t for t in tasks if t.pod is None or not t.pod.has_ended):
-            with suppress(BackupError):  # billing comes first
-                api.delete("jobs", task.job)
 
     def _await_ready(self, replicas: int) -> None:
         """Wait for so many pods of billing, and say how long it was away."""
@@ -335,3 +287,57 @@ class ScaleDown(Copies):
             self._crew.lease.remember(measured)
         except ClusterError as error:
             self._run.warn(f"how long this took could not be noted: {error.message}")
+
+
+def _order(crew: Crew, volume: Volume, pods: Sequence[Object]) -> Order:
+    theirs = [pod["spec"] for pod in pods if pod["metadata"]["name"] in volume.pods]
+    return Order(
+        name=worker_name(crew.template, "worker", volume.claim),
+        arguments=crew.arguments(volume),
+        volume=volume,
+        near=tuple(sorted({spec["nodeName"] for spec in theirs if spec.get("nodeName")})),
+        billing_pods=tuple(pods),
+        is_gated=True,
+        seconds=crew.seconds_left(),
+    )
+
+
+def _require_admitted(crew: Crew, task: Task) -> None:
+    """Insist that a worker without a pod may yet get one."""
+    why = crew.refusal(task)
+    if crew.pods.has_had(task.job):
+        why = "it was deleted"
+    if why or crew.is_late(task):
+        message = f"the worker {task.job} gets no pod: {why or 'no event says why'}"
+        raise RefusedError(message, "billing was not scaled down")
+
+
+def _persistent(crew: Crew) -> Api:
+    """Give the cluster to whoever has to have his way, also after a stop."""
+    return crew.api.under(
+        Grace(crew.run.stop, seconds=RETURN_SECONDS, grace_seconds=CLEANUP_SECONDS),
+        patience=RETURN_SECONDS,
+    )
+
+
+def _clear_record(crew: Crew, api: Api) -> None:
+    with suppress(BackupError):  # billing is up: whoever finds the record finds that out
+        crew.lease.under(api).clear_record()
+
+
+def _is_for_another(crew: Crew) -> bool:
+    api = crew.api.under(Stop(seconds=REMOVAL_SECONDS))
+    with suppress(BackupError):
+        return crew.lease.under(api).is_for_another()
+    return False  # as far as is known; and two that bring billing back do no harm
+
+
+def _remove_workers(crew: Crew, tasks: Sequence[Task]) -> None:
+    """Have workers release the volumes that they still have, without waiting for them.
+
+    This has a stop of its own, so that it takes no time from the scaling that follows.
+    """
+    api = crew.api.under(Stop(seconds=REMOVAL_SECONDS))
+    for task in (t for t in tasks if t.pod is None or not t.pod.has_ended):
+        with suppress(BackupError):  # billing comes first
+            api.delete("jobs", task.job)

@@ -58,14 +58,10 @@ def crew_of(
     lease = Lease(run, cluster, BILLING, owner=owner)
     lease.take()
     template = read_template(run, cluster, read_billing(cluster, BILLING))
-    outcomes = Outcomes(
-        run,
-        find=lambda run_id: cluster.world.stored.get(run_id, {}),
-        are_drafts=copies.are_drafts,
-    )
+    outcomes = Outcomes(run, lambda run_id: cluster.world.stored.get(run_id, {}), copies.are_drafts)
     settings = ClusterSettings(deadline=deadline)
     cluster.process.writes.clear()
-    return Crew(run, cluster, settings, template, lease, outcomes=outcomes, copies=copies)
+    return Crew(run, cluster, settings, template, lease, outcomes, copies)
 
 
 @pytest.fixture
@@ -121,13 +117,13 @@ def test_what_is_lost_is_kept_and_told() -> None:
     """At once to the log, and in the end to the result."""
     events = Events()
     run = Run(emit=events)
-    outcomes = Outcomes(run, find=lambda _run_id: {}, are_drafts=False)
+    outcomes = Outcomes(run, lambda _run_id: {}, are_drafts=False)
+    lost = WorkerOutcome(journal=ONE, claim="c", state="failed", worker="j")
 
-    outcomes.lose(ONE, "why", claim="c", state="failed", worker="j")
+    outcomes.lose(lost, "why")
 
-    lost = Problem(exit_code=4, message="why", journal=ONE)
-    assert events == run.problems == [lost]
-    assert outcomes.all == [WorkerOutcome(journal=ONE, claim="c", state="failed", worker="j")]
+    assert events == run.problems == [Problem(exit_code=4, message="why", journal=ONE)]
+    assert outcomes.all == [lost]
 
 
 def test_put_is_what_has_an_id_or_lost_its_words() -> None:
