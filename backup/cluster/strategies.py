@@ -3,7 +3,8 @@
 Rules:
 
 - Whoever has to do with a strategy asks its class: :class:`~backup.cluster.crew.Copies`. To add one
-  is to name it in :mod:`backup.model`, to write that class, and to put it here.
+  is to name it in :mod:`backup.model` and for ``worker --strategy``, to write that class, and to
+  put it here.
 - ``direct`` sends nobody: it asks the cluster for nothing, and has no class.
 - ``auto`` may come to any of them, and has the rights of the one that needs most.
 """
