@@ -33,6 +33,12 @@ Mode = Literal["full", "incremental"]
 Readback = Literal["full", "size"]
 Strategy = Literal["direct", "colocated", "scale-down"]
 """How journals are reached: as they are mounted, by workers beside billing, or while it is down."""
+CONSISTENCY: dict[Strategy, Consistency] = {
+    "direct": "live",
+    "colocated": "live",
+    "scale-down": "quiesced",
+}
+"""Whether billing may write while a strategy reads."""
 StrategySetting = Literal[Strategy, "auto"]
 """A strategy, or the choice left to the run."""
 State = Literal[

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from backup import config, manifest, report
-from backup.cluster.api import RULES
+from backup.cluster.strategies import RULES
 
 ROOT = Path(__file__).resolve().parent.parent
 

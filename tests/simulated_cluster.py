@@ -49,12 +49,15 @@ import pytest
 from backup import answer, streams
 from backup.answer import Answer, JournalAnswer
 from backup.cluster import colocated, crew, pods
-from backup.cluster.api import Api, Calls, Change, Kind, Object, Objects, Rule
-from backup.cluster.orchestrator import ClusterResult, Options, Orchestrator
+from backup.cluster.api import Api, Calls, Change, Kind, Object, Objects
+from backup.cluster.orchestrator import ClusterResult, Orchestrator
+from backup.cluster.rights import Rule
 from backup.errors import ClusterConflictError, ClusterError
 from backup.events import Emit, Problem, Warned
 from backup.model import Clock as ClockLike
 from backup.model import Holdings, State
+from backup.run import Run
+from backup.settings import ClusterSettings
 from backup.stop import Stop
 from tests.journal_data import Clock, Events
 from tests.simulated_sink import CrashError, Fault
@@ -915,28 +918,27 @@ def plan(
     ask_sinks: Callable[[], Holdings] | None = None,
     clock: ClockLike | None = None,
     emit: Emit | None = None,
+    run_id: str = RUN_ID,
+    pod: str = RUN_POD,
     **changes: Any,
 ) -> Orchestrator:
     """Plan a run by the pod of a Job, which is made if it is not there."""
     if ("pods", RUN_POD) not in cluster.world.objects:
         cluster.world.add_run()
-    options: dict[str, Any] = {
-        "run_id": RUN_ID,
-        "statefulset": BILLING,
-        "strategy": "auto",
-        "pod": RUN_POD,
-        "deadline": timedelta(hours=6),
-        **changes,
-    }
+    settings: dict[str, Any] = {"statefulset": BILLING, "strategy": "auto", **changes}
     made = Orchestrator(
+        Run(
+            id=run_id,
+            clock=clock or Clock(),
+            emit=Events() if emit is None else emit,
+            stop=cluster.stop,
+            pod=pod,
+        ),
         cluster,
-        Options(**options),
+        ClusterSettings(**settings),
         ask_sinks=ask_sinks or (lambda: known or Holdings()),
         has_source=lambda: True,
         find=lambda run_id: cluster.world.stored.get(run_id, {}),
-        clock=clock or Clock(),
-        emit=Events() if emit is None else emit,
-        stop=cluster.stop,
     )
     made.plan()
     return made

@@ -139,8 +139,7 @@ def _resume(call: Call) -> Result:
 
     run, statefulset = call.run, call.settings.statefulset
     api = connect(stop=run.stop)
-    owner = Owner.of(api, run.pod or "")
-    lease = Lease(api, statefulset, run_id=run.id, owner=owner, clock=run.clock)
+    lease = Lease(run, api, statefulset, owner=Owner.of(api, run.pod))
     return resume(run, api, statefulset, lease, take_over=call.args.take_over)
 
 

@@ -14,7 +14,6 @@ Rules:
   server-side applies meet a conflict.)
 - What happens to pods is learned by one list and one watch, whatever their number.
 - The token is read anew for each request: the kubelet rotates it.
-- :data:`RULES` are the rights that each strategy needs: the chart grants these and no more.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from tenacity import (
-    RetryCallState,
     Retrying,
     retry_if_exception_type,
     stop_after_delay,
@@ -47,6 +46,7 @@ from backup.cluster.replies import (
     message_of,
     read_reply,
 )
+from backup.cluster.rights import Rule
 from backup.errors import (
     ClusterConflictError,
     ClusterMissingError,
@@ -60,6 +60,7 @@ from backup.streams import call
 Object = dict[str, Any]
 """An object of the API, as JSON has it."""
 Objects = list[Object]
+_Query = Mapping[str, str]
 
 Kind = Literal["statefulsets", "pods", "persistentvolumeclaims", "jobs", "leases", "events"]
 
@@ -86,51 +87,6 @@ _GROUPS: Mapping[str, str] = {
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _PIECE_BYTES = 1 << 16
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-
-
-# -- rights
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """A right that a strategy needs in its namespace."""
-
-    group: str
-    resource: str
-    verbs: tuple[str, ...]
-    named: bool = False
-    """Whether it can be granted on the one object that it is about, by its name."""
-
-
-_RESUME = (
-    Rule(group="coordination.k8s.io", resource="leases", verbs=("get", "update"), named=True),
-    Rule(group="apps", resource="statefulsets/scale", verbs=("get", "update"), named=True),
-    Rule(group="", resource="pods", verbs=("get",)),
-    Rule(group="batch", resource="jobs", verbs=("list", "delete")),
-)
-_COLOCATED = (
-    Rule(group="apps", resource="statefulsets", verbs=("get",), named=True),
-    Rule(group="apps", resource="statefulsets/scale", verbs=("get",), named=True),
-    Rule(group="", resource="pods", verbs=("get", "list", "watch")),
-    Rule(group="", resource="persistentvolumeclaims", verbs=("list",)),
-    Rule(group="", resource="events", verbs=("list",)),
-    Rule(group="batch", resource="jobs", verbs=("get", "list", "create", "delete")),
-    Rule(group="coordination.k8s.io", resource="leases", verbs=("create",)),
-    Rule(group="coordination.k8s.io", resource="leases", verbs=("get", "update"), named=True),
-)
-_SCALE_DOWN = (
-    *_COLOCATED,
-    Rule(group="apps", resource="statefulsets/scale", verbs=("update",), named=True),
-    Rule(group="", resource="pods", verbs=("patch",)),
-)
-RULES: Mapping[str, tuple[Rule, ...]] = {
-    "direct": (),
-    "colocated": _COLOCATED,
-    "scale-down": _SCALE_DOWN,
-    "auto": _SCALE_DOWN,
-    "resume-billing": _RESUME,
-}
-"""By strategy, and for the verb ``resume-billing``, which the guard and the hooks run."""
 
 
 # -- the interface
@@ -226,7 +182,7 @@ class Api(ABC):
 # -- the real one
 
 
-class KubernetesApi(Api):
+class KubernetesApi(Api):  # its methods are mostly the interface's
     """A namespace of a cluster, by HTTP."""
 
     def __init__(
@@ -281,17 +237,15 @@ class KubernetesApi(Api):
 
     def patch(self, kind: Kind, name: str, body: Objects) -> None:
         """See :class:`Api`."""
-        self._ask("PATCH", self._path(kind, name), body, content_type="application/json-patch+json")
+        self._ask("PATCH", self._path(kind, name), body)
 
     def delete(self, kind: Kind, name: str, *, uid: str | None = None) -> None:
         """See :class:`Api`."""
         options: Object = {"propagationPolicy": "Background"}
         if uid is not None:
             options["preconditions"] = {"uid": uid}
-        try:
+        with suppress(ClusterConflictError):  # another one has its name now
             self._ask("DELETE", self._path(kind, name), options)
-        except ClusterConflictError:  # another one has its name now
-            return
 
     def may(self, verb: str, rule: Rule, *, name: str = "") -> bool:
         """See :class:`Api`; anybody who is somebody may ask this (``system:basic-user``)."""
@@ -313,7 +267,8 @@ class KubernetesApi(Api):
             yield Change(tuple(listed["items"]), "all")
             while version:
                 for kind_of_change, changed in self._watch(kind, version):
-                    version = _version_after(kind_of_change, changed)
+                    is_broken = kind_of_change == "ERROR"  # and then all is listed anew
+                    version = "" if is_broken else changed["metadata"]["resourceVersion"]
                     if kind_of_change in _KINDS_OF_CHANGE:
                         yield Change((changed,), _KINDS_OF_CHANGE[kind_of_change])
                 self._stop.sleep(PAUSE_SECONDS)
@@ -336,18 +291,16 @@ class KubernetesApi(Api):
             content = response.read()
             if response.status in DENIED and not self._may_not_know_roles_yet(response.status):
                 read_reply(response.status, content, "a watch")
-            yield "ERROR", {}
         except self._lost:
             self.calls.away_at = time.monotonic()
-            yield "ERROR", {}
         except ValueError:  # what came is no event
-            yield "ERROR", {}
+            pass
+        yield "ERROR", {}
 
     # -- requests
 
     def _path(self, kind: Kind, name: str = "", sub: str = "") -> str:
-        group = _GROUPS[kind]
-        version = f"apis/{group}/v1" if group else "api/v1"
+        version = f"apis/{_GROUPS[kind]}/v1" if _GROUPS[kind] else "api/v1"
         parts = (version, "namespaces", self.namespace, kind, name, sub)
         return "/" + "/".join(part for part in parts if part)
 
@@ -360,12 +313,7 @@ class KubernetesApi(Api):
         return HTTPError, ApiException
 
     def _ask_about_all(
-        self,
-        method: str,
-        kind: Kind,
-        body: Object | None = None,
-        *,
-        query: Mapping[str, str] | None = None,
+        self, method: str, kind: Kind, body: Object | None = None, *, query: _Query | None = None
     ) -> Object:
         """Ask about a whole kind, where 404 can only mean that the namespace is missing."""
         status, found = self._ask(method, self._path(kind), body, query=query)
@@ -380,8 +328,7 @@ class KubernetesApi(Api):
         path: str,
         body: Object | Objects | None = None,
         *,
-        query: Mapping[str, str] | None = None,
-        content_type: str = "application/json",
+        query: _Query | None = None,
     ) -> tuple[int, Object]:
         """Ask until there is an answer; give its status and body.
 
@@ -390,20 +337,16 @@ class KubernetesApi(Api):
             ClusterDeniedError, ClusterConflictError, ClusterError: the answer is no.
         """
         failed: list[str] = []
-
-        def remember(state: RetryCallState) -> None:
-            failed.append(str(state.outcome and state.outcome.exception()))
-
         retrying = Retrying(
             stop=stop_after_delay(self._patience),
             wait=wait_random_exponential(multiplier=0.2, max=5),
             retry=retry_if_exception_type(ClusterUnavailableError),
-            before_sleep=remember,
+            before_sleep=lambda now: failed.append(str(now.outcome and now.outcome.exception())),
             sleep=self._stop.sleep,
             reraise=True,
         )
         try:
-            return retrying(self._ask_once, method, path, query or {}, body, content_type)
+            return retrying(self._ask_once, method, path, query or {}, body)
         except DeadlineError as error:
             if not failed:
                 raise
@@ -411,15 +354,10 @@ class KubernetesApi(Api):
             raise DeadlineError(message, _AWAY) from error
 
     def _ask_once(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str],
-        body: Object | Objects | None,
-        content_type: str,
+        self, method: str, path: str, query: _Query, body: Object | Objects | None
     ) -> tuple[int, Object]:
         def request() -> tuple[int, bytes]:
-            response = self._send(method, path, query, body, content_type)
+            response = self._send(method, path, query, body)
             return response.status, response.read()
 
         try:
@@ -441,14 +379,14 @@ class KubernetesApi(Api):
         self,
         method: str,
         path: str,
-        query: Mapping[str, str],
+        query: _Query,
         body: Object | Objects | None = None,
-        content_type: str = "application/json",
         *,
         seconds: float = ANSWER_SECONDS,
     ) -> Any:  # noqa: ANN401 - as the client
         self.calls.made += 1
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        sent = "application/json-patch+json" if method == "PATCH" else "application/json"
+        headers = {"Accept": "application/json", "Content-Type": sent}
         request = self._client.param_serialize(
             method,
             path,
@@ -466,14 +404,6 @@ _KINDS_OF_CHANGE: Mapping[str, Literal["there", "gone"]] = {
     "MODIFIED": "there",
     "DELETED": "gone",
 }
-
-
-def _version_after(kind_of_change: str, changed: Object) -> str:
-    """Say from which version to watch on; from none after an error, and then all is listed anew."""
-    if kind_of_change == "ERROR":
-        return ""
-    version: str = changed["metadata"]["resourceVersion"]
-    return version
 
 
 # -- where we are

@@ -31,6 +31,7 @@ from backup.errors import (
     RefusedError,
 )
 from backup.events import Problem
+from backup.model import Journal
 
 _TRIES = 20
 
@@ -47,6 +48,18 @@ class StatefulSet:
     replicas: int
     """As many as it is scaled to, ready or not."""
     body: Object
+
+    @property
+    def journals(self) -> frozenset[str]:
+        """Those of its pods, by their names."""
+        return journals_of(self.name, self.replicas)
+
+
+def journals_of(statefulset: str, replicas: int) -> frozenset[str]:
+    """Name the journals of so many pods."""
+    return frozenset(
+        Journal(statefulset=statefulset, ordinal=ordinal).name for ordinal in range(replicas)
+    )
 
 
 def read_billing(api: Api, name: str) -> StatefulSet:

@@ -13,13 +13,17 @@ Rules:
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from backup.cluster.api import Object
-from backup.cluster.crew import WAIT_SECONDS, Crew, Task
+from backup.cluster.billing import StatefulSet
+from backup.cluster.crew import WAIT_SECONDS, Copies, Crew, Task
+from backup.cluster.events import in_brackets
+from backup.cluster.layout import Volume
 from backup.cluster.pods import identity, is_leaving
 from backup.cluster.workers import Order, worker_name
+from backup.errors import ConfigError
 
 ATTEMPTS: Final = 3
 """How often a worker is made for a volume."""
@@ -27,21 +31,31 @@ AGAIN_SECONDS: Final = 1.0
 """Between the end of a worker and the next one for the same volume."""
 
 
-class Colocated:
+class Colocated(Copies):
     """The copies of a run, beside billing."""
 
-    def __init__(self, crew: Crew) -> None:
-        """Take the workers' crew."""
-        self._crew = crew
+    name = "colocated"
+    billing_stays = "billing ran on"
+
+    def __init__(self, crew: Crew, billing: StatefulSet) -> None:
+        """See :class:`Copies`."""
+        super().__init__(crew, billing)
         self._running: list[Task] = []
         self._waiting: list[Task] = []
 
-    def copy(self, tasks: Sequence[Task]) -> None:
-        """Back up each volume, so many at a time; every journal has an outcome afterwards.
+    @classmethod
+    def require_readable(cls, volumes: Iterable[Volume]) -> None:
+        """Refuse a volume that is ReadWriteOncePod: billing has it."""
+        for volume in volumes:
+            if "ReadWriteOncePod" in volume.access_modes:
+                message = f"{volume.claim} is ReadWriteOncePod: no second pod may read it"
+                raise ConfigError(
+                    message,
+                    "set BACKUP_STRATEGY=scale-down, and BACKUP_MAX_DOWNTIME to what is fine",
+                )
 
-        Raises:
-            ClusterError: the cluster does not answer, or another run has taken over.
-        """
+    def copy(self, tasks: Sequence[Task], *, size_bytes: int) -> None:  # noqa: ARG002 - as the base
+        """See :class:`Copies`; so many at a time."""
         self._waiting.extend(tasks)
         moved_at = time.monotonic()
         while self._waiting or self._running:
@@ -57,7 +71,7 @@ class Colocated:
         """Begin the tasks that may begin; return whether there were any."""
         waiting, self._waiting = self._waiting, []
         for task in waiting:
-            if len(self._running) < self._crew.limit and self._may_begin(task):
+            if len(self._running) < self._crew.settings.workers and self._may_begin(task):
                 self._begin(task)
             else:
                 self._waiting.append(task)
@@ -108,7 +122,7 @@ class Colocated:
         is_there = self._crew.look(task)
         was_deleted = task.pod is not None and task.pod.was_deleted
         if task.pod is not None and task.pod.has_ended and not was_deleted:
-            self._crew.settle(task, task.pod)
+            self._crew.outcomes.settle(task, task.pod)
         elif self._is_in_the_way(task):
             self._crew.remove(task)
             self._try_again(task, "billing's pod has left or moved")
@@ -132,9 +146,9 @@ class Colocated:
 
     def _try_again(self, task: Task, why: str) -> None:
         if task.attempt >= ATTEMPTS:
-            self._crew.give_up(task, f"{why}, {ATTEMPTS} times")
+            self._crew.outcomes.give_up(task, f"{why}, {ATTEMPTS} times")
             return
-        self._crew.findings.step(f"{task.volume.claim} is tried again: {why}")
+        self._crew.step(f"{task.volume.claim} is tried again: {why}")
         task.attempt += 1
         task.not_before = time.monotonic() + AGAIN_SECONDS
         self._waiting.append(task)
@@ -142,5 +156,7 @@ class Colocated:
     def _abandon(self) -> None:
         """Give up what waits for pods of billing that do not come."""
         for task in self._waiting:
-            self._crew.give_up(task, self._crew.why_without_billing(task))
+            pods = task.volume.pods
+            why = f"{' or '.join(pods)} is not running{in_brackets(self._crew.api, *pods)}"
+            self._crew.outcomes.give_up(task, why)
         self._waiting.clear()

@@ -1,6 +1,6 @@
 """The workers of one run: making them, waiting for them, taking in what they say.
 
-Both strategies use this, and neither knows the other. Rules:
+All strategies use this, and none knows another. Rules:
 
 - Whoever waits here keeps the Lease alive, and sees all pods by one watch.
 - Each journal of a volume gets exactly one outcome, whatever its worker says or does not say.
@@ -11,31 +11,29 @@ Both strategies use this, and neither knows the other. Rules:
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Final
+from typing import ClassVar, Final
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from backup.answer import Answer, JournalAnswer
 from backup.cluster.api import Api, Object
-from backup.cluster.events import events_about
+from backup.cluster.billing import StatefulSet
+from backup.cluster.events import events_about, in_brackets
 from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease
 from backup.cluster.pods import Pods
-from backup.cluster.workers import (
-    Order,
-    Pod,
-    Template,
-    make_job,
-    remove_gate,
-)
+from backup.cluster.rights import WORKERS, Rule
+from backup.cluster.workers import Order, Pod, Template, make_job, remove_gate
 from backup.errors import NEEDS_A_LOOK, BackupError, ClusterConflictError, JournalError
-from backup.events import Emit, Problem, Step, Warned
+from backup.events import Problem, Step
 from backup.model import State, Strategy
-from backup.stop import SLICE_SECONDS, Stop
+from backup.run import Run
+from backup.settings import ClusterSettings
+from backup.stop import SLICE_SECONDS
 
 WAIT_SECONDS: Final = 300.0
 """How long a worker may take to begin, and billing to be there for it."""
@@ -93,92 +91,127 @@ class Task:
     """Whether each of its journals has an outcome."""
 
 
-@dataclass(slots=True)
-class Findings:
-    """What a run has to say in the end."""
-
-    emit: Emit
-    outcomes: list[WorkerOutcome] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    warnings: list[Warned] = field(default_factory=list)
-
-    def step(self, what: str) -> None:
-        """Say what is being done."""
-        self.emit(Step(what=what))
-
-    def fail(self, problem: Problem) -> None:
-        """Take in a problem."""
-        self.problems.append(problem)
-        self.emit(problem)
-
-    def warn(self, message: str) -> None:
-        """Take in a warning."""
-        self.pass_on(Warned(message=message))
-
-    def pass_on(self, warning: Warned) -> None:
-        """Take in a warning of somebody else, unless it was given already."""
-        if warning not in self.warnings:
-            self.warnings.append(warning)
-            self.emit(warning)
-
-    def lose(
-        self, journal: str, why: str, *, claim: str | None, state: State, worker: str | None = None
-    ) -> None:
-        """Note that a journal was not read."""
-        self.outcomes.append(
-            WorkerOutcome(journal=journal, claim=claim, state=state, worker=worker)
-        )
-        self.fail(Problem(exit_code=JournalError.exit_code, message=why, journal=journal))
-
-
 def half_known(journal: str, why: str) -> Problem:
     """Say that a journal is stored, and that its worker has not said what else it has met."""
     message = f"was stored; its worker {why}"
     return Problem(exit_code=NEEDS_A_LOOK, message=message, journal=journal)
 
 
+@dataclass(slots=True)
+class Outcomes:
+    """What came of each journal of a run, and what the run has to say of that."""
+
+    run: Run
+    find: Find
+    are_drafts: bool
+    """See :class:`Copies`."""
+    all: list[WorkerOutcome] = field(default_factory=list)
+    silent: dict[str, str] = field(default_factory=dict)
+    """Journals whose worker ended without an answer, and how it ended."""
+
+    def lose(self, outcome: WorkerOutcome, why: str) -> None:
+        """Note that a journal was not read."""
+        self.all.append(outcome)
+        self.run.fail(JournalError(why), journal=outcome.journal)
+
+    def give_up(self, task: Task, why: str, journals: Iterable[str] | None = None) -> None:
+        """Note that the journals of a volume were not read: these, or all of them."""
+        task.is_settled = True
+        claim, worker = task.volume.claim, task.job or None
+        for name in task.volume.journals if journals is None else journals:
+            self.lose(WorkerOutcome(journal=name, claim=claim, state="failed", worker=worker), why)
+
+    def settle(self, task: Task, pod: Pod) -> None:
+        """Take in what a worker that has ended says, or else has done."""
+        answer = pod.answer or Answer(exit_code=0, is_cut=True)
+        answered = {journal.journal for journal in answer.journals}
+        others = [name for name in task.volume.journals if name not in answered]
+        silence = "does not speak of it" if pod.answer else pod.why_ended()
+        found = self._find_others(others, pod, silence) if answer.is_cut else ()
+        self._note(task, pod, (*answer.journals, *found))
+        self.hear(answer, task.job, about=task.volume.journals[0])
+        known = {journal.journal for journal in found}
+        lost = [name for name in others if name not in known]
+        self.give_up(task, f"its worker {silence}", lost)
+        if not pod.answer and not pod.has_succeeded and not self.are_drafts:
+            for journal in found:
+                self.run.fail(half_known(journal.journal, silence))
+
+    def _find_others(self, names: Sequence[str], pod: Pod, silence: str) -> Sequence[JournalAnswer]:
+        """Find what came of journals that a worker had no room, or no time, to speak of."""
+        if self.are_drafts:  # what was put shows when it is committed
+            if not pod.has_succeeded:
+                self.silent |= dict.fromkeys(names, silence)
+            return [JournalAnswer(journal=name, state=PUT) for name in names]
+        backups = self.find(self.run.id) if names else {}
+        return [backups[name] for name in names if name in backups]
+
+    def hear(self, answer: Answer, job: str, *, about: str | None = None) -> None:
+        """Take in an answer's warnings, problems and exit code.
+
+        Args:
+            answer: what a worker says.
+            job: its Job.
+            about: a journal of it, to which an exit code that no problem explains is put down.
+        """
+        for warning in answer.warnings:
+            self.run.warn(warning)
+        for problem in answer.problems:
+            self.run.fail(problem)
+        if answer.exit_code and answer.exit_code not in {p.exit_code for p in answer.problems}:
+            self.run.fail(
+                Problem(
+                    exit_code=answer.exit_code,
+                    message=f"its worker ended with exit code {answer.exit_code}",
+                    hints=(f"kubectl logs job/{job} says why",),
+                    journal=about,
+                )
+            )
+
+    def _note(self, task: Task, pod: Pod, journals: Iterable[JournalAnswer]) -> None:
+        self.all.extend(
+            WorkerOutcome(
+                journal=journal.journal,
+                claim=task.volume.claim,
+                state=journal.state,
+                node=pod.node,
+                worker=task.job,
+                size_bytes=journal.size_bytes,
+                records=journal.records,
+                id=journal.id,
+            )
+            for journal in journals
+        )
+
+
+@dataclass(slots=True)
 class Crew:
     """The workers of a run, and the run's Lease while it waits for them."""
 
-    def __init__(
-        self,
-        api: Api,
-        template: Template,
-        lease: Lease,
-        findings: Findings,
-        *,
-        strategy: Strategy,
-        limit: int,
-        deadline: timedelta,
-        find: Find,
-        stop: Stop,
-    ) -> None:
-        """Begin to watch pods.
+    run: Run
+    api: Api
+    settings: ClusterSettings
+    """How many may work at a time, and how long all of it may take."""
+    template: Template
+    lease: Lease
+    """In our hands."""
+    outcomes: Outcomes
+    """Gets that of each journal."""
+    copies: type[Copies]
+    """The strategy."""
+    pods: Pods = field(init=False)
+    _deadline: float = field(init=False)
+    _beaten_at: float = field(init=False)
 
-        Args:
-            api: the cluster.
-            template: what workers are made of.
-            lease: in our hands.
-            findings: gets outcomes, problems and steps.
-            strategy: for the workers' manifests.
-            limit: workers at a time.
-            deadline: of the whole run.
-            find: see :data:`Find`.
-            stop: asked wherever there is something to wait for.
-        """
-        self.api = api
-        self.template = template
-        self.lease = lease
-        self.findings = findings
-        self.strategy = strategy
-        self.limit = limit
-        self.find = find
-        self.stop = stop
-        self.silent: dict[str, str] = {}
-        """Journals whose worker ended without an answer, and how it ended."""
-        self.pods = Pods(api, stop=stop)
-        self._deadline = time.monotonic() + deadline.total_seconds()
+    def __post_init__(self) -> None:
+        """Begin to watch pods."""
+        self.pods = Pods(self.api, stop=self.run.stop)
+        self._deadline = time.monotonic() + self.settings.deadline.total_seconds()
         self._beaten_at = time.monotonic()
+
+    def step(self, what: str) -> None:
+        """Say what is being done."""
+        self.run.emit(Step(what=what))
 
     # -- waiting
 
@@ -204,7 +237,7 @@ class Crew:
         tried_again = retry_if_exception_type(ClusterConflictError)
         retrying = Retrying(stop=stop_after_attempt(3), retry=tried_again, reraise=True)
         retrying(self._make, order.name, make_job(self.template, order))
-        self.findings.step(f"worker {order.name} made")
+        self.step(f"worker {order.name} made")
         return order.name
 
     def _make(self, name: str, body: Object) -> None:
@@ -219,14 +252,14 @@ class Crew:
             if self.api.get("jobs", name) is None:
                 raise
 
-    def arguments(self, volume: Volume, *more: str) -> tuple[str, ...]:
+    def arguments(self, volume: Volume) -> tuple[str, ...]:
         """Give the command line of a worker."""
         return (
             "worker",
-            f"--run={self.template.run_id}",
-            f"--strategy={self.strategy}",
+            f"--run={self.run.id}",
+            f"--strategy={self.copies.name}",
             f"--journal={','.join(volume.journals)}",
-            *more,
+            *(["--draft"] if self.copies.are_drafts else []),
         )
 
     def open_gate(self, task: Task) -> None:
@@ -272,12 +305,7 @@ class Crew:
         """Say why a worker has not begun."""
         names = [task.job, *([task.pod.name] if task.pod else [])]
         why = task.pod.why_waiting() if task.pod else "has no pod"
-        return f"its worker {why}{self.in_brackets(*names)}"
-
-    def why_without_billing(self, task: Task) -> str:
-        """Say why a worker that has to be beside billing was not made."""
-        pods = task.volume.pods
-        return f"{' or '.join(pods)} is not running{self.in_brackets(*pods)}"
+        return f"its worker {why}{in_brackets(self.api, *names)}"
 
     def why_unfinished(self, task: Task) -> str:
         """Say how far a worker had come whose copy is not waited for any longer."""
@@ -285,92 +313,53 @@ class Crew:
         where = f" on {task.pod.node}" if task.pod is not None and task.pod.node else ""
         why = ""
         with suppress(BackupError):  # billing is back, and what failed has been reported
-            why = self.in_brackets(*([task.pod.name] if task.pod else []))
+            why = in_brackets(self.api, *([task.pod.name] if task.pod else []))
         return f"was not copied: its worker{where} had not {how}{why}"
-
-    def in_brackets(self, *names: str) -> str:
-        """Add what events say about Jobs or pods; nothing, where there is nothing."""
-        events = events_about(self.api, *names)
-        return f" ({events})" if events else ""
-
-    # -- what came of it
-
-    def give_up(self, task: Task, why: str) -> None:
-        """Note that the journals of a volume were not read."""
-        task.is_settled = True
-        self._lose(task, task.volume.journals, why)
 
     def dismiss(self, task: Task, why: str) -> None:
         """Delete a worker that is not waited for any longer, and give its journals up."""
         self.remove(task)
-        self.give_up(task, why)
+        self.outcomes.give_up(task, why)
 
-    def settle(self, task: Task, pod: Pod, *, is_draft: bool = False) -> None:
-        """Take in what a worker that has ended says, or else has done."""
-        task.is_settled = True
-        answer = pod.answer or Answer(exit_code=0, is_cut=True)
-        answered = {journal.journal for journal in answer.journals}
-        others = [name for name in task.volume.journals if name not in answered]
-        silence = "does not speak of it" if pod.answer else pod.why_ended()
-        found = self._find_others(others, pod, silence, is_draft=is_draft) if answer.is_cut else ()
-        self._note(task, pod, (*answer.journals, *found))
-        self.hear(answer, task.job, about=task.volume.journals[0])
-        known = {journal.journal for journal in found}
-        self._lose(task, [name for name in others if name not in known], f"its worker {silence}")
-        if not pod.answer and not pod.has_succeeded and not is_draft:
-            for journal in found:
-                self.findings.fail(half_known(journal.journal, silence))
 
-    def _lose(self, task: Task, journals: Iterable[str], why: str) -> None:
-        for journal in journals:
-            self.findings.lose(
-                journal, why, claim=task.volume.claim, state="failed", worker=task.job or None
-            )
+class Copies(ABC):
+    """A strategy that sends workers: how the copies of a run are made, and what that means."""
 
-    def _find_others(
-        self, names: Sequence[str], pod: Pod, silence: str, *, is_draft: bool
-    ) -> tuple[JournalAnswer, ...]:
-        """Find what came of journals that a worker had no room, or no time, to speak of."""
-        if is_draft:  # what was put shows when it is committed
-            if not pod.has_succeeded:
-                self.silent |= dict.fromkeys(names, silence)
-            return tuple(JournalAnswer(journal=name, state=PUT) for name in names)
-        backups = self.find(self.template.run_id) if names else {}
-        return tuple(backups[name] for name in names if name in backups)
+    name: ClassVar[Strategy]
+    rights: ClassVar[tuple[Rule, ...]] = WORKERS
+    """Those that it needs in billing's namespace."""
+    may_scale: ClassVar[bool] = False
+    """Whether it may scale billing down."""
+    are_drafts: ClassVar[bool] = False
+    """Whether workers only put, and leave the rest to ``commit``."""
+    billing_stays: ClassVar[str] = "billing was left as it is"
+    """What the report says where billing was not away."""
+    downtime_seconds: float | None = None
+    """None until billing was away, and is back."""
 
-    def hear(self, answer: Answer, job: str, *, about: str | None = None) -> None:
-        """Take in an answer's warnings, problems and exit code.
+    def __init__(self, crew: Crew, billing: StatefulSet) -> None:
+        """Take the workers' crew, and billing as it was found."""
+        self._crew = crew
+        self._billing = billing
+
+    @classmethod
+    @abstractmethod
+    def require_readable(cls, volumes: Iterable[Volume]) -> None:
+        """Insist that workers can mount these volumes.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+
+    @abstractmethod
+    def copy(self, tasks: Sequence[Task], *, size_bytes: int) -> None:
+        """Back up each volume; every journal has an outcome afterwards.
 
         Args:
-            answer: what a worker says.
-            job: its Job.
-            about: a journal of it, to which an exit code that no problem explains is put down.
-        """
-        for warning in answer.warnings:
-            self.findings.pass_on(warning)
-        for problem in answer.problems:
-            self.findings.fail(problem)
-        if answer.exit_code and answer.exit_code not in {p.exit_code for p in answer.problems}:
-            self.findings.fail(
-                Problem(
-                    exit_code=answer.exit_code,
-                    message=f"its worker ended with exit code {answer.exit_code}",
-                    hints=(f"kubectl logs job/{job} says why",),
-                    journal=about,
-                )
-            )
+            tasks: the volumes.
+            size_bytes: what their newest backups hold, in all.
 
-    def _note(self, task: Task, pod: Pod, journals: Sequence[JournalAnswer]) -> None:
-        for journal in journals:
-            self.findings.outcomes.append(
-                WorkerOutcome(
-                    journal=journal.journal,
-                    claim=task.volume.claim,
-                    state=journal.state,
-                    node=pod.node,
-                    worker=task.job,
-                    size_bytes=journal.size_bytes,
-                    records=journal.records,
-                    id=journal.id,
-                )
-            )
+        Raises:
+            BillingDownError: billing may still be down.
+            ClusterError: the cluster does not answer, or another run has taken over.
+        """

@@ -29,7 +29,9 @@ class Downtime:
 
     budget: timedelta
     scaled_at: float | None = None
+    """When this run first asked for billing to be scaled down; None if it has not."""
     away_at: float | None = None
+    """When billing was first seen without a ready pod; None if it was not."""
 
     def require_affordable(
         self, size_bytes: int, measured: Iterable[Measured], *, forget: str
@@ -63,19 +65,9 @@ class Downtime:
         """Billing is scaled down, now or a moment ago."""
         self.scaled_at = self.scaled_at or time.monotonic()
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether this run has asked for billing to be scaled down."""
-        return self.scaled_at is not None
-
     def note_away(self) -> None:
         """Billing has no ready pod."""
         self.away_at = self.away_at or time.monotonic()
-
-    @property
-    def was_away(self) -> bool:
-        """Whether billing has been seen without a ready pod."""
-        return self.away_at is not None
 
     def seconds(self) -> float:
         """Seconds since its last ready pod (or, unseen, since the scale-down)."""

@@ -15,9 +15,9 @@ from dataclasses import replace
 
 from backup.answer import JournalAnswer
 from backup.cluster.crew import PUT, WAIT_SECONDS, Crew, WorkerOutcome, half_known
+from backup.cluster.events import in_brackets
 from backup.cluster.workers import Order, Pod, worker_name
-from backup.errors import JournalError, SinkError
-from backup.events import Problem
+from backup.errors import BackupError, JournalError, SinkError
 
 
 def commit(crew: Crew) -> None:
@@ -26,21 +26,26 @@ def commit(crew: Crew) -> None:
     Raises:
         ClusterError: the cluster does not answer, or another run has taken over.
     """
-    if not any(outcome.is_put for outcome in crew.findings.outcomes):
+    if not any(outcome.is_put for outcome in crew.outcomes.all):
         return
     job = crew.create(
         Order(
             name=worker_name(crew.template, "commit", "drafts"),
-            arguments=("commit", f"--run={crew.template.run_id}"),
+            arguments=("commit", f"--run={crew.run.id}"),
             seconds=crew.seconds_left(),
         )
     )
     pod = _await_end(crew, job)
     answer = pod.answer if pod else None
     if answer:
-        crew.hear(answer, job)
-    why = pod.why_ended() if pod else f"did not begin{crew.in_brackets(job)}"
-    _judge(crew, "" if answer else f": its worker {why}")
+        crew.outcomes.hear(answer, job)
+    why = pod.why_ended() if pod else f"did not begin{in_brackets(crew.api, job)}"
+    said = "" if answer else f": its worker {why}"
+    backups = crew.outcomes.find(crew.run.id)
+    crew.outcomes.all = [
+        _judged(crew, outcome, backups.get(outcome.journal), said) if outcome.is_put else outcome
+        for outcome in crew.outcomes.all
+    ]
 
 
 def _await_end(crew: Crew, job: str) -> Pod | None:
@@ -57,14 +62,6 @@ def _await_end(crew: Crew, job: str) -> Pod | None:
         crew.wait()
 
 
-def _judge(crew: Crew, why: str) -> None:
-    backups = crew.find(crew.template.run_id)
-    crew.findings.outcomes = [
-        _judged(crew, outcome, backups.get(outcome.journal), why) if outcome.is_put else outcome
-        for outcome in crew.findings.outcomes
-    ]
-
-
 def _judged(
     crew: Crew, outcome: WorkerOutcome, backup: JournalAnswer | None, why: str
 ) -> WorkerOutcome:
@@ -76,12 +73,12 @@ def _judged(
         backup: what there is.
         why: why there is no more, if that is known.
     """
-    silence = crew.silent.get(outcome.journal)
+    silence = crew.outcomes.silent.get(outcome.journal)
     if backup is None:
-        crew.findings.fail(_uncommitted(crew, outcome.journal, silence, why))
+        crew.run.fail(_uncommitted(crew, silence, why), journal=outcome.journal)
         return replace(outcome, state="failed", id=None)
     if silence:
-        crew.findings.fail(half_known(outcome.journal, silence))
+        crew.run.fail(half_known(outcome.journal, silence))
     return replace(
         outcome,
         state=backup.state if outcome.state == PUT else outcome.state,
@@ -91,14 +88,9 @@ def _judged(
     )
 
 
-def _uncommitted(crew: Crew, journal: str, silence: str | None, why: str) -> Problem:
+def _uncommitted(crew: Crew, silence: str | None, why: str) -> BackupError:
     """Say why there is no backup: it was not put at all, if its worker has not said so."""
     if silence:
-        message = f"its worker {silence}"
-        return Problem(exit_code=JournalError.exit_code, message=message, journal=journal)
-    return Problem(
-        exit_code=SinkError.exit_code,
-        message=f"was put, and is not committed{why}",
-        hints=(f"journal-backup commit --run {crew.template.run_id}",),
-        journal=journal,
-    )
+        return JournalError(f"its worker {silence}")
+    message = f"was put, and is not committed{why}"
+    return SinkError(message, f"journal-backup commit --run {crew.run.id}")

@@ -36,6 +36,12 @@ def events_about(api: Api, *names: str) -> str:
     return "; ".join(dict.fromkeys(sentences))
 
 
+def in_brackets(api: Api, *names: str) -> str:
+    """Add what events say about Jobs or pods; nothing, where there is nothing."""
+    events = events_about(api, *names)
+    return f" ({events})" if events else ""
+
+
 def _last_seen(event: Object) -> str:
     """When, to the second: some have the one field, some the other."""
     series = event.get("series") or {}

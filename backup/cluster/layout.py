@@ -63,12 +63,13 @@ def read_volumes(
     """
     named = {claim["metadata"]["name"]: claim for claim in claims}
     shared = _shared_claim(billing.body)
-    running = {Journal(statefulset=billing.name, ordinal=n).name for n in range(billing.replicas)}
+    running = billing.journals
     if shared is not None:
         names = tuple(_sorted({*running, *expected}))
         found = named.get(shared)
         return () if found is None else (_volume(found, names, running, is_shared=True),)
-    if VOLUME not in _templates(billing.body):
+    templates = billing.body["spec"].get("volumeClaimTemplates") or []
+    if VOLUME not in {template["metadata"]["name"] for template in templates}:
         message = f"{billing.name} keeps no journal on a volume claim"
         raise ConfigError(
             message,
@@ -92,12 +93,8 @@ def _shared_claim(body: Object) -> str | None:
     return None
 
 
-def _templates(body: Object) -> set[str]:
-    return {t["metadata"]["name"] for t in body["spec"].get("volumeClaimTemplates") or []}
-
-
 def _volume(
-    claim: Object, journals: tuple[str, ...], running: set[str], *, is_shared: bool
+    claim: Object, journals: tuple[str, ...], running: frozenset[str], *, is_shared: bool
 ) -> Volume:
     return Volume(
         claim=claim["metadata"]["name"],
@@ -108,6 +105,11 @@ def _volume(
         is_bound=claim.get("status", {}).get("phase") == "Bound",
         access_modes=tuple(claim["spec"].get("accessModes") or ()),
     )
+
+
+def bound_journals(volumes: Iterable[Volume]) -> set[str]:
+    """Name the journals that can be read."""
+    return {journal for volume in volumes if volume.is_bound for journal in volume.journals}
 
 
 def choose(volumes: Iterable[Volume], *, has_source: bool, may_scale: bool) -> Strategy:
@@ -132,17 +134,3 @@ def choose(volumes: Iterable[Volume], *, has_source: bool, may_scale: bool) -> S
     is_shared = all(volume.is_shared for volume in volumes)
     is_direct = has_source and is_shared and "ReadWriteMany" in modes
     return "direct" if is_direct else "colocated"
-
-
-def require_readable(volumes: Iterable[Volume], strategy: Strategy) -> None:
-    """Refuse ``colocated`` where a volume is ReadWriteOncePod.
-
-    Raises:
-        ConfigError: it is.
-    """
-    for volume in volumes:
-        if strategy == "colocated" and "ReadWriteOncePod" in volume.access_modes:
-            message = f"{volume.claim} is ReadWriteOncePod: no second pod may read it"
-            raise ConfigError(
-                message, "set BACKUP_STRATEGY=scale-down, and BACKUP_MAX_DOWNTIME to what is fine"
-            )

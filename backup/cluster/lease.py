@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, Self
 
 from backup.cluster.api import Api, Object
 from backup.errors import ClusterConflictError, LeaseHeldError, LeaseLostError, RefusedError
-from backup.model import Clock
+from backup.run import Run
 
 STALE_SECONDS: Final = 60
 """After this long without a heartbeat a run is taken for dead."""
@@ -52,16 +52,17 @@ _HOW_LOST: Final = (
 class Owner:
     """The pod of a run."""
 
-    pod: str
-    uid: str
+    pod: str = ""
+    """Empty for somebody at a terminal."""
+    uid: str = ""
     may_scale: bool = False
     """Whether the run may scale billing down, if it has not yet."""
 
     @classmethod
-    def of(cls, api: Api, pod: str) -> Self:
+    def of(cls, api: Api, pod: str | None) -> Self:
         """Look a pod up by its name; somebody at a terminal has none."""
         body = api.get("pods", pod) if pod else None
-        return cls(pod=pod, uid=body["metadata"]["uid"]) if body else cls(pod="", uid="")
+        return cls(pod=body["metadata"]["name"], uid=body["metadata"]["uid"]) if body else cls()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,33 +105,25 @@ def lease_name(statefulset: str) -> str:
     return f"{statefulset}-journal-backup"
 
 
-class Lease:
+@dataclass(frozen=True, slots=True)
+class Lease:  # each of its many methods is a step of one protocol
     """The Lease of a StatefulSet, in the hands of one run."""
 
-    def __init__(
-        self, api: Api, statefulset: str, *, run_id: str, owner: Owner, clock: Clock
-    ) -> None:
-        """Touch nothing yet.
+    run: Run
+    api: Api
+    statefulset: str
+    _: KW_ONLY
+    owner: Owner
+    """The run's pod."""
 
-        Args:
-            api: the cluster.
-            statefulset: billing's.
-            run_id: the run whose hands these are.
-            owner: its pod.
-            clock: the time.
-        """
-        self.name = lease_name(statefulset)
-        self._api = api
-        self._statefulset = statefulset
-        self._run_id = run_id
-        self._owner = owner
-        self._clock = clock
+    @property
+    def name(self) -> str:
+        """Its own."""
+        return lease_name(self.statefulset)
 
     def under(self, api: Api) -> Lease:
         """Return this Lease with another API: one that may go on after a stop."""
-        return Lease(
-            api, self._statefulset, run_id=self._run_id, owner=self._owner, clock=self._clock
-        )
+        return replace(self, api=api)
 
     def read(self) -> Held | None:
         """Read it; None before the first run has made it.
@@ -138,12 +131,12 @@ class Lease:
         Raises:
             RefusedError: the record in it makes no sense: somebody has edited it.
         """
-        body = self._api.get("leases", self.name)
+        body = self.api.get("leases", self.name)
         return None if body is None else _held(body)
 
     def is_stale(self, held: Held) -> bool:
         """Whether its holder will not come back to it."""
-        now = self._clock()
+        now = self.run.clock()
         if held.renewed_at is None or now - held.renewed_at > timedelta(seconds=STALE_SECONDS):
             return True
         if held.record is not None and now > held.record.deadline:
@@ -153,7 +146,7 @@ class Lease:
     def _is_gone(self, owner: Owner) -> bool:
         if not owner.pod:  # no pod: somebody at a terminal, of whom nothing but the time is known
             return False
-        pod = self._api.get("pods", owner.pod)
+        pod = self.api.get("pods", owner.pod)
         return (
             pod is None
             or pod["metadata"]["uid"] != owner.uid
@@ -169,37 +162,28 @@ class Lease:
             LeaseHeldError: another run is under way.
         """
         held = self.read()
-        if held is None:
-            self._create()
-            return None
-        if held.holder not in {"", self._run_id} and not self.is_stale(held):
+        if held is not None and held.holder not in {"", self.run.id} and not self.is_stale(held):
             raise _held_by(held)
         self.seize(held)
         return held
 
-    def _create(self) -> None:
-        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
-        new = self._signed({**body, "metadata": {"name": self.name}}, None)
-        try:
-            self._api.create("leases", new)
-        except ClusterConflictError:  # by another run, or by a try of ours that got no answer
-            self._require_ours()
-
-    def seize(self, held: Held) -> None:
-        """Write ourselves in, whoever holds it; the record stays in it.
+    def seize(self, held: Held | None) -> None:
+        """Write ourselves in, whoever holds it; the record stays in it. Where it is None, make it.
 
         Raises:
             LeaseHeldError: another run was faster.
         """
+        kind = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
         try:
-            self._api.replace("leases", self.name, self._signed(held.body, held.record))
-        except ClusterConflictError:
-            self._require_ours()
-
-    def _require_ours(self) -> None:
-        held = self.read()
-        if held is None or held.holder != self._run_id:
-            raise _held_by(held)
+            if held is None:
+                new = self._signed({**kind, "metadata": {"name": self.name}}, None)
+                self.api.create("leases", new)
+            else:
+                self.api.replace("leases", self.name, self._signed(held.body, held.record))
+        except ClusterConflictError as error:  # another run's, or a try of ours without an answer
+            now = self.read()
+            if now is None or now.holder != self.run.id:
+                raise _held_by(now) from error
 
     # -- while it is ours
 
@@ -210,7 +194,7 @@ class Lease:
             LeaseLostError: it is not.
         """
         held = self.read()
-        if held is None or held.holder != self._run_id:
+        if held is None or held.holder != self.run.id:
             other = f"run {held.holder}" if held and held.holder else "somebody"
             message = f"{other} has taken over the lease {self.name}"
             raise LeaseLostError(message, *_HOW_LOST)
@@ -219,7 +203,7 @@ class Lease:
     def is_for_another(self) -> bool:
         """Whether another run holds it with a record in it, so that scaling back is its task."""
         held = self.read()
-        return held is not None and held.holder not in {"", self._run_id} and bool(held.record)
+        return held is not None and held.holder not in {"", self.run.id} and bool(held.record)
 
     def renew(self) -> None:
         """Give a sign of life.
@@ -280,7 +264,7 @@ class Lease:
     def _has_replaced(self, body: Object) -> bool:
         """Write it; False at a conflict, unless with a try of ours whose reply was lost."""
         try:
-            self._api.replace("leases", self.name, body)
+            self.api.replace("leases", self.name, body)
         except ClusterConflictError:
             now = self.read()
             return now is not None and _what_it_says(now.body) == _what_it_says(body)
@@ -288,17 +272,17 @@ class Lease:
 
     def _signed(self, body: Object, record: Record | None) -> Object:
         """Give a Lease of ours, renewed now, with that record and no other."""
-        now = self._clock().strftime(_TIME)
+        now = self.run.clock().strftime(_TIME)
         metadata = body["metadata"]
-        notes = {**(metadata.get("annotations") or {}), OWNER: json.dumps(asdict(self._owner))}
+        notes = {**(metadata.get("annotations") or {}), OWNER: json.dumps(asdict(self.owner))}
         notes.pop(RECORD, None)
         if record is not None:
             deadline = record.deadline.strftime(_TIME)
             notes[RECORD] = json.dumps({**asdict(record), "deadline": deadline})
         before = body.get("spec") or {}
-        is_ours = before.get("holderIdentity") == self._run_id
+        is_ours = before.get("holderIdentity") == self.run.id
         spec = {
-            "holderIdentity": self._run_id,
+            "holderIdentity": self.run.id,
             "leaseDurationSeconds": STALE_SECONDS,
             "acquireTime": before.get("acquireTime", now) if is_ours else now,
             "renewTime": now,

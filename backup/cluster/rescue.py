@@ -19,9 +19,10 @@ from backup.cluster.billing import Back, bring_back, still_down
 from backup.cluster.jobs import REMOVAL_SECONDS, remove_workers
 from backup.cluster.lease import Held, Lease, Record
 from backup.errors import BackupError, BillingDownError, LeaseHeldError, LeaseLostError
-from backup.events import Emit, Problem, Warned
+from backup.events import Problem, Warned
 from backup.page import Page
 from backup.results import Result, say_warnings
+from backup.run import Run
 from backup.stop import Stop
 
 _TRIES = 20
@@ -64,17 +65,15 @@ _RESUMED = {
 }
 
 
-def resume(
-    api: Api, statefulset: str, lease: Lease, *, take_over: bool, emit: Emit
-) -> ResumeResult:
+def resume(run: Run, api: Api, statefulset: str, lease: Lease, *, take_over: bool) -> ResumeResult:
     """Bring billing back if a run that is gone has left it down.
 
     Args:
+        run: whose account gets problems and warnings.
         api: the cluster.
         statefulset: billing's.
         lease: in our hands.
         take_over: bring it back whoever is under way: the release is about to be removed.
-        emit: takes problems and warnings.
 
     Raises:
         BillingDownError: it may still be down.
@@ -85,13 +84,18 @@ def resume(
         held = lease.read()
         if held is None or not (held.record or (take_over and _may_scale(held))):
             return ResumeResult(statefulset=statefulset, state="nothing to do")
-        if not take_over and not lease.is_stale(held):
-            return _under_way(statefulset, held)
-        try:
-            return _take_over(api, statefulset, lease, held, emit=emit)
-        except LeaseHeldError:  # by the run itself, which renewed it, or by another rescuer
-            if not take_over:
-                return _under_way(statefulset, held)
+        if take_over or lease.is_stale(held):
+            try:
+                return _take_over(run, api, statefulset, lease, held)
+            except LeaseHeldError:  # by the run itself, which renewed it, or by another rescuer
+                pass
+        if not take_over:
+            return ResumeResult(
+                statefulset=statefulset,
+                state="under way",
+                replicas=held.record.replicas if held.record else None,
+                holder=held.holder,
+            )
     message = f"the lease {lease.name} was written by others {_TRIES} times"
     raise LeaseHeldError(message, "try again")
 
@@ -101,20 +105,11 @@ def _may_scale(held: Held) -> bool:
     return bool(held.holder) and held.owner is not None and held.owner.may_scale
 
 
-def _under_way(statefulset: str, held: Held) -> ResumeResult:
-    return ResumeResult(
-        statefulset=statefulset,
-        state="under way",
-        replicas=held.record.replicas if held.record else None,
-        holder=held.holder,
-    )
-
-
-def _take_over(api: Api, statefulset: str, lease: Lease, held: Held, *, emit: Emit) -> ResumeResult:
+def _take_over(run: Run, api: Api, statefulset: str, lease: Lease, held: Held) -> ResumeResult:
     try:
         lease.seize(held)
         if held.record is not None:
-            return recover(api, statefulset, lease, held.record, of=held.holder, emit=emit)
+            return recover(run, api, statefulset, lease, held.record, of=held.holder)
         lease.release()
     except (BillingDownError, LeaseHeldError):
         raise
@@ -126,57 +121,43 @@ def _take_over(api: Api, statefulset: str, lease: Lease, held: Held, *, emit: Em
 
 
 def recover(
-    api: Api, statefulset: str, lease: Lease, record: Record, *, of: str, emit: Emit
+    run: Run, api: Api, statefulset: str, lease: Lease, record: Record, *, of: str
 ) -> ResumeResult:
     """Do what a record says, and remove it; the Lease is ours, and is free afterwards.
 
     Args:
+        run: whose account gets problems and warnings.
         api: the cluster.
         statefulset: billing's.
         lease: in our hands.
         record: what it says.
         of: the run that left it.
-        emit: takes problems and warnings.
 
     Raises:
         BillingDownError: it may still be down.
     """
-    left = _remove_workers(api, statefulset)
-    state = bring_back(api, statefulset, record)
-    problems = (*left, *_free(lease))
-    warnings: tuple[Warned, ...] = ()
-    if state in _NOT_SCALED:
-        warnings = (Warned(message=f"{statefulset} {_NOT_SCALED[state]}: nothing was scaled"),)
-    for warning in warnings:
-        emit(warning)
-    for problem in problems:
-        emit(problem)
-    return ResumeResult(
-        statefulset=statefulset,
-        state=state,
-        replicas=record.replicas,
-        holder=of,
-        problems=problems,
-        warnings=warnings,
-    )
-
-
-def _remove_workers(api: Api, statefulset: str) -> tuple[Problem, ...]:
-    """Remove workers, in a time of its own; give what failed, which keeps nobody from going on."""
-    try:
+    failed: list[BackupError] = []
+    try:  # in a time of its own; and a failure keeps nobody from going on
         remove_workers(api.under(Stop(seconds=REMOVAL_SECONDS)), statefulset)
     except BackupError as error:
-        return (Problem.of(error),)
-    return ()
-
-
-def _free(lease: Lease) -> tuple[Problem, ...]:
-    """Remove the record and let others have the Lease; give what failed."""
+        failed.append(error)
+    state = bring_back(api, statefulset, record)
     try:
         lease.clear_record()
         lease.release()
     except LeaseLostError:  # another rescuer's: it finds billing up, and lets go of it
         pass
     except BackupError as error:  # the next rescuer finds it up
-        return (Problem.of(error),)
-    return ()
+        failed.append(error)
+    if state in _NOT_SCALED:
+        run.warn(f"{statefulset} {_NOT_SCALED[state]}: nothing was scaled")
+    for failure in failed:
+        run.fail(failure)
+    return ResumeResult(
+        statefulset=statefulset,
+        state=state,
+        replicas=record.replicas,
+        holder=of,
+        problems=tuple(run.problems),
+        warnings=tuple(run.warnings),
+    )

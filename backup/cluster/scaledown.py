@@ -18,26 +18,21 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
 from backup.cluster.api import Api, Object
-from backup.cluster.billing import (
-    Back,
-    StatefulSet,
-    bring_back,
-    require_harmless,
-    scale_down,
-)
-from backup.cluster.crew import Crew, Task
+from backup.cluster.billing import Back, StatefulSet, bring_back, require_harmless, scale_down
+from backup.cluster.crew import Copies, Crew, Task
 from backup.cluster.downtime import Downtime
 from backup.cluster.drafts import commit
 from backup.cluster.jobs import REMOVAL_SECONDS
 from backup.cluster.layout import Volume
 from backup.cluster.lease import MEASURED, Measured, Record
 from backup.cluster.pods import is_leaving, is_ready
+from backup.cluster.rights import WORKERS, Rule
 from backup.cluster.workers import Order, worker_name
 from backup.errors import (
     NEEDS_A_LOOK,
@@ -50,7 +45,6 @@ from backup.errors import (
     StopError,
 )
 from backup.events import Problem
-from backup.model import Clock
 from backup.stop import Grace, Stop
 
 RETURN_SECONDS: Final = 600.0
@@ -59,6 +53,7 @@ CLEANUP_SECONDS: Final = 60.0
 """The same, from when the run is told to end."""
 READY_SECONDS: Final = 600.0
 """How long billing is waited for, to say how long it was away."""
+_DEFAULT_DOWNTIME: Final = timedelta(minutes=5)
 _LEEWAY: Final = timedelta(minutes=2)
 """Between the end of the budget and the moment from which others may bring billing back."""
 _BY_OTHERS: Final = {
@@ -73,36 +68,32 @@ def _is_back(pod: Object) -> bool:
     return is_ready(pod) and not is_leaving(pod)
 
 
-class ScaleDown:
+class ScaleDown(Copies):
     """The copies of a run, while billing is down."""
 
-    def __init__(
-        self, crew: Crew, billing: StatefulSet, *, budget: timedelta, clock: Clock
-    ) -> None:
-        """Take billing as it was found.
+    name = "scale-down"
+    rights = (
+        *WORKERS,
+        Rule(group="apps", resource="statefulsets/scale", verbs=("update",), named=True),
+        Rule(group="", resource="pods", verbs=("patch",)),
+    )
+    may_scale = True
+    are_drafts = True
 
-        Args:
-            crew: the workers' crew.
-            billing: its StatefulSet.
-            budget: how long it may be down.
-            clock: the time.
-        """
-        self.downtime_seconds: float | None = None
-        """None until billing was away, and is back."""
-        self._crew = crew
-        self._findings = crew.findings
-        self._billing = billing
-        self._downtime = Downtime(budget)
+    def __init__(self, crew: Crew, billing: StatefulSet) -> None:
+        """See :class:`Copies`."""
+        super().__init__(crew, billing)
+        self._run = crew.run
+        self._downtime = Downtime(crew.settings.max_downtime or _DEFAULT_DOWNTIME)
         self._seconds_for_copies: float | None = None
         self._is_in_doubt = False
-        self._clock = clock
+
+    @classmethod
+    def require_readable(cls, volumes: Iterable[Volume]) -> None:
+        """See :class:`Copies`; nobody else has them then."""
 
     def copy(self, tasks: Sequence[Task], *, size_bytes: int) -> None:
-        """Back up each volume; every journal has an outcome afterwards.
-
-        Args:
-            tasks: the volumes.
-            size_bytes: what their newest backups hold, in all.
+        """See :class:`Copies`.
 
         Raises:
             BillingDownError: billing may still be down.
@@ -141,38 +132,17 @@ class ScaleDown:
         pods = self._pods_of_billing
         for task in tasks:
             task.made_at = time.monotonic()
-            task.job = self._crew.create(self._order(task.volume, pods))
+            task.job = self._crew.create(_order(self._crew, task.volume, pods))
         while overdue := [task for task in tasks if not self._crew.look(task)]:
             for task in overdue:
-                self._require_admitted(task)
+                _require_admitted(self._crew, task)
             self._crew.wait()
-
-    def _order(self, volume: Volume, pods: Sequence[Object]) -> Order:
-        theirs = [pod["spec"] for pod in pods if pod["metadata"]["name"] in volume.pods]
-        return Order(
-            name=worker_name(self._crew.template, "worker", volume.claim),
-            arguments=self._crew.arguments(volume, "--draft"),
-            volume=volume,
-            near=tuple(sorted({spec["nodeName"] for spec in theirs if spec.get("nodeName")})),
-            billing_pods=tuple(pods),
-            is_gated=True,
-            seconds=self._crew.seconds_left(),
-        )
-
-    def _require_admitted(self, task: Task) -> None:
-        """Insist that a worker without a pod may yet get one."""
-        why = self._crew.refusal(task)
-        if self._crew.pods.has_had(task.job):
-            why = "it was deleted"
-        if why or self._crew.is_late(task):
-            message = f"the worker {task.job} gets no pod: {why or 'no event says why'}"
-            raise RefusedError(message, "billing was not scaled down")
 
     # -- while billing is down
 
     def _with_billing_down(self, tasks: Sequence[Task]) -> None:
         """Have billing down, the journals copied, and billing back."""
-        deadline = self._clock() + self._downtime.budget + _LEEWAY
+        deadline = self._run.clock() + self._downtime.budget + _LEEWAY
         billing = self._billing
         record = Record(uid=billing.uid, replicas=billing.replicas, deadline=deadline)
         failure: ClusterError | DowntimeError | None = None
@@ -190,28 +160,28 @@ class ScaleDown:
             raise failure
         if state == "restored":
             self._await_ready(billing.replicas)
-        elif state == "was up" and self._downtime.was_away:  # with as many as somebody else chose
+        elif state == "was up" and self._downtime.away_at:  # with as many as somebody else chose
             self._await_ready(1)
         if failure is not None:
-            self._findings.fail(Problem.of(failure))
+            self._run.fail(failure)
             for task in (t for t in tasks if not t.is_settled):
-                self._crew.give_up(task, self._crew.why_unfinished(task))
+                self._crew.outcomes.give_up(task, self._crew.why_unfinished(task))
 
     def _write_record(self, record: Record) -> None:
         try:
             self._crew.lease.write_record(record)
         except BaseException:  # it may be written all the same, and nobody will scale anything
-            self._clear_record(self._persistent())
+            _clear_record(self._crew, _persistent(self._crew))
             raise
 
     def _scale_to_zero(self) -> None:
-        self._findings.step(f"billing goes from {self._billing.replicas} to 0")
+        self._crew.step(f"billing goes from {self._billing.replicas} to 0")
         try:
             scale_down(self._crew.api, self._billing, asking=self._downtime.begin)
         except (StopError, ClusterUnavailableError):
-            self._is_in_doubt = self._downtime.has_begun  # what was not answered may arrive yet
+            self._is_in_doubt = bool(self._downtime.scaled_at)  # what got no answer may arrive yet
             raise
-        self._findings.step("waiting for billing's pods to end")
+        self._crew.step("waiting for billing's pods to end")
         while left := self._pods_of_billing:
             if not any(map(is_ready, left)):
                 self._downtime.note_away()
@@ -221,11 +191,11 @@ class ScaleDown:
 
     def _open_gates(self, tasks: Sequence[Task]) -> None:
         """Let workers begin, so many at a time, and wait until all have ended."""
-        self._findings.step("workers copy the journals")
+        self._crew.step("workers copy the journals")
         is_timed = bool(self._billing.replicas)
         waiting, running = deque(tasks), list[Task]()
         while waiting or running:
-            while waiting and len(running) < self._crew.limit:
+            while waiting and len(running) < self._crew.settings.workers:
                 task = waiting.popleft()
                 self._crew.open_gate(task)
                 running.append(task)
@@ -240,9 +210,9 @@ class ScaleDown:
         """Look after a worker; True once it is over, whatever came of it."""
         is_there = self._crew.look(task)
         if task.pod is not None and task.pod.has_ended:
-            self._crew.settle(task, task.pod, is_draft=True)
+            self._crew.outcomes.settle(task, task.pod)
         elif not is_there:
-            self._crew.give_up(task, "its worker's pod was deleted")
+            self._crew.outcomes.give_up(task, "its worker's pod was deleted")
         elif self._crew.is_late(task):
             self._crew.dismiss(task, self._crew.why_waiting(task))
         else:
@@ -271,58 +241,29 @@ class ScaleDown:
         Raises:
             BillingDownError: that failed.
         """
-        if isinstance(failure, LeaseLostError) and self._is_for_another():
+        if isinstance(failure, LeaseLostError) and _is_for_another(self._crew):
             return None
-        self._remove_workers(tasks)
-        api = self._persistent()
+        _remove_workers(self._crew, tasks)
+        api = _persistent(self._crew)
         state: Back | None = None
-        if self._downtime.has_begun:
-            self._findings.step(f"billing goes back to {record.replicas}")
+        if self._downtime.scaled_at:
+            self._crew.step(f"billing goes back to {record.replicas}")
             state = bring_back(api, self._billing.name, record)
         if state == "was up" and self._is_in_doubt:
-            self._findings.warn("whether billing was scaled down is not known: the guard will see")
+            self._run.warn("whether billing was scaled down is not known: the guard will see")
             return state
-        self._clear_record(api)
+        _clear_record(self._crew, api)
         if state in _BY_OTHERS and not (state == "was up" and failure):  # which says so already
-            self._findings.warn(
-                f"{self._billing.name} {_BY_OTHERS[state]} meanwhile: left as it is"
-            )
+            self._run.warn(f"{self._billing.name} {_BY_OTHERS[state]} meanwhile: left as it is")
         return state
-
-    def _persistent(self) -> Api:
-        """Give the cluster to whoever has to have his way, also after a stop."""
-        return self._crew.api.under(
-            Grace(self._crew.stop, seconds=RETURN_SECONDS, grace_seconds=CLEANUP_SECONDS),
-            patience=RETURN_SECONDS,
-        )
-
-    def _clear_record(self, api: Api) -> None:
-        with suppress(BackupError):  # billing is up: whoever finds the record finds that out
-            self._crew.lease.under(api).clear_record()
-
-    def _is_for_another(self) -> bool:
-        api = self._crew.api.under(Stop(seconds=REMOVAL_SECONDS))
-        with suppress(BackupError):
-            return self._crew.lease.under(api).is_for_another()
-        return False  # as far as is known; and two that bring billing back do no harm
-
-    def _remove_workers(self, tasks: Sequence[Task]) -> None:
-        """Have workers release the volumes that they still have, without waiting for them.
-
-        This has a stop of its own, so that it takes no time from the scaling that follows.
-        """
-        api = self._crew.api.under(Stop(seconds=REMOVAL_SECONDS))
-        for task in (t for t in tasks if t.pod is None or not t.pod.has_ended):
-            with suppress(BackupError):  # billing comes first
-                api.delete("jobs", task.job)
 
     def _await_ready(self, replicas: int) -> None:
         """Wait for so many pods of billing, and say how long it was away."""
-        self._findings.step("waiting for billing to be ready")
+        self._crew.step("waiting for billing to be ready")
         until = time.monotonic() + READY_SECONDS
         while sum(map(_is_back, self._pods_of_billing)) < replicas:
             if time.monotonic() > until:
-                self._findings.fail(
+                self._run.fail(
                     Problem(
                         exit_code=NEEDS_A_LOOK,
                         message=f"billing is scaled back, and not ready after {READY_SECONDS:g} s",
@@ -332,16 +273,70 @@ class ScaleDown:
                 break
             self._crew.wait()
         self.downtime_seconds = self._downtime.seconds()
-        self._findings.step(f"billing was away for {self.downtime_seconds:.1f} s")
+        self._crew.step(f"billing was away for {self.downtime_seconds:.1f} s")
 
     def _note_measure(self) -> None:
         """Remember how long the copies took, if all were made; sizes are known since the commit."""
         if self._seconds_for_copies is None or self.downtime_seconds is None:
             return
-        size = sum(outcome.size_bytes for outcome in self._findings.outcomes)
+        size = sum(outcome.size_bytes for outcome in self._crew.outcomes.all)
         measured = Measured(size_bytes=size, seconds=round(self._seconds_for_copies, 3))
         try:
             self._crew.lease.clear_record()  # if that has failed when billing came back
             self._crew.lease.remember(measured)
         except ClusterError as error:
-            self._findings.warn(f"how long this took could not be noted: {error.message}")
+            self._run.warn(f"how long this took could not be noted: {error.message}")
+
+
+def _order(crew: Crew, volume: Volume, pods: Sequence[Object]) -> Order:
+    theirs = [pod["spec"] for pod in pods if pod["metadata"]["name"] in volume.pods]
+    return Order(
+        name=worker_name(crew.template, "worker", volume.claim),
+        arguments=crew.arguments(volume),
+        volume=volume,
+        near=tuple(sorted({spec["nodeName"] for spec in theirs if spec.get("nodeName")})),
+        billing_pods=tuple(pods),
+        is_gated=True,
+        seconds=crew.seconds_left(),
+    )
+
+
+def _require_admitted(crew: Crew, task: Task) -> None:
+    """Insist that a worker without a pod may yet get one."""
+    why = crew.refusal(task)
+    if crew.pods.has_had(task.job):
+        why = "it was deleted"
+    if why or crew.is_late(task):
+        message = f"the worker {task.job} gets no pod: {why or 'no event says why'}"
+        raise RefusedError(message, "billing was not scaled down")
+
+
+def _persistent(crew: Crew) -> Api:
+    """Give the cluster to whoever has to have his way, also after a stop."""
+    return crew.api.under(
+        Grace(crew.run.stop, seconds=RETURN_SECONDS, grace_seconds=CLEANUP_SECONDS),
+        patience=RETURN_SECONDS,
+    )
+
+
+def _clear_record(crew: Crew, api: Api) -> None:
+    with suppress(BackupError):  # billing is up: whoever finds the record finds that out
+        crew.lease.under(api).clear_record()
+
+
+def _is_for_another(crew: Crew) -> bool:
+    api = crew.api.under(Stop(seconds=REMOVAL_SECONDS))
+    with suppress(BackupError):
+        return crew.lease.under(api).is_for_another()
+    return False  # as far as is known; and two that bring billing back do no harm
+
+
+def _remove_workers(crew: Crew, tasks: Sequence[Task]) -> None:
+    """Have workers release the volumes that they still have, without waiting for them.
+
+    This has a stop of its own, so that it takes no time from the scaling that follows.
+    """
+    api = crew.api.under(Stop(seconds=REMOVAL_SECONDS))
+    for task in (t for t in tasks if t.pod is None or not t.pod.has_ended):
+        with suppress(BackupError):  # billing comes first
+            api.delete("jobs", task.job)

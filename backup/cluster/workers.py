@@ -32,6 +32,7 @@ from backup.cluster.jobs import ROLE_LABEL, RUN_LABEL, STATEFULSET_LABEL
 from backup.cluster.layout import Volume
 from backup.cluster.pods import is_leaving, owner
 from backup.errors import ConfigError
+from backup.run import Run
 
 GATE: Final = "deepgram-journal-backup/billing-is-down"
 """The scheduling gate that holds a pod back until billing is down."""
@@ -91,18 +92,18 @@ class Order:
     """How long it may take."""
 
 
-def read_template(api: Api, pod_name: str, *, run_id: str, billing: StatefulSet) -> Template:
+def read_template(run: Run, api: Api, billing: StatefulSet) -> Template:
     """Find the Job that we are a pod of.
 
     Args:
+        run: which knows its pod.
         api: the cluster.
-        pod_name: ours.
-        run_id: of the run.
         billing: whose pods workers are to get along with.
 
     Raises:
         ConfigError: we are not a pod of a Job.
     """
+    pod_name = run.pod or ""
     pod = api.get("pods", pod_name) if pod_name else None
     if pod is None:
         message = f"workers are made from this run's own Job, and there is no pod {pod_name!r}"
@@ -115,7 +116,7 @@ def read_template(api: Api, pod_name: str, *, run_id: str, billing: StatefulSet)
     return Template(
         job=job,
         priority=pod["spec"].get("priority") or 0,
-        run_id=run_id,
+        run_id=run.id,
         statefulset=billing.name,
         billing_template=billing.body["spec"]["template"],
     )
@@ -198,9 +199,12 @@ def _pod_spec(template: Template, order: Order, ours: Object) -> Object:
         _without_tokens(spec.get("volumes") or []), container.get("volumeMounts") or []
     )
     if order.volume is not None:
-        volumes.append(_source(order.volume))
-        mounts.append(_mount(order.volume))
-        container["env"] = _env(container.get("env") or [])
+        claim = {"claimName": order.volume.claim, "readOnly": True}
+        volumes.append({"name": _SOURCE, "persistentVolumeClaim": claim})
+        path = f"{MOUNT}/{order.volume.at}".rstrip("/")
+        mounts.append({"name": _SOURCE, "mountPath": path, "readOnly": True})
+        others = [e for e in container.get("env") or [] if e["name"] != "BACKUP_SOURCE"]
+        container["env"] = [*others, {"name": "BACKUP_SOURCE", "value": MOUNT}]
     spec |= {"containers": [{**container, "volumeMounts": mounts}], "volumes": volumes}
     _place(spec, order)
     billing = order.billing_pods or ((template.billing_template,) if order.volume else ())
@@ -217,23 +221,6 @@ def _without_journals(
     journals = {m["name"] for m in mounts if f"{m['mountPath']}/".startswith(f"{MOUNT}/")}
     kept = {v["name"]: v for v in volumes if v["name"] not in journals}
     return [*kept.values()], [m for m in mounts if m["name"] in kept]
-
-
-def _source(volume: Volume) -> Object:
-    return {
-        "name": _SOURCE,
-        "persistentVolumeClaim": {"claimName": volume.claim, "readOnly": True},
-    }
-
-
-def _mount(volume: Volume) -> Object:
-    path = f"{MOUNT}/{volume.at}".rstrip("/")
-    return {"name": _SOURCE, "mountPath": path, "readOnly": True}
-
-
-def _env(ours: Iterable[Object]) -> list[Object]:
-    others = [entry for entry in ours if entry["name"] != "BACKUP_SOURCE"]
-    return [*others, {"name": "BACKUP_SOURCE", "value": MOUNT}]
 
 
 def _without_tokens(volumes: Iterable[Object]) -> list[Object]:
@@ -327,24 +314,19 @@ class Pod:
     """What a worker's pod says about itself."""
 
     body: Object
+    name: str = field(init=False)
+    node: str | None = field(init=False)
+    """The node that it is on."""
+    _phase: str | None = field(init=False)
     _state: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Look at its only container."""
-        statuses = self.body.get("status", {}).get("containerStatuses") or [{}]
-        self._state = statuses[0].get("state") or {}
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        name: str = self.body["metadata"]["name"]
-        return name
-
-    @property
-    def node(self) -> str | None:
-        """The node that it is on."""
-        node: str | None = self.body["spec"].get("nodeName")
-        return node
+        """Look at it, and at its only container."""
+        status = self.body.get("status", {})
+        self.name = self.body["metadata"]["name"]
+        self.node = self.body["spec"].get("nodeName")
+        self._phase = status.get("phase")
+        self._state = (status.get("containerStatuses") or [{}])[0].get("state") or {}
 
     @property
     def has_ended(self) -> bool:
@@ -363,11 +345,6 @@ class Pod:
         (A kubelet that evicts a pod for what it uses does not delete it.)
         """
         return self.has_ended and is_leaving(self.body) and not self.has_succeeded
-
-    @property
-    def _phase(self) -> str | None:
-        phase: str | None = self.body.get("status", {}).get("phase")
-        return phase
 
     @property
     def is_running(self) -> bool:

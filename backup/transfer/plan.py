@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backup.model import Consistency, Strategy
+from backup.model import CONSISTENCY, Consistency, Strategy
 from backup.run import Run
 from backup.settings import BackupSettings
 from backup.sinks import STALL_SECONDS
@@ -30,7 +30,7 @@ class Worker:
     @property
     def consistency(self) -> Consistency:
         """``quiesced`` where it is certain that billing is stopped."""
-        return "quiesced" if self.strategy == "scale-down" else "live"
+        return CONSISTENCY[self.strategy]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

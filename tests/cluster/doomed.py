@@ -10,8 +10,8 @@ import json
 import signal
 from typing import Any
 
-from backup.cluster.api import RULES
 from backup.cluster.lease import RECORD, lease_name
+from backup.cluster.strategies import RULES
 from tests.cluster.controlplane import until
 from tests.cluster.site import BILLING, Ended, Site
 

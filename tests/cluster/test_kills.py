@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from backup.cluster.api import RULES
+from backup.cluster.strategies import RULES
 from tests.cluster.controlplane import ControlPlane, until
 from tests.cluster.doomed import (
     BACK_AFTER,

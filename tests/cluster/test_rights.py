@@ -1,8 +1,8 @@
 """Each right that a strategy is granted is needed, and a missing one is named.
 
-:data:`backup.cluster.api.RULES` is what the chart grants. Here a service account has these rights
-and no more, with which runs are good; and with each one of them taken away, a run that comes to
-need it ends with exit code 7 (8, where billing may be down for it) and says which it was, with
+:data:`backup.cluster.strategies.RULES` is what the chart grants. Here a service account has these
+rights and no more, with which runs are good; and with each one of them taken away, a run that comes
+to need it ends with exit code 7 (8, where billing may be down for it) and says which it was, with
 billing as it was.
 """
 
@@ -13,9 +13,10 @@ from dataclasses import replace
 
 import pytest
 
-from backup.cluster.api import RULES, Rule
 from backup.cluster.jobs import STATEFULSET_LABEL
 from backup.cluster.lease import RECORD, lease_name
+from backup.cluster.rights import Rule
+from backup.cluster.strategies import RULES
 from tests.cluster.controlplane import until
 from tests.cluster.site import BILLING, Site
 

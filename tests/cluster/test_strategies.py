@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from backup.cluster.api import RULES
 from backup.cluster.lease import MEASURED, OWNER
+from backup.cluster.strategies import RULES
 from tests.cluster.controlplane import until
 from tests.cluster.doomed import LEASE, steps
 from tests.cluster.site import BILLING, NODES, Site

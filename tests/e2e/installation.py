@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from backup.cluster.api import RULES
+from backup.cluster.strategies import RULES
 from tests.cluster.controlplane import until
 from tests.cluster.site import ACCOUNT, DOWNWARD, as_rbac
 from tests.e2e.cluster import Cluster

@@ -35,6 +35,7 @@ from backup.errors import (
     SinkError,
 )
 from backup.events import Problem
+from backup.run import Run
 from backup.sinks import Sink, open_sink
 from backup.stop import Stop
 from backup.transfer.plan import Plan
@@ -858,13 +859,8 @@ def left_down(cluster: SimulatedCluster, *, pod: str, replicas: int = 0) -> None
         cluster.world.add_billing(replicas := 2)
     owner = {"pod": pod, "uid": cluster.world.get("pods", pod)["metadata"]["uid"]}
     billing = cluster.world.get("statefulsets", "deepgram-billing")["metadata"]["uid"]
-    lease = Lease(
-        cluster,
-        "deepgram-billing",
-        run_id="20261123T000000Z-other0",
-        owner=Owner(**owner),
-        clock=lambda: datetime.now(UTC),
-    )
+    run = Run(id="20261123T000000Z-other0")
+    lease = Lease(run, cluster, "deepgram-billing", owner=Owner(**owner))
     lease.take()
     until = datetime.now(UTC) + timedelta(minutes=5)
     lease.write_record(Record(uid=billing, replicas=replicas, deadline=until))

@@ -21,7 +21,9 @@ from kubernetes import client
 from kubernetes.config import incluster_config
 
 from backup.cluster import api
-from backup.cluster.api import RULES, Calls, Change, KubernetesApi, Rule, connect
+from backup.cluster.api import Calls, Change, KubernetesApi, connect
+from backup.cluster.rights import Rule
+from backup.cluster.strategies import RULES
 from backup.errors import (
     ClusterConflictError,
     ClusterDeniedError,

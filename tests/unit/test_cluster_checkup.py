@@ -8,33 +8,36 @@ from typing import Any
 
 import pytest
 
-from backup.cluster.api import RULES
-from backup.cluster.checkup import Item, Options, look
+from backup.cluster.checkup import Item, look
 from backup.cluster.lease import Lease, Owner, Record, lease_name
+from backup.cluster.strategies import RULES
 from backup.errors import ClusterDeniedError
 from backup.events import Finding, Problem, Warned
 from backup.model import StrategySetting
+from backup.run import Run
+from backup.settings import ClusterSettings
 from tests.journal_data import NOON, Clock
 from tests.simulated_cluster import BILLING, NAMESPACE, SimulatedCluster, World
 
-COLOCATED = Options(statefulset=BILLING, strategy="colocated")
+COLOCATED = ClusterSettings(statefulset=BILLING, strategy="colocated")
 FIVE_MINUTES = timedelta(minutes=5)
 
 
 def looked(
     cluster: SimulatedCluster,
-    options: Options = COLOCATED,
+    options: ClusterSettings = COLOCATED,
     *,
     clock: Clock | None = None,
     has_source: bool = False,
 ) -> list[Item]:
     """Look."""
-    return [*look(cluster, options, has_source=lambda: has_source, clock=clock or Clock())]
+    run = Run(clock=clock or Clock())
+    return [*look(run, cluster, options, has_source=lambda: has_source)]
 
 
 def lease_of(run: str, cluster: SimulatedCluster, clock: Clock) -> Lease:
     """Give the Lease in the hands of somebody without a pod."""
-    return Lease(cluster, BILLING, run_id=run, owner=Owner(pod="", uid=""), clock=clock)
+    return Lease(Run(id=run, clock=clock), cluster, BILLING, owner=Owner(pod="", uid=""))
 
 
 def said(items: Sequence[Item]) -> list[str]:
@@ -81,7 +84,7 @@ def test_each_right_that_is_missing_is_named(
 ) -> None:
     """Those that the strategy needs, and no others; on the objects that it needs them on."""
     cluster.world.add_billing(1)
-    options = Options(statefulset=BILLING, strategy=strategy, max_downtime=budget)
+    options = ClusterSettings(statefulset=BILLING, strategy=strategy, max_downtime=budget)
     rights = [f"{verb} {rule.resource}" for rule in RULES[needed] for verb in rule.verbs]
     looked(cluster, options)
     assert {call.split()[1] + " " + call.split()[2] for call in cluster.asked if "may" in call} == {
@@ -176,7 +179,7 @@ def test_billing_at_0_may_be_meant(cluster: SimulatedCluster, *, is_allowed: boo
     """As a run has it."""
     cluster.world.add_billing(2)
     cluster.world.scale(0)
-    options = Options(statefulset=BILLING, strategy="colocated", allow_stopped=is_allowed)
+    options = ClusterSettings(statefulset=BILLING, strategy="colocated", allow_stopped=is_allowed)
     items = looked(cluster, options)
 
     assert [p.exit_code for p in wrong(items)] == ([] if is_allowed else [3])
@@ -215,7 +218,7 @@ def test_what_a_run_would_refuse_is_told(
     elif what != "no billing":
         strategy = "colocated" if what.startswith("colocated") else "auto"
         cluster.world.add_billing(1, modes=["ReadWriteOncePod"])
-    items = looked(cluster, Options(statefulset=BILLING, strategy=strategy))
+    items = looked(cluster, ClusterSettings(statefulset=BILLING, strategy=strategy))
 
     (problem,) = wrong(items)
     assert (problem.exit_code, words in problem.message) == (code, True)
@@ -230,7 +233,7 @@ def test_claims_that_are_missing_or_wait_are_told(cluster: SimulatedCluster) -> 
         f"journal-{BILLING}-1",
         lambda body: body.update(status={"phase": "Pending"}),
     )
-    options = Options(statefulset=BILLING, strategy="colocated", expect_replicas=4)
+    options = ClusterSettings(statefulset=BILLING, strategy="colocated", expect_replicas=4)
     items = looked(cluster, options)
 
     assert Warned(message=f"the claim journal-{BILLING}-1 is not bound") in items
@@ -258,7 +261,7 @@ def test_what_auto_comes_to_is_told(
 ) -> None:
     """As the run will choose."""
     cluster.world.add_billing(2, shared=True, modes=modes)
-    options = Options(statefulset=BILLING, strategy="auto", max_downtime=budget)
+    options = ClusterSettings(statefulset=BILLING, strategy="auto", max_downtime=budget)
     items = looked(cluster, options, has_source=has_source)
 
     assert said(items)[-2:] == [

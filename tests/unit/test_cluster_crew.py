@@ -15,13 +15,16 @@ from backup.answer import Answer, JournalAnswer
 from backup.cluster import crew as module
 from backup.cluster.api import Object
 from backup.cluster.billing import read_billing
-from backup.cluster.crew import PUT, Crew, Findings, Task, WorkerOutcome
+from backup.cluster.colocated import Colocated
+from backup.cluster.crew import PUT, Copies, Crew, Outcomes, Task, WorkerOutcome
 from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease, Owner, lease_name
+from backup.cluster.scaledown import ScaleDown
 from backup.cluster.workers import GATE, Order, Pod, read_template
 from backup.errors import ClusterConflictError, ClusterDeniedError, LeaseLostError
-from backup.events import Problem, Step, Warned
-from backup.stop import Stop
+from backup.events import Problem, Warned
+from backup.run import Run
+from backup.settings import ClusterSettings
 from tests.journal_data import Clock, Events
 from tests.simulated_cluster import BILLING, RUN_ID, SimulatedCluster, Worker, World, hasten
 
@@ -41,30 +44,36 @@ def world(world: World) -> World:
     return world
 
 
-def crew_of(cluster: SimulatedCluster, **changes: Any) -> Crew:
+def crew_of(
+    cluster: SimulatedCluster,
+    *,
+    deadline: timedelta = timedelta(hours=1),
+    copies: type[Copies] = Colocated,
+) -> Crew:
     """Make a crew for a run that holds the Lease."""
     pod = cluster.world.add_run()
     uid = cluster.world.get("pods", pod)["metadata"]["uid"]
     owner = Owner(pod=pod, uid=uid)
-    lease = Lease(cluster, BILLING, run_id=RUN_ID, owner=owner, clock=Clock())
+    run = Run(id=RUN_ID, clock=Clock(), emit=Events(), pod=pod)
+    lease = Lease(run, cluster, BILLING, owner=owner)
     lease.take()
-    given: dict[str, Any] = {
-        "strategy": "colocated",
-        "limit": 4,
-        "deadline": timedelta(hours=1),
-        "find": lambda run_id: cluster.world.stored.get(run_id, {}),
-        "stop": Stop(),
-        **changes,
-    }
-    template = read_template(cluster, pod, run_id=RUN_ID, billing=read_billing(cluster, BILLING))
+    template = read_template(run, cluster, read_billing(cluster, BILLING))
+    outcomes = Outcomes(run, lambda run_id: cluster.world.stored.get(run_id, {}), copies.are_drafts)
+    settings = ClusterSettings(deadline=deadline)
     cluster.process.writes.clear()
-    return Crew(cluster, template, lease, Findings(Events()), **given)
+    return Crew(run, cluster, settings, template, lease, outcomes, copies)
 
 
 @pytest.fixture
 def crew(cluster: SimulatedCluster) -> Crew:
     """Make the crew of a run."""
     return crew_of(cluster)
+
+
+@pytest.fixture
+def drafting(cluster: SimulatedCluster) -> Crew:
+    """Make one whose workers leave drafts."""
+    return crew_of(cluster, copies=ScaleDown)
 
 
 def task(*journals: str) -> Task:
@@ -101,25 +110,20 @@ def ended(phase: str = "Succeeded", message: str = "") -> Pod:
     return Pod({"metadata": {"name": "w-x"}, "spec": {"nodeName": "n"}, "status": status})
 
 
-# -- findings
+# -- outcomes
 
 
-def test_findings_are_kept_and_told() -> None:
+def test_what_is_lost_is_kept_and_told() -> None:
     """At once to the log, and in the end to the result."""
     events = Events()
-    findings = Findings(events)
-    problem = Problem(exit_code=3, message="m")
+    run = Run(emit=events)
+    outcomes = Outcomes(run, lambda _run_id: {}, are_drafts=False)
+    lost = WorkerOutcome(journal=ONE, claim="c", state="failed", worker="j")
 
-    findings.step("s")
-    findings.fail(problem)
-    findings.warn("w")
-    findings.lose(ONE, "why", claim="c", state="failed", worker="j")
+    outcomes.lose(lost, "why")
 
-    lost = Problem(exit_code=4, message="why", journal=ONE)
-    assert events == [Step(what="s"), problem, Warned(message="w"), lost]
-    assert findings.problems == [problem, lost]
-    assert findings.warnings == [Warned(message="w")]
-    assert findings.outcomes == [WorkerOutcome(journal=ONE, claim="c", state="failed", worker="j")]
+    assert events == run.problems == [Problem(exit_code=4, message="why", journal=ONE)]
+    assert outcomes.all == [lost]
 
 
 def test_put_is_what_has_an_id_or_lost_its_words() -> None:
@@ -188,12 +192,12 @@ def test_worker_is_made_once(
     assert world.pods_of("w", "Job") == ["w-x"]
 
 
-def test_command_line_names_all_journals_of_the_volume(crew: Crew) -> None:
+def test_command_line_names_all_journals_of_the_volume(drafting: Crew) -> None:
     """And the run, by which what it stores is found."""
-    assert crew.arguments(task(ONE, TWO).volume, "--draft") == (
+    assert drafting.arguments(task(ONE, TWO).volume) == (
         "worker",
         f"--run={RUN_ID}",
-        "--strategy=colocated",
+        "--strategy=scale-down",
         f"--journal={ONE},{TWO}",
         "--draft",
     )
@@ -351,11 +355,11 @@ def test_answer_is_taken_at_its_word(crew: Crew) -> None:
     partial = replace(BACKED_UP, state="partial")
     done = task()
     for _ in range(2):  # two workers may give the same warning
-        crew.settle(
+        crew.outcomes.settle(
             done, ended("Failed", said(3, partial, problems=(problem,), warnings=(warning,)))
         )
 
-    assert crew.findings.outcomes[1:] == [
+    assert crew.outcomes.all[1:] == [
         WorkerOutcome(
             journal=ONE,
             claim=ONE,
@@ -367,20 +371,20 @@ def test_answer_is_taken_at_its_word(crew: Crew) -> None:
             id="id-1",
         )
     ]
-    assert crew.findings.problems == [problem, problem]
-    assert crew.findings.warnings == [warning]
+    assert crew.run.problems == [problem, problem]
+    assert crew.run.warnings == [warning]
     assert done.is_settled
 
 
 def test_journal_that_an_answer_leaves_out_is_lost(crew: Crew) -> None:
     """Nobody takes silence for success."""
-    crew.settle(task(ONE, TWO), ended(message=said(0)))
+    crew.outcomes.settle(task(ONE, TWO), ended(message=said(0)))
 
-    assert [(o.journal, o.state) for o in crew.findings.outcomes] == [
+    assert [(o.journal, o.state) for o in crew.outcomes.all] == [
         (ONE, "failed"),
         (TWO, "failed"),
     ]
-    assert {p.message for p in crew.findings.problems} == {"its worker does not speak of it"}
+    assert {p.message for p in crew.run.problems} == {"its worker does not speak of it"}
 
 
 @pytest.mark.parametrize("told", [(), (4,)])
@@ -389,9 +393,11 @@ def test_exit_code_that_no_problem_has_is_a_problem(crew: Crew, told: tuple[int,
     milder = [Problem(exit_code=code, message="not read", journal=ONE) for code in told]
     failed = replace(BACKED_UP, state="failed", id=None)
 
-    crew.settle(task(), ended("Failed", said(6, failed, problems=tuple(milder), is_cut=True)))
+    crew.outcomes.settle(
+        task(), ended("Failed", said(6, failed, problems=tuple(milder), is_cut=True))
+    )
 
-    assert crew.findings.problems == [
+    assert crew.run.problems == [
         *milder,
         Problem(
             exit_code=6,
@@ -413,25 +419,27 @@ def test_journals_that_an_answer_has_no_room_for_are_judged_by_what_is_stored(
     problem = Problem(exit_code=5, message="no space left on device", journal=lost.journal)
     everything = [*done.values(), lost]
     message = said(5, *everything, problems=(problem,))
-    crew.settle(task(*journals), ended("Failed", message))
+    crew.outcomes.settle(task(*journals), ended("Failed", message))
 
-    found = {o.journal: o.state for o in crew.findings.outcomes}
+    found = {o.journal: o.state for o in crew.outcomes.all}
     assert found == dict.fromkeys(done, "backed up") | {lost.journal: "failed"}
-    assert [(p.exit_code, p.journal) for p in crew.findings.problems] == [
+    assert [(p.exit_code, p.journal) for p in crew.run.problems] == [
         (5, ONE),
         (4, lost.journal),
     ]
 
 
 @pytest.mark.parametrize("exit_code", [0, 4])
-def test_drafts_that_an_answer_has_no_room_for_are_judged_later(crew: Crew, exit_code: int) -> None:
+def test_drafts_that_an_answer_has_no_room_for_are_judged_later(
+    drafting: Crew, exit_code: int
+) -> None:
     """When they are committed."""
     message = said(exit_code, is_cut=True)
-    crew.settle(task(), ended("Failed" if exit_code else "Succeeded", message), is_draft=True)
+    drafting.outcomes.settle(task(), ended("Failed" if exit_code else "Succeeded", message))
 
-    assert [o.state for o in crew.findings.outcomes] == [PUT]
-    assert (ONE in crew.silent) is bool(exit_code)
-    assert [p.exit_code for p in crew.findings.problems] == [exit_code] * bool(exit_code)
+    assert [o.state for o in drafting.outcomes.all] == [PUT]
+    assert (ONE in drafting.outcomes.silent) is bool(exit_code)
+    assert [p.exit_code for p in drafting.run.problems] == [exit_code] * bool(exit_code)
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
@@ -439,11 +447,11 @@ def test_silent_worker_is_judged_by_its_deed(crew: Crew, world: World, phase: st
     """The backups of a run are found by its id."""
     world.stored[RUN_ID] = {ONE: BACKED_UP}
 
-    crew.settle(task(), ended(phase))
+    crew.outcomes.settle(task(), ended(phase))
 
-    (found,) = crew.findings.outcomes
+    (found,) = crew.outcomes.all
     assert (found.state, found.id, found.node) == ("backed up", "id-1", "n")
-    codes = [problem.exit_code for problem in crew.findings.problems]
+    codes = [problem.exit_code for problem in crew.run.problems]
     assert codes == ([] if phase == "Succeeded" else [3])  # what else it has met is not known
 
 
@@ -451,10 +459,10 @@ def test_silent_worker_without_a_deed_has_failed(crew: Crew, world: World) -> No
     """What another run has stored is not its deed."""
     world.stored = {"other": {ONE: BACKED_UP}}
 
-    crew.settle(task(ONE), ended("Failed"))
+    crew.outcomes.settle(task(ONE), ended("Failed"))
 
-    assert [o.state for o in crew.findings.outcomes] == ["failed"]
-    assert crew.findings.problems[0].message == (
+    assert [o.state for o in crew.outcomes.all] == ["failed"]
+    assert crew.run.problems[0].message == (
         "its worker ended with exit code 1 and without an answer"
     )
 
@@ -463,23 +471,23 @@ def test_half_of_its_deeds_is_half_a_failure(crew: Crew, world: World) -> None:
     """Of a volume with two journals, the one that is stored is backed up."""
     world.stored = {RUN_ID: {TWO: replace(BACKED_UP, journal=TWO)}}
 
-    crew.settle(task(ONE, TWO), ended("Failed"))
+    crew.outcomes.settle(task(ONE, TWO), ended("Failed"))
 
-    assert [(o.journal, o.state) for o in crew.findings.outcomes] == [
+    assert [(o.journal, o.state) for o in crew.outcomes.all] == [
         (TWO, "backed up"),
         (ONE, "failed"),
     ]
-    assert [(p.journal, p.exit_code) for p in crew.findings.problems] == [(ONE, 4), (TWO, 3)]
+    assert [(p.journal, p.exit_code) for p in crew.run.problems] == [(ONE, 4), (TWO, 3)]
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
-def test_silent_worker_that_leaves_drafts_is_judged_later(crew: Crew, phase: str) -> None:
+def test_silent_worker_that_leaves_drafts_is_judged_later(drafting: Crew, phase: str) -> None:
     """What was put shows when it is committed, also of one that has failed in the end."""
-    crew.settle(task(), ended(phase), is_draft=True)
+    drafting.outcomes.settle(task(), ended(phase))
 
-    assert [o.state for o in crew.findings.outcomes] == [PUT]
-    assert (ONE in crew.silent) is (phase == "Failed")
-    assert crew.findings.problems == []
+    assert [o.state for o in drafting.outcomes.all] == [PUT]
+    assert (ONE in drafting.outcomes.silent) is (phase == "Failed")
+    assert drafting.run.problems == []
 
 
 def test_given_up_is_every_journal_of_the_volume(crew: Crew) -> None:
@@ -487,9 +495,9 @@ def test_given_up_is_every_journal_of_the_volume(crew: Crew) -> None:
     lost = task(ONE, TWO)
     lost.job = ""
 
-    crew.give_up(lost, "why")
+    crew.outcomes.give_up(lost, "why")
 
-    assert [(o.journal, o.state, o.worker) for o in crew.findings.outcomes] == [
+    assert [(o.journal, o.state, o.worker) for o in crew.outcomes.all] == [
         (ONE, "failed", None),
         (TWO, "failed", None),
     ]

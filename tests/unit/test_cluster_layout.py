@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from backup.cluster.billing import read_billing
-from backup.cluster.layout import Volume, choose, read_volumes, require_readable
+from backup.cluster.layout import Volume, choose, read_volumes
+from backup.cluster.strategies import decide
 from backup.errors import ConfigError
 from backup.model import Strategy
+from backup.settings import ClusterSettings
 from tests.simulated_cluster import BILLING, SimulatedCluster, World
 
 
@@ -130,6 +132,12 @@ def test_statefulset_without_journals_is_another_one(world: World, spec: dict[st
 # -- how they are read
 
 
+def read_by(strategy: Strategy, volumes: list[Volume]) -> Strategy:
+    """Have a strategy read these volumes."""
+    settings = ClusterSettings(strategy=strategy)
+    return decide(settings, volumes, has_source=lambda: True)
+
+
 @pytest.mark.parametrize("may_scale", [True, False])
 @pytest.mark.parametrize(
     ("volumes", "strategy"),
@@ -174,15 +182,15 @@ def test_nobody_scales_billing_down_without_being_allowed_to() -> None:
 def test_second_pod_on_an_exclusive_volume_is_a_contradiction() -> None:
     """It would wait for ever; so it is said before anything is made."""
     with pytest.raises(ConfigError, match="c is ReadWriteOncePod: no second pod may read it"):
-        require_readable([volume("ReadWriteOnce"), volume("ReadWriteOncePod")], "colocated")
+        read_by("colocated", [volume("ReadWriteOnce"), volume("ReadWriteOncePod")])
 
 
 @pytest.mark.parametrize("strategy", ["direct", "scale-down"])
 def test_exclusive_volume_is_readable_without_billing(strategy: Strategy) -> None:
     """Nobody else has it then."""
-    require_readable([volume("ReadWriteOncePod")], strategy)
+    assert read_by(strategy, [volume("ReadWriteOncePod")]) == strategy
 
 
 def test_other_volumes_are_readable_beside_billing() -> None:
     """On the same node."""
-    require_readable([volume("ReadWriteOnce")], "colocated")
+    assert read_by("colocated", [volume("ReadWriteOnce")]) == "colocated"

@@ -19,6 +19,7 @@ from backup.cluster.lease import (
     lease_name,
 )
 from backup.errors import ClusterUnavailableError, LeaseHeldError, LeaseLostError, RefusedError
+from backup.run import Run
 from tests.journal_data import NOON, Clock
 from tests.simulated_cluster import BILLING, SimulatedCluster, World
 
@@ -39,7 +40,7 @@ def lease_of(number: int, cluster: SimulatedCluster, clock: Clock) -> Lease:
         cluster.world.add_run(number)
     uid = cluster.world.get("pods", pod)["metadata"]["uid"]
     owner = Owner(pod=pod, uid=uid)
-    return Lease(cluster, BILLING, run_id=f"run-{number}", owner=owner, clock=clock)
+    return Lease(Run(id=f"run-{number}", clock=clock), cluster, BILLING, owner=owner)
 
 
 @pytest.fixture
@@ -233,7 +234,7 @@ def test_somebody_at_a_terminal_has_no_pod_to_be_gone(
     cluster: SimulatedCluster, other: Lease, clock: Clock, world: World
 ) -> None:
     """Of whom only the heartbeat tells anything."""
-    Lease(cluster, BILLING, run_id="me", owner=Owner(pod="", uid=""), clock=clock).take()
+    Lease(Run(id="me", clock=clock), cluster, BILLING, owner=Owner(pod="", uid="")).take()
     with pytest.raises(LeaseHeldError, match="run me"):
         other.take()
     clock.advance(seconds=STALE_SECONDS + 1)

@@ -31,8 +31,9 @@ from backup.errors import (
 )
 from backup.events import Problem
 from backup.model import Holdings
+from backup.run import Run
 from backup.stop import Stop
-from tests.journal_data import Clock, Events
+from tests.journal_data import Clock
 from tests.simulated_cluster import (
     BILLING,
     RUN_ID,
@@ -109,8 +110,9 @@ def holder(world: World) -> str:
 def guard(world: World, clock: Clock, *, take_over: bool = False) -> Any:
     """Run ``resume-billing`` as the guard does."""
     cluster = SimulatedCluster(world)
-    lease = Lease(cluster, BILLING, run_id="guard", owner=Owner(pod="", uid=""), clock=clock)
-    return resume(cluster, BILLING, lease, take_over=take_over, emit=Events())
+    run = Run(id="guard", clock=clock)
+    lease = Lease(run, cluster, BILLING, owner=Owner(pod="", uid=""))
+    return resume(run, cluster, BILLING, lease, take_over=take_over)
 
 
 def jobs_of(world: World, role: str) -> list[str]:
@@ -266,9 +268,8 @@ def test_volumes_that_go_with_their_pods_are_refused(cluster: SimulatedCluster) 
 
 def measure(world: World, size_bytes: int, seconds: float) -> None:
     """Note what an earlier scale-down took."""
-    lease = Lease(
-        SimulatedCluster(world), BILLING, run_id="old", owner=Owner(pod="", uid=""), clock=Clock()
-    )
+    run = Run(id="old", clock=Clock())
+    lease = Lease(run, SimulatedCluster(world), BILLING, owner=Owner())
     lease.take()
     lease.remember(Measured(size_bytes=size_bytes, seconds=seconds))
     lease.release()
@@ -337,7 +338,7 @@ def test_each_run_measures_for_the_next(cluster: SimulatedCluster, world: World)
     cluster.on(SCALE, start_slowly, after=1)
     result = run(cluster)
 
-    held = Lease(cluster, BILLING, run_id="x", owner=Owner(pod="", uid=""), clock=Clock()).read()
+    held = Lease(Run(id="x", clock=Clock()), cluster, BILLING, owner=Owner(pod="", uid="")).read()
     assert held is not None
     assert held.measured[0].size_bytes == 2000
     assert result.downtime_seconds is not None
@@ -666,7 +667,7 @@ def test_lease_lost_to_a_run_without_a_record_brings_billing_back(
     def begin_another() -> None:
         other = SimulatedCluster(world)
         owner = Owner(pod="", uid="")
-        Lease(other, BILLING, run_id="second", owner=owner, clock=clock).take()
+        Lease(Run(id="second", clock=clock), other, BILLING, owner=owner).take()
 
     cluster.on("get statefulsets/scale", freeze, after=1)
     cluster.on(f"{SCALE} reply", begin_another)

@@ -28,6 +28,7 @@ from backup.cluster.workers import (
     worker_name,
 )
 from backup.errors import ConfigError
+from backup.run import Run
 from tests.simulated_cluster import BILLING, RUN_ID, SimulatedCluster, World
 
 CLAIM = f"journal-{BILLING}-0"
@@ -148,7 +149,7 @@ def test_template_is_the_job_of_our_own_pod(world: World, cluster: SimulatedClus
     pod = world.add_run()
     world.edit("pods", pod, lambda body: body["spec"].update(priority=7))
 
-    found = read_template(cluster, pod, run_id=RUN_ID, billing=STATEFULSET)
+    found = read_template(Run(id=RUN_ID, pod=pod), cluster, STATEFULSET)
 
     assert found.job == world.get("jobs", "journal-backup-1")
     assert (found.priority, found.run_id, found.statefulset) == (7, RUN_ID, BILLING)
@@ -159,7 +160,7 @@ def test_template_is_the_job_of_our_own_pod(world: World, cluster: SimulatedClus
 def test_run_without_a_pod_is_told_what_to_set(cluster: SimulatedCluster, name: str) -> None:
     """The downward API says which pod we are."""
     with pytest.raises(ConfigError, match="there is no pod") as caught:
-        read_template(cluster, name, run_id=RUN_ID, billing=STATEFULSET)
+        read_template(Run(id=RUN_ID, pod=name), cluster, STATEFULSET)
 
     assert "POD_NAME" in caught.value.hints[0]
 
@@ -177,7 +178,7 @@ def test_pod_without_a_job_is_told_how_to_run(
     world.edit("pods", pod, lambda body: body["metadata"].update(ownerReferences=owners))
 
     with pytest.raises(ConfigError, match="belongs to none") as caught:
-        read_template(cluster, pod, run_id=RUN_ID, billing=STATEFULSET)
+        read_template(Run(id=RUN_ID, pod=pod), cluster, STATEFULSET)
 
     assert "--from=cronjob" in caught.value.hints[0]
 
