@@ -445,7 +445,7 @@ def _run(
 
     stop = Stop(seconds=settings.deadline.total_seconds() if verb.has_deadline else None)
     with _listeners(logger, window) as emit, on_signals(stop):
-        sinks = [open_sink(url, settings.sink_options(), stop=stop) for url in settings.sinks]
+        sinks = [open_sink(url, settings, stop=stop) for url in settings.sinks]
         return verb.perform(_Run(args, settings, sinks, run_id, emit, stop))
 
 

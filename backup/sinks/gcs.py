@@ -32,7 +32,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
 from itertools import chain
-from pathlib import Path
 from typing import Any, ClassVar
 
 import google_crc32c
@@ -51,7 +50,8 @@ from backup.errors import (
 from backup.model import CHUNK_BYTES
 from backup.sinks.base import Object, Sink
 from backup.sinks.gcp import Access, access, refusal, response_of, translate
-from backup.sinks.urls import GcsOptions, Location
+from backup.sinks.kinds import GcsOptions, SinkSettings
+from backup.sinks.places import Location
 from backup.stop import Stop
 
 PART_BYTES = 8 << 20
@@ -86,27 +86,25 @@ class GcsSink(Sink):
 
     def __init__(
         self,
-        place: Location,
-        options: GcsOptions,
+        place: Location[GcsOptions],
+        settings: SinkSettings,
         *,
-        ca_cert_file: Path | None,
         stop: Stop,
         stall_seconds: float,
     ) -> None:
         """Take the place, untouched; credentials are looked for at the first call.
 
         Args:
-            place: the bucket and the prefix.
-            options: how to reach it.
-            ca_cert_file: certificates to trust beside the public ones.
+            place: the bucket and the prefix, and how to reach them.
+            settings: what holds for all sinks.
             stop: see :class:`~backup.sinks.base.Sink`.
             stall_seconds: likewise.
         """
         super().__init__(str(place), stop=stop, stall_seconds=stall_seconds)
         self._bucket = place.bucket
-        self._prefix = f"{place.path}/" if place.path else ""
-        self._endpoint = options.endpoint
-        self._ca_cert_file = ca_cert_file
+        self._prefix = place.prefix
+        self._endpoint = place.options.endpoint
+        self._ca_cert_file = settings.ca_cert_file
         self._timeout = (_CONNECT_SECONDS, stall_seconds + _LENIENCE_SECONDS)
         self._once = {"timeout": self._timeout, "retry": None}
         self._found: Access | None = None

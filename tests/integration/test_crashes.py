@@ -23,7 +23,8 @@ from typing import Any
 import pytest
 
 from backup.catalog import Catalog
-from backup.sinks import Sink, SinkOptions, open_sink
+from backup.settings import StoreSettings
+from backup.sinks import Sink, open_sink
 from backup.stop import Stop
 from backup.verbs.backup import back_up
 from backup.verbs.holdings import SWEEP_GRACE
@@ -151,7 +152,7 @@ class Site:
 
     def open(self) -> list[Sink]:
         """Open the sinks where nothing hangs."""
-        given = SinkOptions(source=self.source)
+        given = StoreSettings(source=self.source)
         return [open_sink(f"file://{s}", given, stop=Stop()) for s in self.sinks]
 
     def run(self, now: datetime | None = None) -> tuple[int, ...]:
