@@ -11,17 +11,17 @@ from typing import Any
 from backup.errors import ConfigError
 from backup.sinks.base import Object, Sink
 from backup.sinks.kinds import SinkSettings
-from backup.sinks.places import Location, locate
+from backup.sinks.places import Place, locate
 from backup.sinks.urls import redacted
 from backup.stop import Stop
 
-__all__ = ["Location", "Object", "Sink", "check", "locate", "open_sink", "redacted"]
+__all__ = ["Object", "Place", "Sink", "check", "locate", "open_sink", "redacted"]
 
 STALL_SECONDS = 60.0
 """A sink that moves no data for this long is dropped from the pass."""
 
 
-def check(url: str, settings: SinkSettings) -> Location[Any]:
+def check(url: str, settings: SinkSettings) -> Place[Any]:
     """Check a sink's URL together with what the settings say, without touching the place.
 
     Raises:

@@ -18,6 +18,7 @@ Rules:
 
 from __future__ import annotations
 
+import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -244,6 +245,10 @@ class Sink(ABC):
         except Exception as error:
             raise self._translate(what, error) from error
 
+    def _declare(self, what: str, run: Callable[[], R]) -> R:
+        with self._declared(what):
+            return run()
+
     def _pages(self) -> Iterator[Object]:
         objects = self._answer("list", self._list)
         while page := self._answer("list", lambda: [*islice(objects, PAGE_OBJECTS)]):
@@ -253,44 +258,19 @@ class Sink(ABC):
         return self._persist(partial(self._answer, what, run))
 
     def _persist(self, run: Callable[[], R]) -> R:
-        try:
-            return run()
-        except SinkError as error:
-            if not _worth_repeating(error):
-                raise
-            return self._try_again(run, error)
-
-    def _try_again(self, run: Callable[[], R], first: SinkError) -> R:
-        """Repeat what has failed once."""
-        from tenacity import (  # noqa: PLC0415 - start-up: only what has failed needs it
-            Retrying,
-            retry_if_exception,
-            stop_after_attempt,
-            wait_random_exponential,
-        )
-
-        failed: list[SinkError] = [first]
-
-        def attempt() -> R:
-            if failed:
-                raise failed.pop()
-            return run()
-
-        return Retrying(
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.1, max=5),
-            retry=retry_if_exception(_worth_repeating),
-            sleep=self._stop.sleep,
-            reraise=True,
-        )(attempt)
+        for failed in range(1, ATTEMPTS):
+            try:
+                return run()
+            except SinkError as error:
+                if not _worth_repeating(error):
+                    raise
+            self._stop.sleep(random.uniform(0, 0.05 * 2**failed))  # noqa: S311 - jitter, no secret
+        return run()
 
     def _answer(self, what: str, run: Callable[[], R]) -> R:
-        def declared() -> R:
-            with self._declared(what):  # asks the sink too, so it belongs into the thread
-                return run()
-
+        once = partial(self._declare, what, run)  # to translate an error asks the sink, too
         try:
-            return call(declared, stop=self._stop, stall_seconds=self._stall_seconds)
+            return call(once, stop=self._stop, stall_seconds=self._stall_seconds)
         except SinkStalledError as error:
             message = f"{self}: cannot {what}: no answer for {self._stall_seconds:g} s"
             raise SinkStalledError(message) from error

@@ -51,7 +51,7 @@ from backup.errors import (
 from backup.model import CHUNK_BYTES
 from backup.sinks.base import Object, Sink
 from backup.sinks.kinds import FileOptions, SinkSettings
-from backup.sinks.places import Location
+from backup.sinks.places import Place
 from backup.stop import Stop
 from backup.streams import unwatched
 
@@ -99,12 +99,7 @@ class FileSink(Sink):
     """Objects as files below a directory."""
 
     def __init__(
-        self,
-        place: Location[FileOptions],
-        settings: SinkSettings,
-        *,
-        stop: Stop,
-        stall_seconds: float,
+        self, place: Place[FileOptions], settings: SinkSettings, *, stop: Stop, stall_seconds: float
     ) -> None:
         """Take the place, untouched.
 

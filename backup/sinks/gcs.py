@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from itertools import chain
 from typing import Any, ClassVar
@@ -48,10 +49,10 @@ from backup.errors import (
     SinkUnavailableError,
 )
 from backup.model import CHUNK_BYTES
-from backup.sinks.base import Object, Sink
+from backup.sinks.base import Object, R, Sink
 from backup.sinks.gcp import Access, access, refusal, response_of, translate
 from backup.sinks.kinds import GcsOptions, SinkSettings
-from backup.sinks.places import Location
+from backup.sinks.places import Place
 from backup.stop import Stop
 
 PART_BYTES = 8 << 20
@@ -85,12 +86,7 @@ class GcsSink(Sink):
     """Objects below a prefix of a bucket."""
 
     def __init__(
-        self,
-        place: Location[GcsOptions],
-        settings: SinkSettings,
-        *,
-        stop: Stop,
-        stall_seconds: float,
+        self, place: Place[GcsOptions], settings: SinkSettings, *, stop: Stop, stall_seconds: float
     ) -> None:
         """Take the place, untouched; credentials are looked for at the first call.
 
@@ -156,7 +152,7 @@ class GcsSink(Sink):
         )
 
     def _upload(self, put: _Put, parts: Iterable[tuple[memoryview, bool]]) -> None:
-        self._try(put, lambda: put.begin(self._begin(self._blob(put.key, put.token))))
+        put.url = self._try(put, lambda: self._begin(self._blob(put.key, put.token)))
         try:
             for part, is_last in parts:
                 self._deliver(put, part, is_last=is_last)
@@ -234,14 +230,9 @@ class GcsSink(Sink):
     def _cannot(self, put: _Put, why: str) -> str:
         return f"{self}: cannot store {put.key}: {why}"
 
-    def _try(self, put: _Put, run: Callable[[], object]) -> None:
+    def _try(self, put: _Put, run: Callable[[], R]) -> R:
         """Run what may be repeated in this thread, which is watched by whoever called us."""
-
-        def declared() -> None:
-            with self._declared(f"store {put.key}"):
-                run()
-
-        self._persist(declared)
+        return self._persist(partial(self._declare, f"store {put.key}", run))
 
     # -- reading and removing
 
@@ -339,10 +330,6 @@ class _Put:
     def crc32c(self) -> str:
         """The checksum of all that was given, as Google writes it."""
         return base64.b64encode(self.checksum.digest()).decode()
-
-    def begin(self, url: str) -> None:
-        """Send to this URL."""
-        self.url = url
 
     def tick(self) -> None:
         """Take notice that data moves, and whether it still should."""

@@ -19,16 +19,24 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Protocol
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, unquote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import ErrorDetails
 
-from backup.sinks import urls
+from backup.sinks.urls import endpoint, refused
 
 ChecksumMode = Literal["crc32", "sha256", "md5", "none"]
 ServerSideEncryption = Literal["AES256", "aws:kms", "aws:kms:dsse"]
 ObjectLockMode = Literal["GOVERNANCE", "COMPLIANCE"]
+
+_DIRECTORY = re.compile(r"/[^/\0][^\0]*")
+"""An absolute path, but not of the root directory."""
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
+"""S3 allows 63 characters, GCS 222 with dots; what exactly is valid, the store knows best."""
+_PREFIX = re.compile(r"[^\0-\x1f\x7f/]+(?:/[^\0-\x1f\x7f/]+)*")
+_PREFIX_BYTES = 600
+"""S3 and GCS take keys of 1,024 bytes; ours need up to 401 below the prefix."""
 
 QUERY = "query"
 """The context of a validation whose values come from a URL."""
@@ -48,7 +56,7 @@ def _written(pattern: str, fix: str) -> BeforeValidator:
 Text = Annotated[str, _written("[!-~]+", "give it a value")]
 Flag = Annotated[bool, _written("true|false", "give true or false")]
 Days = Annotated[int, Field(ge=1, le=36_500), _written("[1-9][0-9]{0,4}", "give a number of days")]
-Endpoint = Annotated[str, AfterValidator(urls.endpoint)]
+Endpoint = Annotated[str, AfterValidator(endpoint)]
 
 
 def fix(wrong: ErrorDetails) -> str:
@@ -68,12 +76,26 @@ class Options(BaseModel):
     """What makes a sink of this kind: ``module:class``."""
 
     def place(self, url: str, parts: SplitResult) -> tuple[str, str]:
-        """Take bucket and path out of a URL of this kind; a kind without buckets has its own way.
+        """Take the bucket out of a URL, and the prefix in it, without slashes at its ends.
+
+        A kind without buckets has its own way.
 
         Raises:
             ConfigError: they are not written as they should be.
         """
-        return urls.bucket(url, parts)
+        if "@" in parts.netloc:
+            raise refused(
+                url, "holds credentials", f"give {self.example}; the SDK finds credentials"
+            )
+        if _BUCKET.fullmatch(parts.netloc) is None:
+            raise refused(url, "names no bucket", f"give {self.example}")
+        prefix = unquote(parts.path).strip("/")
+        is_odd = prefix and _PREFIX.fullmatch(prefix) is None
+        if is_odd or {".", ".."} & {*prefix.split("/")} or len(prefix.encode()) > _PREFIX_BYTES:
+            raise refused(
+                url, "has an unusable prefix", f"give {self.example}, with single slashes"
+            )
+        return parts.netloc, prefix
 
     def contradiction(self) -> tuple[str, str] | None:
         """Return what does not go together, and the fix; None where all does."""
@@ -93,7 +115,10 @@ class FileOptions(Options):
 
     def place(self, url: str, parts: SplitResult) -> tuple[str, str]:
         """Take the directory out of a URL; there is no bucket."""
-        return "", urls.directory(url, parts)
+        path = unquote(parts.path)
+        if parts.netloc or _DIRECTORY.fullmatch(path) is None or ".." in path.split("/"):
+            raise refused(url, "is not a file URL", f"give {self.example}, with three slashes")
+        return "", str(Path(path))
 
 
 class S3Options(Options):

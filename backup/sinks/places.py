@@ -19,13 +19,13 @@ from pydantic import ValidationError
 
 from backup.errors import ConfigError
 from backup.sinks.kinds import KINDS, QUERY, SCHEMES, Options, fix
-from backup.sinks.urls import redacted
+from backup.sinks.urls import redacted, refused
 
 O_co = TypeVar("O_co", bound=Options, covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Location(Generic[O_co]):
+class Place(Generic[O_co]):
     """A sink's URL, taken apart and checked."""
 
     bucket: str = ""
@@ -49,7 +49,7 @@ class Location(Generic[O_co]):
         return place if endpoint is None else f"{place}?endpoint={endpoint}"
 
 
-def locate(url: str, kinds: Mapping[str, Options] = KINDS) -> Location[Any]:
+def locate(url: str, kinds: Mapping[str, Options] = KINDS) -> Place[Any]:
     """Take a sink's URL apart, without touching the place.
 
     Args:
@@ -62,26 +62,23 @@ def locate(url: str, kinds: Mapping[str, Options] = KINDS) -> Location[Any]:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        message = f"{redacted(url)!r} is not a URL"
-        raise ConfigError(message, f"give {SCHEMES}") from error
+        raise refused(url, "is not a URL", f"give {SCHEMES}") from error
     kind = kinds.get(parts.scheme)
     if kind is None:
-        message = f"{redacted(url)!r} has the scheme {parts.scheme!r}"
-        raise ConfigError(message, f"give {SCHEMES}")
+        raise refused(url, f"has the scheme {parts.scheme!r}", f"give {SCHEMES}")
     bucket, path = kind.place(url, parts)
     options = kind.model_copy(update=_query(url, parts, type(kind)))
-    return Location(bucket=bucket, path=path, options=options)
+    return Place(bucket=bucket, path=path, options=options)
 
 
 def _query(url: str, parts: SplitResult, kind: type[Options]) -> dict[str, object]:
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     given, known = dict(pairs), kind.model_fields
     if unknown := sorted(given.keys() - known.keys()) or ["#"] * bool(parts.fragment):
-        message = f"{redacted(url)!r} has an unknown option {unknown[0]!r}"
-        raise ConfigError(message, f"this kind of sink knows {', '.join(known)}")
+        hint = f"this kind of sink knows {', '.join(known)}"
+        raise refused(url, f"has an unknown option {unknown[0]!r}", hint)
     if len(given) < len(pairs):
-        message = f"{redacted(url)!r} gives an option twice"
-        raise ConfigError(message, "give each option once")
+        raise refused(url, "gives an option twice", "give each option once")
     return {name: _option(url, kind, name, value) for name, value in given.items()}
 
 

@@ -53,7 +53,7 @@ from backup.model import CHUNK_BYTES, parse_key
 from backup.sinks.aws import OUT_OF_RANGE, code, connect, translate
 from backup.sinks.base import Object, Sink
 from backup.sinks.kinds import ChecksumMode, S3Options, SinkSettings
-from backup.sinks.places import Location
+from backup.sinks.places import Place
 from backup.stop import Stop
 from backup.streams import call, each, unwatched
 
@@ -134,12 +134,7 @@ class S3Sink(Sink):
     """Objects in a bucket, below a prefix."""
 
     def __init__(
-        self,
-        place: Location[S3Options],
-        settings: SinkSettings,
-        *,
-        stop: Stop,
-        stall_seconds: float,
+        self, place: Place[S3Options], settings: SinkSettings, *, stop: Stop, stall_seconds: float
     ) -> None:
         """Take the place, untouched.
 

@@ -1,4 +1,4 @@
-"""URLs: how a place is written, and what is shown of it.
+"""URLs: what may be shown of them, and how one is refused.
 
 Rules:
 
@@ -11,18 +11,10 @@ Rules:
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from backup.errors import ConfigError
 
-_PLACE = re.compile(r"/[^/\0][^\0]*")
-"""An absolute path, but not of the root directory."""
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
-"""S3 allows 63 characters, GCS 222 with dots; what exactly is valid, the store knows best."""
-_PREFIX = re.compile(r"[^\0-\x1f\x7f/]+(?:/[^\0-\x1f\x7f/]+)*")
-_PREFIX_BYTES = 600
-"""S3 and GCS take keys of 1,024 bytes; ours need up to 401 below the prefix."""
 _USERS = re.compile(r"""(?<=//)[^\s"'<>]*@|[^\s"'<>@/]+@""")
 
 
@@ -35,6 +27,11 @@ def redacted(url: str) -> str:
     if not (parts.netloc or parts.path.startswith("/")):  # what seems a scheme may be a user
         return "<not a URL>"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def refused(url: str, what: str, fix: str) -> ConfigError:
+    """Make the error that says what is wrong with a URL, and how it should be."""
+    return ConfigError(f"{redacted(url)!r} {what}", fix)
 
 
 def without_users(text: str) -> str:
@@ -55,37 +52,3 @@ def endpoint(value: str) -> str:
         raise ValueError("give https://host:port, without a query")
     parts.port  # noqa: B018 - raises ValueError if it is none
     return value.rstrip("/")
-
-
-def directory(url: str, parts: SplitResult) -> str:
-    """Take a directory out of a URL.
-
-    Raises:
-        ConfigError: it is not written as it should be.
-    """
-    path = unquote(parts.path)
-    if parts.netloc or _PLACE.fullmatch(path) is None or ".." in path.split("/"):
-        message = f"{redacted(url)!r} is not a file URL"
-        raise ConfigError(message, "give file:///directory, with three slashes")
-    return str(Path(path))
-
-
-def bucket(url: str, parts: SplitResult) -> tuple[str, str]:
-    """Take a bucket out of a URL, and the prefix in it, without slashes at its ends.
-
-    Raises:
-        ConfigError: they are not written as they should be.
-    """
-    scheme = parts.scheme
-    if "@" in parts.netloc:
-        message = f"{redacted(url)!r} holds credentials"
-        raise ConfigError(message, f"give {scheme}://bucket/prefix; the SDK finds credentials")
-    if _BUCKET.fullmatch(parts.netloc) is None:
-        message = f"{redacted(url)!r} names no bucket"
-        raise ConfigError(message, f"give {scheme}://bucket/prefix")
-    prefix = unquote(parts.path).strip("/")
-    is_odd = prefix and _PREFIX.fullmatch(prefix) is None
-    if is_odd or {".", ".."} & {*prefix.split("/")} or len(prefix.encode()) > _PREFIX_BYTES:
-        message = f"{redacted(url)!r} has an unusable prefix"
-        raise ConfigError(message, f"give {scheme}://bucket/prefix, with single slashes")
-    return parts.netloc, prefix

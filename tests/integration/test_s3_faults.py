@@ -33,7 +33,6 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.loaders import create_loader
 from botocore.retries.standard import ExponentialBackoff
-from tenacity import wait_none
 
 from backup.errors import SignalledError, SinkDeniedError
 from backup.model import Event, PassRepeated
@@ -138,7 +137,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     The SDK reads its models of AWS once.
     """
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda _self, _context: 0.0)
-    monkeypatch.setattr("tenacity.wait_random_exponential", lambda **_how: wait_none())
+    monkeypatch.setattr("random.uniform", lambda _least, _most: 0.0)
     monkeypatch.setattr("backup.verbs.passes._BETWEEN_PROBES_SECONDS", 0.05)
     monkeypatch.setattr("botocore.session.create_loader", models)
     monkeypatch.setattr(s3, "PART_BYTES", 5 * MIB)

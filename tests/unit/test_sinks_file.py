@@ -22,7 +22,7 @@ from backup.errors import (
     SinkUnavailableError,
 )
 from backup.settings import StoreSettings
-from backup.sinks import Location, file
+from backup.sinks import Place, file
 from backup.sinks.file import FileSink
 from backup.sinks.kinds import FileOptions
 from backup.stop import Stop
@@ -56,7 +56,7 @@ def make(
 ) -> FileSink:
     """Open a sink."""
     return kind(
-        Location(path=str(root), options=FileOptions(require_mount=require_mount)),
+        Place(path=str(root), options=FileOptions(require_mount=require_mount)),
         StoreSettings(source=source or root.parent / "source"),
         stop=Stop(),
         stall_seconds=20,
