@@ -63,7 +63,10 @@ class Object:
 
 
 class Sink(ABC):
-    """A place that keeps objects by key, under a prefix of its own."""
+    """A place that keeps objects by key, under a prefix of its own.
+
+    It has many methods as each operation is two: what callers call, and what a kind does.
+    """
 
     def __init__(self, url: str, *, stop: Stop, stall_seconds: float) -> None:
         """Do not touch the place yet.

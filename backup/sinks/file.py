@@ -96,7 +96,10 @@ _PASSING = {
 
 
 class FileSink(Sink):
-    """Objects as files below a directory."""
+    """Objects as files below a directory.
+
+    It has many methods as ten are those of every sink: the others are steps of these.
+    """
 
     def __init__(
         self, place: Place[FileOptions], settings: SinkSettings, *, stop: Stop, stall_seconds: float

@@ -83,7 +83,10 @@ class _UploadLostError(SinkUnavailableError):
 
 
 class GcsSink(Sink):
-    """Objects below a prefix of a bucket."""
+    """Objects below a prefix of a bucket.
+
+    It has many methods as ten are those of every sink: the others are steps of these.
+    """
 
     def __init__(
         self, place: Place[GcsOptions], settings: SinkSettings, *, stop: Stop, stall_seconds: float

@@ -131,7 +131,10 @@ class _Body:
 
 
 class S3Sink(Sink):
-    """Objects in a bucket, below a prefix."""
+    """Objects in a bucket, below a prefix.
+
+    It has many methods as ten are those of every sink: the others are steps of these.
+    """
 
     def __init__(
         self, place: Place[S3Options], settings: SinkSettings, *, stop: Stop, stall_seconds: float
