@@ -13,7 +13,8 @@ Rules:
   no URL nothing at all.
 - Two sinks are two places: a directory that is named twice, in whatever way, would pass for a
   second copy.
-- The README's table is made from the descriptions in :mod:`backup.settings`.
+- The README's table is made from the descriptions in :mod:`backup.settings` and of the kinds of
+  sinks.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +35,27 @@ from pydantic.fields import FieldInfo
 from backup.errors import ConfigError, SettingsError, SinkStalledError
 from backup.model import Journal
 from backup.settings import Settings, duration_text
-from backup.sinks import SinkOptions, check, locate, redacted
-from backup.sinks.urls import (
-    SCHEMES,
-)
+from backup.sinks import check, locate, redacted
+from backup.sinks.kinds import SCHEMES, Options, fix
 from backup.stop import Stop
 from backup.streams import call
 
 PREFIX = "BACKUP_"
+
+
+def _settings() -> Iterator[tuple[str, FieldInfo]]:
+    """Give each setting by its attribute; those of a kind of sink are one level deeper."""
+    for name, value in Settings():
+        if not isinstance(value, Options):
+            yield name, Settings.model_fields[name]
+            continue
+        for option, field in type(value).model_fields.items():
+            if field.description:
+                yield f"{name}.{option}", field
+
+
+SETTINGS = {PREFIX + at.upper().replace(".", "_"): (at, field) for at, field in _settings()}
+"""Every setting by its variable: its attribute, and what is known of it."""
 
 _SERVICE_LINK = re.compile(
     r"BACKUP(?:_+[A-Z0-9]+)*_(?:SERVICE_HOST|SERVICE_PORT(?:_+[A-Z0-9]+)*|PORT"
@@ -75,14 +90,18 @@ def load(*, sinks: Sequence[str] = (), only: Collection[str] = ()) -> Settings:
     return settings
 
 
-def _given(environ: Mapping[str, str], only: Collection[str]) -> dict[str, str]:
+def _given(environ: Mapping[str, str], only: Collection[str]) -> dict[str, Any]:
     """Read the variables that are set; blanks around a value are dropped, and a blank one is unset.
 
     pydantic-settings would do it, too: its import takes some 60 ms of each start.
     """
-    names = [name for name in Settings.model_fields if not only or name in only]
-    values = {name: environ.get(PREFIX + name.upper(), "").strip() for name in names}
-    return {name: value for name, value in values.items() if value}
+    given: dict[str, Any] = {}
+    for variable, (at, _) in SETTINGS.items():
+        value = environ.get(variable, "").strip()
+        if value and (not only or at in only):
+            kind, _, name = at.rpartition(".")
+            (given.setdefault(kind, {}) if kind else given)[name] = value
+    return given
 
 
 def _chosen(typed: str, configured: Sequence[str]) -> str:
@@ -106,7 +125,7 @@ def _shown_place(url: str) -> str | None:
 
 
 def _unknown(environ: Mapping[str, str], only: Collection[str]) -> Iterator[tuple[str, str]]:
-    stems = [name.upper() for name in Settings.model_fields]
+    stems = [variable.removeprefix(PREFIX) for variable in SETTINGS]
     for name in sorted(environ):
         prefix, stem = name[: len(PREFIX)], name[len(PREFIX) :]
         if prefix.upper() != PREFIX or _SERVICE_LINK.fullmatch(name):
@@ -121,9 +140,8 @@ def _unknown(environ: Mapping[str, str], only: Collection[str]) -> Iterator[tupl
 
 def _invalid(error: ValidationError) -> Iterator[tuple[str, str]]:
     for item in error.errors(include_url=False):
-        variable = PREFIX + str(item["loc"][0]).upper()
-        fix = item["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-        yield f"{variable} is {item['input']!r}", fix
+        variable = PREFIX + "_".join(map(str, item["loc"])).upper()
+        yield f"{variable} is {item['input']!r}", fix(item)
 
 
 def _wrong(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -142,7 +160,7 @@ def _wrong(settings: Settings) -> Iterator[tuple[str, str]]:
     places: list[str] = []
     for number, url in enumerate(settings.sinks, start=1):
         try:
-            places.append(_place(url, settings.sink_options()))
+            places.append(_place(url, settings))
         except ConfigError as error:
             yield f"BACKUP_SINKS: {error.message}", error.hints[0]
         except ValueError:
@@ -171,11 +189,11 @@ def _identity(path: str) -> tuple[int, int] | None:
     return state.st_dev, state.st_ino
 
 
-def _place(url: str, options: SinkOptions) -> str:
+def _place(url: str, settings: Settings) -> str:
     """Check a sink's URL; give it without its secrets, always spelt in the same way."""
     if _URL.fullmatch(url) is None:
         raise ValueError
-    return str(check(url, options))
+    return str(check(url, settings))
 
 
 def require_sinks(settings: Settings) -> None:
@@ -192,11 +210,10 @@ def require_sinks(settings: Settings) -> None:
 
 def describe(settings: Settings) -> Iterator[dict[str, Any]]:
     """Say of every setting what it is, where it came from and what it means; no secret is shown."""
-    for name, field in Settings.model_fields.items():
-        variable = PREFIX + name.upper()
+    for variable, (at, field) in SETTINGS.items():
         yield {
             "name": variable,
-            "value": _shown(name, getattr(settings, name)),
+            "value": _shown(at, attrgetter(at)(settings)),
             "source": "environment" if os.environ.get(variable, "").strip() else "default",
             "description": field.description,
         }
@@ -213,10 +230,8 @@ def _shown(name: str, value: Any) -> Any:  # noqa: ANN401 - a setting is of any 
 def table() -> str:
     """Make the README's table of settings."""
     lines = ["| variable | default | meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        lines.append(
-            f"| `{PREFIX}{name.upper()}` | {_default(name, field)} | {field.description} |"
-        )
+    for variable, (at, field) in SETTINGS.items():
+        lines.append(f"| `{variable}` | {_default(at, field)} | {field.description} |")
     return "\n".join(lines)
 
 

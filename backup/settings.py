@@ -5,7 +5,7 @@ Rules:
 - A slice is what one part needs: whoever backs up is typed with :class:`BackupSettings`, and is
   handed the whole. Nothing is copied from one object to another.
 - The order of the fields, over all slices, is that of the README's table, which is made from the
-  descriptions here.
+  descriptions here, and for each kind of sink in :mod:`backup.sinks.kinds`.
 - Values are checked here, one by one; what they mean together, and where they come from, is known
   to :mod:`backup.config`.
 """
@@ -21,14 +21,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from backup.model import Mode, Readback, StrategySetting
-from backup.sinks.urls import (
-    ChecksumMode,
-    FileOptions,
-    ObjectLockMode,
-    S3Options,
-    ServerSideEncryption,
-    SinkOptions,
-)
+from backup.sinks.kinds import KindSettings
 
 _DURATION = re.compile(r"(?P<count>[0-9]{1,6})(?P<unit>[smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -198,59 +191,13 @@ class RetentionSettings(_Slice):
         return any(rule is not None for rule in rules)
 
 
-class StoreSettings(SourceSettings):
+class StoreSettings(KindSettings, SourceSettings):
     """What holds for all sinks; a URL's query overrides it."""
 
-    file_require_mount: bool = Field(
-        default=False, description="a file sink must lie on a mounted volume, not on `/`"
-    )
-    s3_path_style: bool | None = Field(
-        default=None,
-        description="buckets in the path of the URL, not in the host name; "
-        "by default only with an endpoint of one's own",
-    )
-    s3_checksum_mode: ChecksumMode = Field(
-        default="crc32",
-        description="what each upload carries for the server to compare: "
-        "`crc32`, `sha256`, `md5` or `none`",
-    )
-    s3_storage_class: str | None = Field(
-        default=None, description="storage class of what is uploaded, such as `STANDARD_IA`"
-    )
-    s3_sse: ServerSideEncryption | None = Field(
-        default=None, description="encryption at rest: `AES256`, `aws:kms` or `aws:kms:dsse`"
-    )
-    s3_sse_kms_key_id: str | None = Field(
-        default=None, description="the KMS key, where it is not the bucket's default"
-    )
-    s3_object_lock_mode: ObjectLockMode | None = Field(
-        default=None,
-        description="`GOVERNANCE` or `COMPLIANCE`, where it is not the bucket's default",
-    )
-    s3_object_lock_days: int | None = Field(
-        default=None, ge=1, le=36_500, description="days for which each object is locked"
-    )
     ca_cert_file: Path | None = Field(
         default=None,
         description="certificates (PEM) to trust beside the public ones, for S3 and GCS alike",
     )
-
-    def sink_options(self) -> SinkOptions:
-        """Return what the settings say about all sinks."""
-        return SinkOptions(
-            source=self.source,
-            file=FileOptions(require_mount=self.file_require_mount),
-            s3=S3Options(
-                path_style=self.s3_path_style,
-                checksum_mode=self.s3_checksum_mode,
-                storage_class=self.s3_storage_class,
-                sse=self.s3_sse,
-                sse_kms_key_id=self.s3_sse_kms_key_id,
-                object_lock_mode=self.s3_object_lock_mode,
-                object_lock_days=self.s3_object_lock_days,
-            ),
-            ca_cert_file=self.ca_cert_file,
-        )
 
 
 class LogSettings(_Slice):

@@ -215,7 +215,7 @@ def _run(verb: Verb, args: Arguments, settings: Settings, *, run_id: str, emit: 
         pod=os.environ.get("POD_NAME") or None,
     )
     with on_signals(stop):
-        sinks = [open_sink(url, settings.sink_options(), stop=stop) for url in settings.sinks]
+        sinks = [open_sink(url, settings, stop=stop) for url in settings.sinks]
         return PERFORM[args.verb](Call(args, settings, sinks, run))
 
 

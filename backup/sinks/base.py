@@ -62,7 +62,10 @@ class Object:
 
 
 class Sink(ABC):
-    """A place that keeps objects by key, under a prefix of its own."""
+    """A place that keeps objects by key, under a prefix of its own.
+
+    It has many methods as each operation is two: what callers call, and what a kind does.
+    """
 
     def __init__(self, url: str, *, stop: Stop, stall_seconds: float) -> None:
         """Do not touch the place yet.
@@ -244,6 +247,10 @@ class Sink(ABC):
         except Exception as error:
             raise self._translate(what, error) from error
 
+    def _declare(self, what: str, run: Callable[[], R]) -> R:
+        with self._declared(what):
+            return run()
+
     def _pages(self) -> Iterator[Object]:
         objects = self._answer("list", self._list)
         while page := self._answer("list", lambda: [*islice(objects, PAGE_OBJECTS)]):
@@ -285,12 +292,9 @@ class Sink(ABC):
         )(attempt)
 
     def _answer(self, what: str, run: Callable[[], R]) -> R:
-        def declared() -> R:
-            with self._declared(what):  # asks the sink too, so it belongs into the thread
-                return run()
-
+        once = partial(self._declare, what, run)  # to translate an error asks the sink, too
         try:
-            return call(declared, stop=self._stop, stall_seconds=self._stall_seconds)
+            return call(once, stop=self._stop, stall_seconds=self._stall_seconds)
         except SinkStalledError as error:
             message = f"{self}: cannot {what}: no answer for {self._stall_seconds:g} s"
             raise SinkStalledError(message) from error

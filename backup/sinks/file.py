@@ -50,6 +50,8 @@ from backup.errors import (
 )
 from backup.model import CHUNK_BYTES
 from backup.sinks.base import Object, Sink
+from backup.sinks.kinds import FileOptions, SinkSettings
+from backup.sinks.places import Place
 from backup.stop import Stop
 from backup.streams import unwatched
 
@@ -94,24 +96,26 @@ _PASSING = {
 
 
 class FileSink(Sink):
-    """Objects as files below a directory."""
+    """Objects as files below a directory.
+
+    It has many methods as ten are those of every sink: the others are steps of these.
+    """
 
     def __init__(
-        self, root: Path, *, require_mount: bool, source: Path, stop: Stop, stall_seconds: float
+        self, place: Place[FileOptions], settings: SinkSettings, *, stop: Stop, stall_seconds: float
     ) -> None:
         """Take the place, untouched.
 
         Args:
-            root: the directory.
-            require_mount: refuse it if it lies on the root file system.
-            source: the journals' directory, which must not contain it.
+            place: the directory, and what it has to be.
+            settings: they say where the journals are, which must not contain it.
             stop: see :class:`~backup.sinks.base.Sink`.
             stall_seconds: likewise.
         """
-        super().__init__(f"file://{root}", stop=stop, stall_seconds=stall_seconds)
-        self._root = root
-        self._require_mount = require_mount
-        self._source = source
+        super().__init__(str(place), stop=stop, stall_seconds=stall_seconds)
+        self._root = Path(place.path)
+        self._require_mount = place.options.require_mount
+        self._source = settings.source
         self._flushed: set[Path] = set()
         """Directories whose names the device holds."""
 

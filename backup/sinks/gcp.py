@@ -211,21 +211,20 @@ def refusal(message: str, response: requests.Response, who: str) -> SinkError:
     status = response.status_code
     reason, said = _answer(response)
     message += f"{said} ({status})"
-    if status == _Status.FORBIDDEN and reason in _RATE_LIMITED:
+    if status == HTTPStatus.FORBIDDEN and reason in _RATE_LIMITED:
         return SinkUnavailableError(message)
-    if status == _Status.INSUFFICIENT_STORAGE or reason in _OVER_QUOTA:
+    if status == HTTPStatus.INSUFFICIENT_STORAGE or reason in _OVER_QUOTA:
         return SinkFullError(message, "raise the quota, or make room in the store")
     if status in _DENIED:
         return SinkDeniedError(message, f"we are {who}: {_fix(status, reason, said)}")
-    if status == _Status.PRECONDITION_FAILED:
+    if status == HTTPStatus.PRECONDITION_FAILED:
         return ObjectExistsError(message)
-    is_damage = status == _Status.BAD_REQUEST and _CHECKSUM.search(said)
-    if is_damage or status in _PASSING or status >= _Status.INTERNAL_SERVER_ERROR:
+    is_damage = status == HTTPStatus.BAD_REQUEST and _CHECKSUM.search(said)
+    if is_damage or status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return SinkUnavailableError(message)
     return SinkError(message)
 
 
-_Status = HTTPStatus
 _DENIED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 _PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GONE, HTTPStatus.TOO_MANY_REQUESTS}
 _RATE_LIMITED = {"rateLimitExceeded", "userRateLimitExceeded"}

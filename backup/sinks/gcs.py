@@ -30,9 +30,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from itertools import chain
-from pathlib import Path
 from typing import Any, ClassVar
 
 import google_crc32c
@@ -49,9 +49,10 @@ from backup.errors import (
     SinkUnavailableError,
 )
 from backup.model import CHUNK_BYTES
-from backup.sinks.base import Object, Sink
+from backup.sinks.base import Object, R, Sink
 from backup.sinks.gcp import Access, access, refusal, response_of, translate
-from backup.sinks.urls import GcsOptions, Location
+from backup.sinks.kinds import GcsOptions, SinkSettings
+from backup.sinks.places import Place
 from backup.stop import Stop
 
 PART_BYTES = 8 << 20
@@ -82,31 +83,27 @@ class _UploadLostError(SinkUnavailableError):
 
 
 class GcsSink(Sink):
-    """Objects below a prefix of a bucket."""
+    """Objects below a prefix of a bucket.
+
+    It has many methods as ten are those of every sink: the others are steps of these.
+    """
 
     def __init__(
-        self,
-        place: Location,
-        options: GcsOptions,
-        *,
-        ca_cert_file: Path | None,
-        stop: Stop,
-        stall_seconds: float,
+        self, place: Place[GcsOptions], settings: SinkSettings, *, stop: Stop, stall_seconds: float
     ) -> None:
         """Take the place, untouched; credentials are looked for at the first call.
 
         Args:
-            place: the bucket and the prefix.
-            options: how to reach it.
-            ca_cert_file: certificates to trust beside the public ones.
+            place: the bucket and the prefix, and how to reach them.
+            settings: what holds for all sinks.
             stop: see :class:`~backup.sinks.base.Sink`.
             stall_seconds: likewise.
         """
         super().__init__(str(place), stop=stop, stall_seconds=stall_seconds)
         self._bucket = place.bucket
-        self._prefix = f"{place.path}/" if place.path else ""
-        self._endpoint = options.endpoint
-        self._ca_cert_file = ca_cert_file
+        self._prefix = place.prefix
+        self._endpoint = place.options.endpoint
+        self._ca_cert_file = settings.ca_cert_file
         self._timeout = (_CONNECT_SECONDS, stall_seconds + _LENIENCE_SECONDS)
         self._once = {"timeout": self._timeout, "retry": None}
         self._found: Access | None = None
@@ -158,7 +155,7 @@ class GcsSink(Sink):
         )
 
     def _upload(self, put: _Put, parts: Iterable[tuple[memoryview, bool]]) -> None:
-        self._try(put, lambda: put.begin(self._begin(self._blob(put.key, put.token))))
+        put.url = self._try(put, lambda: self._begin(self._blob(put.key, put.token)))
         try:
             for part, is_last in parts:
                 self._deliver(put, part, is_last=is_last)
@@ -236,14 +233,9 @@ class GcsSink(Sink):
     def _cannot(self, put: _Put, why: str) -> str:
         return f"{self}: cannot store {put.key}: {why}"
 
-    def _try(self, put: _Put, run: Callable[[], object]) -> None:
+    def _try(self, put: _Put, run: Callable[[], R]) -> R:
         """Run what may be repeated in this thread, which is watched by whoever called us."""
-
-        def declared() -> None:
-            with self._declared(f"store {put.key}"):
-                run()
-
-        self._persist(declared)
+        return self._persist(partial(self._declare, f"store {put.key}", run))
 
     # -- reading and removing
 
@@ -341,10 +333,6 @@ class _Put:
     def crc32c(self) -> str:
         """The checksum of all that was given, as Google writes it."""
         return base64.b64encode(self.checksum.digest()).decode()
-
-    def begin(self, url: str) -> None:
-        """Send to this URL."""
-        self.url = url
 
     def tick(self) -> None:
         """Take notice that data moves, and whether it still should."""

@@ -38,7 +38,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from itertools import chain
-from pathlib import Path
 from typing import Any, Final
 
 from botocore.exceptions import ClientError
@@ -53,7 +52,8 @@ from backup.errors import (
 from backup.model import CHUNK_BYTES, parse_key
 from backup.sinks.aws import OUT_OF_RANGE, code, connect, translate
 from backup.sinks.base import Object, Sink
-from backup.sinks.urls import ChecksumMode, Location, S3Options
+from backup.sinks.kinds import ChecksumMode, S3Options, SinkSettings
+from backup.sinks.places import Place
 from backup.stop import Stop
 from backup.streams import call, each, unwatched
 
@@ -131,31 +131,27 @@ class _Body:
 
 
 class S3Sink(Sink):
-    """Objects in a bucket, below a prefix."""
+    """Objects in a bucket, below a prefix.
+
+    It has many methods as ten are those of every sink: the others are steps of these.
+    """
 
     def __init__(
-        self,
-        place: Location,
-        options: S3Options,
-        *,
-        ca_cert_file: Path | None,
-        stop: Stop,
-        stall_seconds: float,
+        self, place: Place[S3Options], settings: SinkSettings, *, stop: Stop, stall_seconds: float
     ) -> None:
         """Take the place, untouched.
 
         Args:
-            place: bucket and prefix.
-            options: how to reach it, and how to store in it.
-            ca_cert_file: certificates to trust beside the public ones.
+            place: bucket and prefix, how to reach them, and how to store in them.
+            settings: what holds for all sinks.
             stop: see :class:`~backup.sinks.base.Sink`.
             stall_seconds: likewise.
         """
         super().__init__(str(place), stop=stop, stall_seconds=stall_seconds)
         self._bucket = place.bucket
-        self._prefix = f"{place.path}/" if place.path else ""
-        self._options = options
-        self._ca_cert_file = ca_cert_file
+        self._prefix = place.prefix
+        self._options = place.options
+        self._ca_cert_file = settings.ca_cert_file
 
     @cached_property
     def _client(self) -> Any:  # noqa: ANN401 - the SDK makes its classes at run time

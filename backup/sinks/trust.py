@@ -49,54 +49,40 @@ def tls_problem(text: str) -> tuple[str, str]:
     Args:
         text: what OpenSSL said, wherever an SDK has put it.
     """
-    for sign, problem, fix in _PROBLEMS:
-        if sign.lower() in text.lower():
+    for signs, problem, fix in _PROBLEMS:
+        if any(sign in text.lower() for sign in signs):
             return problem, fix
     return "the TLS connection failed", f"check the endpoint, and {SETTING}"
 
 
-_PLAIN = "give http:// if it is plain HTTP, or another port"
+_NAME = "use the name that stands in the certificate as the endpoint"
 _PROBLEMS = (
     (
-        "no such file",
+        {"no such file"},
         "the file of trusted certificates is not there",
         f"check AWS_CA_BUNDLE, and {SETTING}",
     ),
-    ("certificate has expired", "the server's certificate has expired", "renew it"),
+    ({"certificate has expired"}, "the server's certificate has expired", "renew it"),
     (
-        "certificate is not yet valid",
+        {"certificate is not yet valid"},
         "the server's certificate is not yet valid",
         "compare this node's clock with the server's",
     ),
     (
-        "doesn't match",
+        {"doesn't match", "hostname mismatch"},
         "the server's certificate is for another host name",
-        "use the name that stands in the certificate as the endpoint",
+        _NAME,
     ),
+    ({"ip address mismatch"}, "the server's certificate is for another address", _NAME),
     (
-        "hostname mismatch",
-        "the server's certificate is for another host name",
-        "use the name that stands in the certificate as the endpoint",
-    ),
-    (
-        "ip address mismatch",
-        "the server's certificate is for another address",
-        "use the name that stands in the certificate as the endpoint",
-    ),
-    (
-        "certificate_verify_failed",
+        {"certificate_verify_failed"},
         "the server's certificate is signed by a CA that is not trusted",
         f"put the CA's certificate (PEM) into a file, and its path into {SETTING}",
     ),
     (
-        "wrong_version_number",
+        {"wrong_version_number", "record layer failure"},
         "the server does not speak TLS there",
-        _PLAIN,
-    ),
-    (
-        "record layer failure",
-        "the server does not speak TLS there",
-        _PLAIN,
+        "give http:// if it is plain HTTP, or another port",
     ),
 )
-"""What OpenSSL says, in the order in which it is looked for."""
+"""What OpenSSL says, in lower case and in the order in which it is looked for."""

@@ -20,8 +20,10 @@ from typing import Literal, Protocol
 import pytest
 
 from backup.errors import SinkDeniedError, SinkUnavailableError
-from backup.sinks import Sink
+from backup.settings import StoreSettings
+from backup.sinks import Sink, places
 from backup.sinks.file import FileSink
+from backup.sinks.kinds import FileOptions
 from backup.stop import Stop
 from tests import faultfs, simulated_sink
 from tests.conftest import Start
@@ -101,9 +103,8 @@ class FilePlace:
     def sink(self, *, stop: Stop | None = None, stall_seconds: float = STALL_SECONDS) -> Sink:
         """Open it."""
         return FileSink(
-            self.root,
-            require_mount=False,
-            source=self.root.parent / "source",
+            places.Place(path=str(self.root), options=FileOptions()),
+            StoreSettings(source=self.root.parent / "source"),
             stop=stop or Stop(),
             stall_seconds=stall_seconds,
         )

@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from backup.sinks import Sink, SinkOptions, open_sink
+from backup.settings import StoreSettings
+from backup.sinks import Sink, open_sink
 from backup.stop import Stop
 from tests import httpd, servers
 from tests.environment import environment
@@ -50,7 +51,7 @@ class BucketPlace(ABC):
     ) -> Sink:
         sink = open_sink(
             f"{self.scheme}://{self.bucket}/{PREFIX}?endpoint={endpoint}",
-            SinkOptions(source=Path("/journals")),
+            StoreSettings(source=Path("/journals")),
             stop=stop or Stop(),
             stall_seconds=stall_seconds,
         )

@@ -24,7 +24,8 @@ import pytest
 
 from backup.catalog import OpenSink
 from backup.catalog.holdings import SWEEP_GRACE
-from backup.sinks import Sink, SinkOptions, open_sink
+from backup.settings import StoreSettings
+from backup.sinks import Sink, open_sink
 from backup.stop import Stop
 from backup.verbs.verify import verify
 from tests import faultfs
@@ -150,7 +151,7 @@ class Site:
 
     def open(self) -> list[Sink]:
         """Open the sinks where nothing hangs."""
-        given = SinkOptions(source=self.source)
+        given = StoreSettings(source=self.source)
         return [open_sink(f"file://{s}", given, stop=Stop()) for s in self.sinks]
 
     def run(self, now: datetime | None = None) -> tuple[int, ...]:

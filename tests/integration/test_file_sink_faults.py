@@ -40,8 +40,9 @@ from backup.errors import (
 )
 from backup.events import Event, PassRepeated, Progressed
 from backup.report import worst
-from backup.sinks import Sink, SinkOptions, open_sink
-from backup.sinks.urls import FileOptions
+from backup.settings import StoreSettings
+from backup.sinks import Sink, open_sink
+from backup.sinks.kinds import FileOptions
 from backup.stop import Stop
 from backup.verbs.outcome import BackupResult
 from tests import faultfs, journal_data
@@ -111,7 +112,7 @@ def unmounted() -> Iterator[Path]:
 def open_file(root: Path, source: Path, *, stall_seconds: float = 20.0) -> Sink:
     """Open a file sink by its URL."""
     return open_sink(
-        f"file://{root}", SinkOptions(source=source), stop=Stop(), stall_seconds=stall_seconds
+        f"file://{root}", StoreSettings(source=source), stop=Stop(), stall_seconds=stall_seconds
     )
 
 
@@ -466,7 +467,7 @@ def test_a_volume_that_is_unmounted_midway_swallows_nothing(unmounted: Path, sou
     root = unmounted / "volume"
     sink = open_sink(
         f"file://{root}?require_mount=true",
-        SinkOptions(source=source),
+        StoreSettings(source=source),
         stop=Stop(),
         stall_seconds=20,
     )
@@ -614,11 +615,12 @@ _WRITER = """
 import sys
 from pathlib import Path
 from backup.errors import ObjectExistsError
-from backup.sinks import SinkOptions, open_sink
+from backup.settings import StoreSettings
+from backup.sinks import open_sink
 from backup.stop import Stop
 
 url, key, text = sys.argv[1:]
-sink = open_sink(url, SinkOptions(source=Path("/nowhere")), stop=Stop())
+sink = open_sink(url, StoreSettings(source=Path("/nowhere")), stop=Stop())
 
 def chunks():
     yield text.encode()
@@ -806,7 +808,7 @@ def test_a_place_that_cannot_be_a_sink_does_not_stop_the_others(
     request: pytest.FixtureRequest, source: Path, good: tuple[Path, Path], refusal: Refusal
 ) -> None:
     """They have their backups; a mistake in the settings is told as one all the same."""
-    options = SinkOptions(source=source)
+    options = StoreSettings(source=source)
     with ExitStack() as stack:
         bad = open_sink(refusal.url(request, stack), options, stop=Stop(), stall_seconds=20)
         result = journal_data.run_backup(
@@ -831,7 +833,7 @@ def test_a_url_overrides_whether_a_mount_is_required(
     unmounted: Path, source: Path, query: str, *, setting: bool, refused: bool
 ) -> None:
     """One sink of several may be a directory of the node, on purpose."""
-    options = SinkOptions(source=source, file=FileOptions(require_mount=setting))
+    options = StoreSettings(source=source, file=FileOptions(require_mount=setting))
     result = journal_data.run_backup(
         source, [open_sink(f"file://{unmounted}{query}", options, stop=Stop())]
     )
@@ -846,7 +848,7 @@ def test_a_mounted_volume_is_one(tmp_path: Path, source: Path) -> None:
     with tmpfs.small_tmpfs(tmp_path / "my volume") as volume:
         (volume / "site").mkdir()
         url = f"file://{tmp_path}/my%20volume/site?require_mount=true"
-        sink = open_sink(url, SinkOptions(source=source), stop=Stop())
+        sink = open_sink(url, StoreSettings(source=source), stop=Stop())
 
         assert journal_data.run_backup(source, [sink]).exit_codes == ()
         assert len(manifests(volume / "site")) == 1
@@ -955,12 +957,13 @@ _DROPPING = """
 import sys
 from pathlib import Path
 from backup.report import worst
-from backup.sinks import SinkOptions, open_sink
+from backup.settings import StoreSettings
+from backup.sinks import open_sink
 from backup.stop import Stop
 from tests import journal_data
 
 source, *urls = sys.argv[1:]
-options = SinkOptions(source=Path(source))
+options = StoreSettings(source=Path(source))
 sinks = [open_sink(url, options, stop=Stop(), stall_seconds=1) for url in urls]
 result = journal_data.run_backup(Path(source), sinks, stall_seconds=1)
 sys.exit(worst(result.exit_codes))

@@ -7,7 +7,6 @@ a KMS, and neither of them insists on a checksum where an object lock is, as AWS
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shlex
@@ -20,10 +19,11 @@ from unittest import mock
 
 import pytest
 
+from backup.config import SETTINGS
 from backup.report import worst
-from backup.settings import Settings
-from backup.sinks import SinkOptions, open_sink
-from backup.sinks.urls import S3Options
+from backup.settings import StoreSettings
+from backup.sinks import open_sink
+from backup.sinks.kinds import S3Options
 from backup.stop import Stop
 from tests import servers
 from tests.commands import Answer, Asked, Site, Witness, refusal, run, run_here, witness
@@ -504,7 +504,7 @@ def test_a_versioned_bucket_keeps_what_is_removed(minio: S3Server, site: Site) -
     """Sweeping leaves a marker above the bytes, and no request of ours names a version."""
     bucket = minio.fresh_bucket(versioning=True)
     minio.client().put_object(Bucket=bucket, Key=f"x/{ORPHAN}", Body=b"interrupted")
-    options = SinkOptions(source=site.root / "journals")
+    options = StoreSettings(source=site.root / "journals")
     with (
         witness(upstream=minio.address) as store,
         mock.patch.dict("os.environ", site.environment(**minio.environment), clear=True),
@@ -551,11 +551,11 @@ def test_the_page_has_a_row_for_every_option() -> None:
     chapter = PAGE.read_text().partition("## Options of a sink")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| `([a-z_]+)` \| (.*?) \|", chapter, re.MULTILINE))
 
-    options = {field.name for field in dataclasses.fields(S3Options)}
+    options = S3Options.model_fields.keys()
     assert options <= rows.keys()
     for name in options:
-        if f"s3_{name}" in Settings.model_fields:
-            assert rows[name] == f"`BACKUP_S3_{name.upper()}`"
+        if (setting := f"BACKUP_S3_{name.upper()}") in SETTINGS:
+            assert rows[name] == f"`{setting}`"
 
 
 def test_the_example_of_the_page_reads_as_the_command_does(

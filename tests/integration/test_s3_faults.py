@@ -38,7 +38,8 @@ from tenacity import wait_none
 from backup.errors import SignalledError, SinkDeniedError
 from backup.events import Event, PassRepeated
 from backup.report import worst
-from backup.sinks import Sink, SinkOptions, open_sink, s3
+from backup.settings import StoreSettings
+from backup.sinks import Sink, open_sink, s3
 from backup.stop import Stop
 from backup.verbs.outcome import BackupResult
 from backup.verbs.verify import verify
@@ -183,7 +184,7 @@ class Two:
     ) -> Sink:
         """Open it, or one without the faults."""
         url = self.url if endpoint is None else self.url.replace(self.endpoint, endpoint)
-        options = SinkOptions(source=self.source)
+        options = StoreSettings(source=self.source)
         return open_sink(url, options, stop=stop or Stop(), stall_seconds=stall_seconds)
 
     def run(
@@ -197,7 +198,7 @@ class Two:
     ) -> BackupResult:
         """Back up to both of them; a later run has a later clock."""
         self.clock.advance(minutes=1)
-        good = open_sink(f"file://{self.good}", SinkOptions(source=self.source), stop=Stop())
+        good = open_sink(f"file://{self.good}", StoreSettings(source=self.source), stop=Stop())
         bad = self.open(endpoint=endpoint, stall_seconds=stall_seconds)
         settings = {"stall_seconds": stall_seconds, "recovery_seconds": 0.0} | options
         sinks = [bad] if alone else [bad, good]

@@ -21,7 +21,8 @@ import pytest
 
 from backup.errors import ConfigError
 from backup.report import worst
-from backup.sinks import SinkOptions, locate, open_sink
+from backup.settings import StoreSettings
+from backup.sinks import locate, open_sink
 from backup.stop import Stop
 from tests.commands import Answer, Asked, Done, Site, Witness, refusal, run, run_here, witness
 from tests.journal_data import NAME, Clock, records, run_backup, said, write_journal
@@ -543,7 +544,7 @@ def test_what_cannot_be_swept_is_a_warning(
     key = f"{prefix}/{ORPHAN}"
     minio.client().put_object(Bucket=bucket, Key=key, Body=b"interrupted")
     user = minio.limited([a for a in ALL_ACTIONS if a != missing], bucket)
-    options = SinkOptions(source=site.root / "journals")
+    options = StoreSettings(source=site.root / "journals")
     environment = site.environment(**user.environment)
     with (
         mock.patch.dict("os.environ", environment, clear=True),

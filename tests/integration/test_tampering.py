@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from backup.sinks import SinkOptions, open_sink
+from backup.settings import StoreSettings
+from backup.sinks import open_sink
 from backup.stop import Stop
 from tests.handmade import JOURNAL, Chain
 from tests.journal_data import records
@@ -65,7 +66,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def chain(root: Path, tmp_path: Path) -> Chain:
     """Make a full backup, two that share its archive, and another full one."""
-    options = SinkOptions(source=tmp_path / "source")
+    options = StoreSettings(source=tmp_path / "source")
     made = Chain(open_sink(f"file://{root}", options, stop=Stop()))
     made.full(DATA[: CUTS[1]])
     made.incremental(DATA[CUTS[1] : CUTS[2]])

@@ -454,7 +454,7 @@ def termination_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def sink_of(site: Path) -> Sink:
     """Open the sink, as a worker's own process does."""
-    return open_sink(f"file://{site}/sink", config.load().sink_options(), stop=Stop())
+    return open_sink(f"file://{site}/sink", config.load(), stop=Stop())
 
 
 def manifest_of(site: Path, suffix: str) -> Any:

@@ -16,7 +16,7 @@ from backup.config import describe, load, require_sinks
 from backup.errors import ConfigError, SettingsError
 from backup.settings import RetentionSettings, Settings, duration_text
 from backup.sinks import open_sink
-from backup.sinks.urls import SCHEMES, S3Options
+from backup.sinks.kinds import SCHEMES, S3Options
 from backup.stop import Stop
 
 
@@ -81,8 +81,7 @@ def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert settings.sinks == ("file:///a", "file:///b", "file:///c")
     assert settings.deadline == timedelta(seconds=90)
     assert settings.site == "plant-7"
-    options = settings.sink_options()
-    assert (options.source, options.file.require_mount) == (Path("/data"), True)
+    assert (settings.source, settings.file.require_mount) == (Path("/data"), True)
     require_sinks(settings)
 
 
@@ -141,10 +140,9 @@ def test_settings_are_the_defaults_of_s3_urls(monkeypatch: pytest.MonkeyPatch) -
         BACKUP_S3_OBJECT_LOCK_DAYS="30",
         BACKUP_CA_CERT_FILE="/etc/ca.pem",
     )
-    options = settings.sink_options()
 
-    assert options.ca_cert_file == Path("/etc/ca.pem")
-    assert options.s3 == S3Options(
+    assert settings.ca_cert_file == Path("/etc/ca.pem")
+    assert settings.s3 == S3Options(
         path_style=True,
         checksum_mode="sha256",
         storage_class="STANDARD_IA",
@@ -181,7 +179,7 @@ def test_sinks_are_shown_as_reports_name_them(monkeypatch: pytest.MonkeyPatch) -
     """What config prints is what --sink takes."""
     settings = accepted(monkeypatch, BACKUP_SINKS=PREMISES)
     (row,) = [row for row in describe(settings) if row["name"] == "BACKUP_SINKS"]
-    opened = open_sink(PREMISES, settings.sink_options(), stop=Stop())
+    opened = open_sink(PREMISES, settings, stop=Stop())
 
     assert (
         row["value"] == [opened.url] == ["s3://journals/prod?endpoint=https://minio.example:9000"]
@@ -478,8 +476,7 @@ def test_what_only_resembles_an_injected_name_is_a_misspelt_one(
 
 def test_no_setting_looks_like_an_injected_name() -> None:
     """Not even with two letters too many, too few or swapped: none of ours ends like those."""
-    for field in Settings.model_fields:
-        name = f"BACKUP_{field.upper()}"
+    for name in config.SETTINGS:
         for at in range(len("BACKUP_"), len(name)):
             for typo in (name[:at] + name[at + 1 :], name[:at] + "T" + name[at:], name[: at + 1]):
                 assert config._SERVICE_LINK.fullmatch(typo) is None
@@ -522,7 +519,7 @@ def test_every_setting_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.max_downtime is None
 
     rows = {row["name"]: row for row in describe(settings)}
-    assert list(rows) == [f"BACKUP_{name.upper()}" for name in Settings.model_fields]
+    assert list(rows) == [*config.SETTINGS]
     assert rows["BACKUP_SINKS"]["value"] == ["file:///a"]
     assert rows["BACKUP_SINKS"]["source"] == "environment"
     assert rows["BACKUP_DEADLINE"]["value"] == "2h"
@@ -541,7 +538,7 @@ def test_the_table_has_a_row_for_each_setting() -> None:
     rows = config.table().splitlines()[2:]
 
     named = [re.findall("`(BACKUP_[A-Z0-9_]+)`", row)[0] for row in rows]
-    assert named == [f"BACKUP_{name.upper()}" for name in Settings.model_fields]
+    assert named == [*config.SETTINGS]
     assert "| `BACKUP_FILE_REQUIRE_MOUNT` | `false` |" in config.table()
     assert "| `BACKUP_SINKS` | required |" in config.table()
     assert "| `BACKUP_SITE` | not set |" in config.table()

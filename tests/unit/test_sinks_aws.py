@@ -27,9 +27,10 @@ from backup.errors import (
     SinkUnavailableError,
     SinkUnsupportedError,
 )
-from backup.sinks import SinkOptions, aws, open_sink
+from backup.settings import StoreSettings
+from backup.sinks import aws, open_sink
 from backup.sinks.aws import connect, translate
-from backup.sinks.urls import S3Options
+from backup.sinks.kinds import S3Options
 from backup.stop import Stop
 from tests import httpd
 from tests.servers import certificates
@@ -262,7 +263,7 @@ def failure(endpoint: str, **options: Any) -> SinkError:
     """Give what a sink there raises at its first request."""
     url = f"s3://bucket/site?endpoint={endpoint}"
     sink = open_sink(
-        url, SinkOptions(source=Path("/nowhere"), **options), stop=Stop(), stall_seconds=5
+        url, StoreSettings(source=Path("/nowhere"), **options), stop=Stop(), stall_seconds=5
     )
     with pytest.raises(SinkError) as caught, sink._declared("look"):
         sink._size("journal-deepgram-billing-0/x")
@@ -335,7 +336,7 @@ def test_a_password_in_an_endpoint_of_the_sdks_settings_is_not_shown(
 
     with pytest.raises((ConfigError, SinkError)) as caught:
         open_sink(
-            "s3://bucket/site", SinkOptions(source=Path("/nowhere")), stop=Stop(), stall_seconds=5
+            "s3://bucket/site", StoreSettings(source=Path("/nowhere")), stop=Stop(), stall_seconds=5
         ).probe()
     said = " | ".join((caught.value.message, *caught.value.hints))
 
@@ -545,10 +546,11 @@ def test_no_credentials_at_all_are_told(monkeypatch: pytest.MonkeyPatch) -> None
 
 OPENING_A_FILE_SINK = """
 from pathlib import Path
-from backup.sinks import SinkOptions, check, open_sink
+from backup.settings import StoreSettings
+from backup.sinks import check, open_sink
 from backup.stop import Stop
 
-options = SinkOptions(source=Path("/nowhere"))
+options = StoreSettings(source=Path("/nowhere"))
 for url in ("s3://bucket/x", "gs://bucket/x"):
     check(url, options)
 open_sink("file:///nowhere", options, stop=Stop())

@@ -21,8 +21,10 @@ from backup.errors import (
     SinkMissingError,
     SinkUnavailableError,
 )
-from backup.sinks import file
+from backup.settings import StoreSettings
+from backup.sinks import Place, file
 from backup.sinks.file import FileSink
+from backup.sinks.kinds import FileOptions
 from backup.stop import Stop
 
 KEY = "journal-a-0/journal-a-0.tar.gz"
@@ -54,9 +56,8 @@ def make(
 ) -> FileSink:
     """Open a sink."""
     return kind(
-        root,
-        require_mount=require_mount,
-        source=source or root.parent / "source",
+        Place(path=str(root), options=FileOptions(require_mount=require_mount)),
+        StoreSettings(source=source or root.parent / "source"),
         stop=Stop(),
         stall_seconds=20,
     )

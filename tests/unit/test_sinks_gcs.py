@@ -28,7 +28,8 @@ from backup.errors import (
     SinkUnavailableError,
     StreamAbortedError,
 )
-from backup.sinks import Sink, SinkOptions, open_sink
+from backup.settings import StoreSettings
+from backup.sinks import Sink, open_sink
 from backup.sinks.gcs import PART_BYTES
 from backup.stop import Stop
 from tests.gcs_store import (
@@ -72,7 +73,7 @@ def sink_on(
     endpoint: str, *, bucket: str = BUCKET, ca: Path | None = None, stop: Stop | None = None
 ) -> Sink:
     """Open a sink on it."""
-    options = SinkOptions(source=Path("/journals"), ca_cert_file=ca)
+    options = StoreSettings(source=Path("/journals"), ca_cert_file=ca)
     return open_sink(
         f"gs://{bucket}/site?endpoint={endpoint}", options, stop=stop or Stop(), stall_seconds=10
     )
@@ -441,7 +442,7 @@ def test_the_whole_bucket_may_be_the_place(store: Store) -> None:
     """No prefix: no slash."""
     sink = open_sink(
         f"gs://{BUCKET}?endpoint={store.endpoint}",
-        SinkOptions(source=Path("/journals")),
+        StoreSettings(source=Path("/journals")),
         stop=Stop(),
     )
 

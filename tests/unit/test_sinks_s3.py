@@ -11,6 +11,7 @@ import time
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -27,9 +28,10 @@ from backup.errors import (
     StreamAbortedError,
 )
 from backup.model import CHUNK_BYTES
-from backup.sinks import s3
+from backup.settings import StoreSettings
+from backup.sinks import locate, s3
+from backup.sinks.kinds import S3Options
 from backup.sinks.s3 import MAX_PARTS, MEMORY_BYTES, PART_BYTES, S3Sink, part_bytes
-from backup.sinks.urls import S3Options, locate
 from backup.stop import Stop
 
 GIB = 1 << 30
@@ -108,9 +110,8 @@ class Pages:
 def make(client: object, *, stop: Stop | None = None, **options: Any) -> S3Sink:
     """Open a sink over such a client."""
     sink = S3Sink(
-        locate("s3://bucket/site"),
-        S3Options(**options),
-        ca_cert_file=None,
+        replace(locate("s3://bucket/site"), options=S3Options(**options)),
+        StoreSettings(),
         stop=stop or Stop(),
         stall_seconds=20,
     )
@@ -678,9 +679,7 @@ def test_only_what_is_old_and_ours_is_swept() -> None:
 
 def test_a_sink_may_be_a_whole_bucket() -> None:
     """Without a prefix, keys begin with no slash."""
-    sink = S3Sink(
-        locate("s3://bucket"), S3Options(), ca_cert_file=None, stop=Stop(), stall_seconds=20
-    )
+    sink = S3Sink(locate("s3://bucket"), StoreSettings(), stop=Stop(), stall_seconds=20)
     client = Client()
     sink.__dict__["_client"] = client
     sink.delete(KEY)

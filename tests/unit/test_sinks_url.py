@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from backup.errors import ConfigError, SinkMissingError
-from backup.sinks import SinkOptions, check, locate, open_sink, redacted
+from backup.settings import StoreSettings
+from backup.sinks import check, locate, open_sink, redacted
 from backup.sinks.file import FileSink
 from backup.sinks.gcs import GcsSink
+from backup.sinks.kinds import FileOptions, S3Options
 from backup.sinks.s3 import S3Sink
-from backup.sinks.urls import FileOptions, GcsOptions, S3Options, without_users
+from backup.sinks.urls import without_users
 from backup.stop import Stop
 
 BAD = {
@@ -63,6 +65,7 @@ BAD = {
     "s3://bucket?sse=kms": "sse is 'kms'",
     "s3://bucket?object_lock_mode=governance&object_lock_days=1": "object_lock_mode is",
     "s3://bucket?object_lock_mode=GOVERNANCE&object_lock_days=0": "object_lock_days is '0'",
+    "s3://bucket?object_lock_mode=GOVERNANCE&object_lock_days=36501": "object_lock_days is '36501'",
     "s3://bucket?object_lock_mode=GOVERNANCE": "object_lock_mode and object_lock_days go together",
     "s3://bucket?object_lock_days=1": "object_lock_mode and object_lock_days go together",
     "s3://bucket?sse_kms_key_id=k": "sse_kms_key_id needs KMS",
@@ -77,7 +80,7 @@ BAD = {
 def test_a_bad_url_is_refused(url: str, says: str, tmp_path: Path) -> None:
     """With what is wrong and how it is written; a secret in it is not repeated."""
     with pytest.raises(ConfigError) as caught:
-        check(url, SinkOptions(source=tmp_path))
+        check(url, StoreSettings(source=tmp_path))
 
     assert says in caught.value.message
     assert caught.value.hints
@@ -108,7 +111,7 @@ def test_a_bad_url_is_refused(url: str, says: str, tmp_path: Path) -> None:
 )
 def test_a_url_opens_its_kind_of_sink(url: str, kind: type, shown: str, tmp_path: Path) -> None:
     """Percent-encoded where a blank or a comma would end it in BACKUP_SINKS."""
-    sink = open_sink(url, SinkOptions(source=tmp_path), stop=Stop())
+    sink = open_sink(url, StoreSettings(source=tmp_path), stop=Stop())
 
     assert isinstance(sink, kind)
     assert sink.url == shown
@@ -116,15 +119,18 @@ def test_a_url_opens_its_kind_of_sink(url: str, kind: type, shown: str, tmp_path
 
 def test_options_of_a_url_come_before_the_settings() -> None:
     """What the query does not say, the settings say."""
-    place = locate("s3://acme?checksum_mode=md5&path_style=false&object_lock_days=7")
-    defaults = S3Options(checksum_mode="sha256", path_style=True, sse="AES256")
+    url = "s3://acme?checksum_mode=md5&path_style=false&object_lock_days=7"
+    settings = StoreSettings(
+        s3=S3Options(checksum_mode="sha256", path_style=True, sse="AES256"),
+        file=FileOptions(require_mount=True),
+    )
 
-    assert place.s3(defaults) == S3Options(
+    assert locate(url, settings.kinds).options == S3Options(
         checksum_mode="md5", path_style=False, sse="AES256", object_lock_days=7
     )
-    assert place.s3(S3Options()).sse is None
-    assert locate("gs://acme?endpoint=http://h").gcs(GcsOptions()).endpoint == "http://h"
-    assert locate("file:///a?require_mount=false").file(FileOptions(require_mount=True)) == (
+    assert locate(url).options.sse is None
+    assert locate("gs://acme?endpoint=http://h").options.endpoint == "http://h"
+    assert locate("file:///a?require_mount=false", settings.kinds).options == (
         FileOptions(require_mount=False)
     )
 
@@ -134,7 +140,7 @@ def test_options_of_a_url_come_before_the_settings() -> None:
 )
 def test_opening_touches_nothing(url: str, tmp_path: Path) -> None:
     """A sink that is not there is found when it is probed, and stops no other."""
-    open_sink(url.format(tmp_path), SinkOptions(source=tmp_path / "source"), stop=Stop())
+    open_sink(url.format(tmp_path), StoreSettings(source=tmp_path / "source"), stop=Stop())
 
     assert list(tmp_path.iterdir()) == []
 
@@ -142,7 +148,7 @@ def test_opening_touches_nothing(url: str, tmp_path: Path) -> None:
 def test_a_directory_that_is_not_there_is_found_by_the_probe(tmp_path: Path) -> None:
     """It is not made: a mistyped path must not become a sink."""
     options: dict[str, Any] = {"source": tmp_path / "source"}
-    sink = open_sink(f"file://{tmp_path}/absent", SinkOptions(**options), stop=Stop())
+    sink = open_sink(f"file://{tmp_path}/absent", StoreSettings(**options), stop=Stop())
 
     with pytest.raises(SinkMissingError, match="does not exist"):
         sink.probe()
