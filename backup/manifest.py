@@ -28,13 +28,13 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
 
 from backup.errors import ManifestError, UnsupportedFormatError
+from backup.lean import Frozen
 from backup.model import (
     ID_PATTERN,
     JOURNAL_FILE,
@@ -81,15 +81,11 @@ Name = Annotated[str, AfterValidator(_safe_name)]
 """A file's name, percent-encoded, relative, without ``..``."""
 
 
-class _Version(BaseModel):
+class _Version(Frozen):
     format: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}$")]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Source(_Model):
+class Source(Frozen):
     """Where and how the journal was read."""
 
     strategy: str
@@ -102,7 +98,7 @@ class Source(_Model):
     """The pod that read it, where it is known."""
 
 
-class Previous(_Model):
+class Previous(Frozen):
     """The backup that this one follows: a link of the hash chain."""
 
     id: Id
@@ -111,7 +107,7 @@ class Previous(_Model):
     """SHA-256 of its manifest as it is stored, hexadecimal."""
 
 
-class Archive(_Model):
+class Archive(Frozen):
     """One ``tar.gz`` on the sink."""
 
     key: str
@@ -124,7 +120,7 @@ class Archive(_Model):
     """How it was checked after the upload: ``full``, every byte; or ``size``, its size alone."""
 
 
-class Segment(_Model):
+class Segment(Frozen):
     """A run of a file's bytes: one whole member of one archive."""
 
     archive: str
@@ -137,7 +133,7 @@ class Segment(_Model):
     """Its size, in bytes."""
 
 
-class File(_Model):
+class File(Frozen):
     """One file of the journal's directory, as it was read."""
 
     path: Name
@@ -183,7 +179,7 @@ class File(_Model):
         return self
 
 
-class Manifest(_Model):
+class Manifest(Frozen):
     """One backup of one journal on one sink."""
 
     format: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}$")] = FORMAT
@@ -372,7 +368,7 @@ def _explained(found: dict[str, Any]) -> dict[str, Any]:
 MarkKind = Literal["delivered", "acknowledged", "verified", "pruned", "retired"]
 
 
-class Mark(_Model):
+class Mark(Frozen):
     """A fact about a backup that was learned later: an object of its own, beside the manifest."""
 
     format: str = FORMAT

@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from backup.lean import Frozen
 from backup.model import Mode, Readback, StrategySetting
 from backup.sinks.kinds import KindSettings
 
@@ -73,11 +74,7 @@ Urls = Annotated[tuple[str, ...], BeforeValidator(_urls)]
 Site = Annotated[str, AfterValidator(_site)]
 
 
-class _Slice(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class SourceSettings(_Slice):
+class SourceSettings(Frozen):
     """Where journals are, and which of them have to be there."""
 
     source: Path = Field(
@@ -155,7 +152,7 @@ class ClusterSettings(BackupSettings):
         return self.strategy == "scale-down" or (self.strategy == "auto" and is_allowed)
 
 
-class RetentionSettings(_Slice):
+class RetentionSettings(Frozen):
     """What is kept, and whether all else goes by itself."""
 
     prune: bool = Field(
@@ -200,7 +197,7 @@ class StoreSettings(KindSettings, SourceSettings):
     )
 
 
-class LogSettings(_Slice):
+class LogSettings(Frozen):
     """What stderr is told."""
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -165,12 +165,10 @@ def _report_stream(args: Arguments) -> TextIO:
 
 
 def _new_run_id() -> str:
-    import secrets
-
     from backup.model import stamp
     from backup.run import utc_now
 
-    return f"{stamp(utc_now())}-{secrets.token_hex(4)}"
+    return f"{stamp(utc_now())}-{os.urandom(4).hex()}"
 
 
 def _window(settings: Settings, args: Arguments, report_to: TextIO) -> _Window:

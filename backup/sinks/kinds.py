@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Protocol
 from urllib.parse import SplitResult, unquote
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import ErrorDetails
 
+from backup.lean import Frozen
 from backup.sinks.urls import endpoint, refused
 
 ChecksumMode = Literal["crc32", "sha256", "md5", "none"]
@@ -64,10 +65,8 @@ def fix(wrong: ErrorDetails) -> str:
     return wrong["msg"].removeprefix("Value error, ").replace("Input should", "it should")
 
 
-class Options(BaseModel):
+class Options(Frozen):
     """The options of one sink; a subclass is a kind of sink."""
-
-    model_config = ConfigDict(frozen=True)
 
     scheme: ClassVar[str]
     example: ClassVar[str]
@@ -183,10 +182,8 @@ class GcsOptions(Options):
     """None: Google, or what STORAGE_EMULATOR_HOST says."""
 
 
-class KindSettings(BaseModel):
+class KindSettings(Frozen):
     """What the settings say of each kind, and with that the list of all kinds."""
-
-    model_config = ConfigDict(frozen=True)
 
     file: FileOptions = FileOptions()
     s3: S3Options = S3Options()
