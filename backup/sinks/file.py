@@ -27,7 +27,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -124,7 +123,7 @@ class FileSink(Sink):
     def _probe(self) -> None:
         self._require_place()
         self._require_outside()
-        probe, link = (self._root / f".probe.{secrets.token_hex(4)}.part" for _ in range(2))
+        probe, link = (self._root / f".probe.{os.urandom(4).hex()}.part" for _ in range(2))
         try:
             with _created(probe) as fd:
                 os.write(fd, b"probe")
@@ -190,7 +189,7 @@ class FileSink(Sink):
         final = self._root / key
         if final.parent != self._root:
             self._make_directory(final.parent)
-        part = final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
+        part = final.with_name(f".{final.name}.{os.urandom(4).hex()}.part")
         try:
             with _created(part) as fd:
                 _write(fd, chunks, alive)

@@ -18,12 +18,12 @@ The rules that a run follows stand in :mod:`backup.verbs.backup`. What they mean
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from os import urandom
 from typing import TypeVar
 
 from backup.archive import frame, gzip
@@ -115,7 +115,7 @@ class JournalBackup:
         if not able:
             return
         used = [backup_id for d in able for backup_id in d.ids]
-        self._id = new_id(self._run.clock(), after=used, token=secrets.token_hex(3))
+        self._id = new_id(self._run.clock(), after=used, token=urandom(3).hex())
         first: Pass | None = None
         for group in self._groups(able):
             first, outcomes = self._read_until_steady(group, first)

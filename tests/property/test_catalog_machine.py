@@ -305,7 +305,9 @@ class CatalogMachine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         """Ids come in one order, whatever is drawn: hypothesis wants the same for the same."""
         tokens = map("{:06x}".format, itertools.count(1))
-        self.patch.setattr("backup.transfer.journal.secrets.token_hex", lambda _count: next(tokens))
+        self.patch.setattr(
+            "backup.transfer.journal.urandom", lambda _size: bytes.fromhex(next(tokens))
+        )
 
     def teardown(self) -> None:
         """Remove the volume."""
