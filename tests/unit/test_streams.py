@@ -35,7 +35,9 @@ from backup.streams import (
     Subscription,
     call,
     each,
+    fan,
     fan_out,
+    lanes,
     prefetch,
     spread,
 )
@@ -732,7 +734,7 @@ def dawdler(monkeypatch: pytest.MonkeyPatch) -> Dawdler:
     """Give one, whose clock counts."""
     made = Dawdler(Source(CHUNKS * 2))
     monkeypatch.setattr("backup.streams.time.monotonic", lambda: made.now)
-    monkeypatch.setattr(streams, "PACE_BYTES", 10 * len(CHUNKS[0]))
+    monkeypatch.setattr(fan, "PACE_BYTES", 10 * len(CHUNKS[0]))
     return made
 
 
@@ -1246,6 +1248,6 @@ def test_threads_share_two_arenas() -> None:
 def test_a_c_library_without_arenas_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Musl has none."""
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
-    streams._share_arenas.cache_clear()
+    lanes._share_arenas.cache_clear()
 
     assert call(lambda: 1, stop=Stop()) == 1
