@@ -46,7 +46,7 @@ from typing import Any, Final, Literal, Self, TypeVar
 
 import pytest
 
-from backup import answer, streams
+from backup import answer
 from backup.answer import Answer, JournalAnswer
 from backup.cluster import colocated, crew, pods
 from backup.cluster.api import Api, Calls, Change, Kind, Object, Objects, Rule
@@ -55,6 +55,7 @@ from backup.errors import ClusterConflictError, ClusterError
 from backup.model import Clock as ClockLike
 from backup.model import Emit, Holdings, Problem, State, Warned
 from backup.stop import Stop
+from backup.streams import lanes
 from tests.journal_data import Clock, Events
 from tests.simulated_sink import CrashError, Fault
 
@@ -902,7 +903,7 @@ class Budget(timedelta):
 
 def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten what only waits."""
-    for module in (streams, crew, pods):
+    for module in (lanes, crew, pods):
         monkeypatch.setattr(module, "SLICE_SECONDS", 0.005)
     monkeypatch.setattr(colocated, "AGAIN_SECONDS", 0.0)
 

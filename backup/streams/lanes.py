@@ -12,9 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import cache, partial
+from math import inf
 from typing import Generic, ParamSpec, TypeVar
 
-from backup.errors import SinkStalledError, StreamAbortedError
+from backup.errors import SinkStalledError
 from backup.stop import SLICE_SECONDS, Stop
 
 P = ParamSpec("P")
@@ -92,14 +93,17 @@ class Lane(Generic[T]):
 
     def leave(self) -> None:
         """Say that nothing more will be taken."""
-        self.finish(StreamAbortedError("nobody takes it any more"))
+        with self._changed:
+            self._is_over = True
+            self._items.clear()
+            self._changed.notify_all()
 
-    def has_news(self, stop: Stop, *, seconds: float = SLICE_SECONDS) -> bool:
+    def has_news(self, stop: Stop, *, seconds: float = inf) -> bool:
         """Wait a slice at most for something to take; True at the end, too."""
         with self._changed:
             if not self._items and not self._is_over:
                 stop.check()
-                self._changed.wait(seconds)
+                self._changed.wait(min(seconds, SLICE_SECONDS))
             return bool(self._items) or self._is_over
 
     def take(self, most: int = 1) -> list[T]:
@@ -164,8 +168,6 @@ def await_all(lanes: Iterable[Lane[R]], *, stop: Stop, seconds: float = _UNWINDI
     """Wait for all of them, but not for longer than that, and shorter once there is a stop."""
     until = time.monotonic() + seconds
     for lane in lanes:
-        while (left := until - time.monotonic()) > 0 and not lane.has_news(
-            NEVER, seconds=min(left, SLICE_SECONDS)
-        ):
+        while (left := until - time.monotonic()) > 0 and not lane.has_news(NEVER, seconds=left):
             if stop.requested:
                 until = min(until, time.monotonic() + UNWIND_SECONDS)
