@@ -111,7 +111,9 @@ class Lane(Generic[T]):
         with self._changed:
             if self._error is not None:
                 raise self._error
-            taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
+            taken: list[T] = []
+            while self._items and len(taken) < most:
+                taken.append(self._items.popleft())
             self._changed.notify_all()
             return taken
 
@@ -120,7 +122,7 @@ class Lane(Generic[T]):
     ) -> list[T]:
         """Wait for the next item, and take it; nothing at the end, as with :meth:`take`."""
         since = time.monotonic()
-        while not self.has_news(stop):
+        while not self._items and not self.has_news(stop):
             waiting()
             if stall_seconds is not None and time.monotonic() - since > stall_seconds:
                 raise stalled(stall_seconds)
