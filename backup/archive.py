@@ -21,6 +21,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Protocol
 
 from isal import isal_zlib
@@ -257,15 +258,13 @@ def _pax_fields(source: _Blocks, size: int) -> dict[str, bytes]:
     fields: dict[str, bytes] = {}
     while data:
         length, space, _ = data.partition(b" ")
-        if not (space and _PAX_LENGTH.fullmatch(length) and int(length) <= len(data)):
-            message = "an extended header is malformed"
-            raise ArchiveError(message)
-        record, data = data[len(length) + 1 : int(length)], data[int(length) :]
-        name, equals, value = record.partition(b"=")
-        if not (equals and value.endswith(b"\n")):
+        end = int(length) if space and _PAX_LENGTH.fullmatch(length) else 0
+        name, equals, value = data[len(length) + 1 : end].partition(b"=")
+        if not (end <= len(data) and equals and value.endswith(b"\n")):
             message = "an extended header is malformed"
             raise ArchiveError(message)
         fields[name.decode("ascii", "replace")] = value[:-1]
+        data = data[end:]
     unknown = fields.keys() - {"path", "size", "mtime", "uid", "gid", "hdrcharset"}
     if unknown:
         message = f"an extended header has {min(unknown)!r}"
@@ -339,14 +338,8 @@ class _Blocks:
 
     def rest(self) -> Iterator[bytes]:
         """Yield all that is left, in pieces that are empty where there are only NULs."""
-        while True:
-            if not self._held:
-                chunk = next(self._chunks, None)
-                if chunk is None:
-                    return
-                self._held = memoryview(chunk)
-            yield bytes(self._held).strip(b"\0")
-            self._held = memoryview(b"")
+        for chunk in chain((self._held,), self._chunks):
+            yield bytes(chunk).strip(b"\0")
 
     def _some(self, most: int) -> bytes:
         while not self._held:

@@ -46,7 +46,7 @@ from typing import Any, Final, Literal, Self, TypeVar
 
 import pytest
 
-from backup import answer, streams
+from backup import answer, lanes
 from backup.answer import Answer, JournalAnswer
 from backup.cluster import colocated, crew, pods
 from backup.cluster.api import Api, Calls, Change, Kind, Object, Objects
@@ -906,7 +906,7 @@ class Budget(timedelta):
 
 def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten what only waits."""
-    for module in (streams, crew, pods):
+    for module in (lanes, crew, pods):
         monkeypatch.setattr(module, "SLICE_SECONDS", 0.005)
     monkeypatch.setattr(colocated, "AGAIN_SECONDS", 0.0)
 

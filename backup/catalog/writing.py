@@ -18,11 +18,12 @@ from backup.errors import (
     SinkError,
     UnsupportedFormatError,
 )
+from backup.lanes import unwatched
 from backup.manifest import MAX_BYTES, Archive, Manifest, Mark, MarkKind, parse, parse_mark
 from backup.model import Digest, Readback
 from backup.sinks import Sink
 from backup.stop import Stop
-from backup.streams import Feed, prefetch, unwatched
+from backup.streams import Feed, prefetch
 
 
 class StoredManifest(NamedTuple):

@@ -34,8 +34,9 @@ from backup.errors import (
     SinkError,
     SinkStalledError,
 )
+from backup.lanes import unwatched
 from backup.stop import Stop
-from backup.streams import call, unwatched
+from backup.streams import call
 
 R = TypeVar("R")
 

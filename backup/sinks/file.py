@@ -47,12 +47,12 @@ from backup.errors import (
     SinkUnavailableError,
     SinkUnsupportedError,
 )
+from backup.lanes import unwatched
 from backup.model import CHUNK_BYTES
 from backup.sinks.base import Object, Sink
 from backup.sinks.kinds import FileOptions, SinkSettings
 from backup.sinks.places import Place
 from backup.stop import Stop
-from backup.streams import unwatched
 
 _PART = re.compile(r"(?:\.probe|journal-[^/]+/\.[A-Za-z0-9][A-Za-z0-9._-]*)\.[0-9a-f]{8}\.part")
 """The path below the root of a temporary file of ours."""

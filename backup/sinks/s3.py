@@ -49,13 +49,14 @@ from backup.errors import (
     SinkUnavailableError,
     StreamAbortedError,
 )
+from backup.lanes import unwatched
 from backup.model import CHUNK_BYTES, parse_key
 from backup.sinks.aws import OUT_OF_RANGE, code, connect, translate
 from backup.sinks.base import Object, Sink
 from backup.sinks.kinds import ChecksumMode, S3Options, SinkSettings
 from backup.sinks.places import Place
 from backup.stop import Stop
-from backup.streams import call, each, unwatched
+from backup.streams import call, each
 
 MAX_PARTS: Final = 10_000
 PART_BYTES: Final = 8 << 20

@@ -19,10 +19,9 @@ from typing import Any
 
 import pytest
 
-from backup import journals
 from backup.errors import JournalChangedError, JournalUnreadableError
 from backup.events import Event, PassRepeated
-from backup.journals import Reading, capture, discover, read
+from backup.journals import Reading, capture, discover, read, reading
 from backup.model import Journal
 from tests import faultfs
 from tests.journal_data import (
@@ -71,7 +70,7 @@ def sink() -> SimulatedSink:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at holes often, so that nothing really waits."""
-    monkeypatch.setattr(journals, "HOLE_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(reading, "HOLE_POLL_SECONDS", 0.01)
 
 
 # -- what is touched

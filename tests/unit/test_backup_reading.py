@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from backup import journals
 from backup.errors import (
     DeadlineError,
     JournalChangedError,
@@ -16,6 +15,7 @@ from backup.errors import (
     SinkUnavailableError,
 )
 from backup.events import BackupCommitted, Event, PassRepeated, Progressed
+from backup.journals import reading
 from backup.stop import Stop
 from tests.journal_data import (
     NAME,
@@ -68,7 +68,7 @@ def sinks() -> list[SimulatedSink]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at holes often, so that nothing really waits."""
-    monkeypatch.setattr(journals, "HOLE_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(reading, "HOLE_POLL_SECONDS", 0.01)
 
 
 def once(act: Callable[[], object]) -> Callable[[str], None]:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from backup import journals
 from backup.errors import (
     ConfigError,
     DeadlineError,
@@ -25,7 +24,16 @@ from backup.errors import (
     JournalMissingError,
     JournalUnreadableError,
 )
-from backup.journals import Capture, Reading, await_filled, capture, cut_before, discover, read
+from backup.journals import (
+    Capture,
+    Reading,
+    await_filled,
+    bounds,
+    capture,
+    cut_before,
+    discover,
+    read,
+)
 from backup.model import Consistency, Journal
 from backup.stop import Stop
 from tests.journal_data import (
@@ -47,7 +55,8 @@ NOBODY = 65534
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
     """Read and search in pieces of 16 bytes, so that a few records span many."""
-    monkeypatch.setattr(journals, "CHUNK_BYTES", 16)
+    monkeypatch.setattr(bounds, "CHUNK_BYTES", 16)
+    monkeypatch.setattr("backup.journals.reading.CHUNK_BYTES", 16)
     return 16
 
 
@@ -391,7 +400,7 @@ def test_more_files_than_a_manifest_can_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A manifest that nobody could read again would lose the journal with the files."""
-    monkeypatch.setattr(journals, "MAX_NAMES_BYTES", 3 * 900)
+    monkeypatch.setattr(bounds, "MAX_NAMES_BYTES", 3 * 900)
     write_journal(tmp_path, 0, records(3))
     for number in range(5):
         (tmp_path / NAME / f"extra-{number}").write_bytes(b"x")
@@ -408,7 +417,7 @@ def test_names_so_much_of_what_it_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody may make a million links; the report, and our memory, hold the first ones."""
-    monkeypatch.setattr(journals, "MAX_NAMED", 3)
+    monkeypatch.setattr(bounds, "MAX_NAMED", 3)
     root = write_journal(tmp_path, 0, b"{}\n").parent
     for number in range(5):
         (root / f"link-{number}").symlink_to("nowhere")
@@ -425,7 +434,7 @@ def test_says_what_journal_is_however_much_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What stands in the journal's place is the one that matters."""
-    monkeypatch.setattr(journals, "MAX_NAMED", 0)
+    monkeypatch.setattr(bounds, "MAX_NAMED", 0)
     (tmp_path / NAME).mkdir()
     os.mkfifo(tmp_path / NAME / "journal")
 
@@ -435,7 +444,7 @@ def test_says_what_journal_is_however_much_is_passed_over(
 
 def test_suspicion_stays_short(open_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stands in the manifest, which nobody reads again once it is too large."""
-    monkeypatch.setattr(journals, "MAX_TOLD", 2)
+    monkeypatch.setattr(bounds, "MAX_TOLD", 2)
     root = write_journal(open_source, 0, b"no newline").parent
     for number in range(5):
         (root / f"{number}{'x' * 250}").mkdir(0o700)
@@ -446,7 +455,7 @@ def test_suspicion_stays_short(open_source: Path, monkeypatch: pytest.MonkeyPatc
     assert first == "not one complete record in 10 bytes: no newline"
     assert len(others) == 2
     for other in others:
-        assert len(other) == journals.MAX_TOLD_CHARACTERS
+        assert len(other) == bounds.MAX_TOLD_CHARACTERS
         assert "xx…" in other
         assert other.endswith("belongs to uid 0 gid 0, mode 0700")
     assert last == "and 3 more"
@@ -665,7 +674,7 @@ def test_tail_that_is_too_long_for_a_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A newer billing may part its records otherwise: nothing of that may be left out for ever."""
-    monkeypatch.setattr(journals, "MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(bounds, "MAX_RECORD_BYTES", 100)
     path = write_journal(tmp_path, 0, b"{}\n" + b"x" * 100)
 
     main = take(tmp_path).main

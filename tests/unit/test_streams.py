@@ -17,7 +17,7 @@ from functools import partial
 
 import pytest
 
-from backup import streams
+from backup import lanes, streams
 from backup.errors import (
     DeadlineError,
     SignalledError,
@@ -27,18 +27,9 @@ from backup.errors import (
     StopError,
     StreamAbortedError,
 )
+from backup.lanes import DEPTH, UNWIND_SECONDS
 from backup.stop import SLICE_SECONDS, Stop
-from backup.streams import (
-    DEPTH,
-    UNWIND_SECONDS,
-    Feed,
-    Subscription,
-    call,
-    each,
-    fan_out,
-    prefetch,
-    spread,
-)
+from backup.streams import Feed, Subscription, call, each, fan_out, prefetch, spread
 
 LONG = 30.0
 """Seconds: more than any of this takes, so a test that fails says so instead of hanging."""
@@ -1246,6 +1237,6 @@ def test_threads_share_two_arenas() -> None:
 def test_a_c_library_without_arenas_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Musl has none."""
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
-    streams._share_arenas.cache_clear()
+    lanes._share_arenas.cache_clear()
 
     assert call(lambda: 1, stop=Stop()) == 1
