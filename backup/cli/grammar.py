@@ -139,7 +139,7 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "selector": ("selector", _SELECTOR),
     "selectors": ("selectors", {**_SELECTOR, "nargs": "+"}),
     "ids": (
-        "ids",
+        "what",
         {"nargs": "+", "metavar": "ID", "help": "what was delivered, or the beginning of its id"},
     ),
     "reference": (
@@ -150,7 +150,7 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "selector",
         {**_SELECTOR, "nargs": "?", "help": f"{_SELECTOR['help']}; without it: every backup"},
     ),
-    "id": ("id", {"metavar": "ID", "help": "the backup that raised it, or the beginning of one"}),
+    "id": ("what", {"metavar": "ID", "help": "the backup that raised it, or the beginning of one"}),
     "confirm": (
         "--confirm",
         {"action": "store_true", "help": "remove; without it, only say what would be removed"},
@@ -182,7 +182,7 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "--take-over",
         {"action": "store_true", "help": "also if that run is under way: it is to be stopped"},
     ),
-    "which": ("which", {"metavar": "JOURNAL", "help": "journal-<statefulset>-<ordinal>"}),
+    "which": ("what", {"metavar": "JOURNAL", "help": "journal-<statefulset>-<ordinal>"}),
 }
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backup.cli.grammar import STDOUT, Arguments
+from backup.cli.grammar import STDOUT, VERBS, Arguments
 
 if TYPE_CHECKING:
     from backup.answer import JournalAnswer
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from backup.sinks import Sink
     from backup.transfer.plan import Worker
     from backup.verbs.export import Directory, Stream, Tar
-    from backup.verbs.ledger import Statement
     from backup.verbs.outcome import BackupResult
     from backup.verbs.prune import PruneResult
 
@@ -190,29 +189,15 @@ def _export(call: Call) -> Result:
 # -- what an operator says
 
 
-def _statement(call: Call) -> Statement:
-    from backup.verbs.ledger import Statement
+def _mark(call: Call) -> Result:
+    """Perform any verb that marks: it is called as its function is."""
+    from backup.verbs import ledger
 
-    reference = getattr(call.args, "reference", None)
-    return Statement(by=call.args.by, note=call.args.note, reference=reference)
-
-
-def _mark_delivered(call: Call) -> Result:
-    from backup.verbs.ledger import mark_delivered
-
-    return mark_delivered(call.run, call.sinks, call.args.ids, _statement(call))
-
-
-def _acknowledge(call: Call) -> Result:
-    from backup.verbs.ledger import acknowledge
-
-    return acknowledge(call.run, call.sinks, call.args.id, _statement(call))
-
-
-def _retire(call: Call) -> Result:
-    from backup.verbs.ledger import retire
-
-    return retire(call.run, call.sinks, call.args.which, _statement(call))
+    args = call.args
+    reference = getattr(args, "reference", None)
+    statement = ledger.Statement(by=args.by, note=args.note, reference=reference)
+    mark: Callable[..., Result] = getattr(ledger, args.verb.replace("-", "_"))
+    return mark(call.run, call.sinks, args.what, statement)
 
 
 # -- housekeeping
@@ -278,12 +263,10 @@ PERFORM: Mapping[str, Callable[[Call], Result]] = {
     "verify": _verify,
     "restore": _restore,
     "export": _export,
-    "mark-delivered": _mark_delivered,
     "prune": _prune,
     "doctor": _doctor,
-    "acknowledge": _acknowledge,
-    "retire": _retire,
     "resume-billing": _resume,
     "worker": _worker,
     "commit": _commit,
+    **{name: _mark for name, verb in VERBS.items() if "by" in verb.options},
 }
