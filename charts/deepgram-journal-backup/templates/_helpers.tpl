@@ -170,7 +170,7 @@ billing back. Whoever brings the Roles brings one service account for all.
 {{- end }}
 
 {{/*
-The rights of a backup that is not `direct`: RULES of backup/cluster/strategies.py, and a test compares them.
+The rights of a backup that is not `direct`: RULES of backup/cluster, and a test compares them.
 To create an object, or to list, cannot be limited to a name.
 */}}
 {{- define "deepgram-journal-backup.backupRules" -}}
