@@ -72,7 +72,7 @@ def _dispatch(given: Sequence[str]) -> int:
         parser().print_help(sys.stderr)
         return _USAGE_ERROR
     require_verb(given)
-    args = parser().parse_args(given)
+    args = parser(verb_in(given)).parse_args(given)
     if (answer := _PLAIN.get(args.verb)) is not None:
         return answer(args)
     return _perform(VERBS[args.verb], args)

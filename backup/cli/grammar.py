@@ -65,8 +65,8 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(message, f"see: {self.prog} --help")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Make the parser of the command line."""
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Make the parser of the command line; for one verb only, where that is known (start-up)."""
     width = max(map(len, _shown_verbs()))
     lines = [f"  {name:<{width}}  {VERBS[name].summary}" for name in _shown_verbs()]
     made = _Parser(
@@ -81,8 +81,8 @@ def parser() -> argparse.ArgumentParser:
     verbs = made.add_subparsers(
         dest="verb", required=True, metavar="VERB", help=argparse.SUPPRESS, prog=made.prog
     )
-    for name, verb in VERBS.items():
-        _add(verbs, name, verb)
+    for name in [only] if only else VERBS:
+        _add(verbs, name, VERBS[name])
     return made
 
 
