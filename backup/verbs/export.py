@@ -99,8 +99,8 @@ class ExportResult(Result):
 
 
 @dataclass(frozen=True, slots=True)
-class Directory:
-    """The bundle is a directory."""
+class _Named:
+    """The bundle has a name, under which it appears when it is whole."""
 
     path: Path
 
@@ -110,6 +110,11 @@ class Directory:
     def require_absent(self) -> None:
         """Refuse one that is there."""
         require_absent(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Directory(_Named):
+    """The bundle is a directory."""
 
     def write(self, members: Iterable[Member]) -> None:
         """Make it."""
@@ -120,19 +125,11 @@ class Directory:
 
 
 @dataclass(frozen=True, slots=True)
-class Tar:
+class Tar(_Named):
     """The bundle is one tar, which is a file."""
 
-    path: Path
     top: str
     """The directory that all of it is in."""
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def require_absent(self) -> None:
-        """Refuse one that is there."""
-        require_absent(self.path)
 
     def write(self, members: Iterable[Member]) -> None:
         """Make it."""
@@ -212,25 +209,23 @@ def export(
     delivery = Delivery(opened)
     for of, backup_id in chosen:
         delivery.add(of, backup_id)
-    for warning in delivery.left_out():
-        run.warn(warning)
+    delivery.tell_left_out(run)
     return ExportResult(
         place=str(place),
-        exported=tuple(map(_exported, backups)),
+        exported=tuple(
+            Exported(
+                journal=manifest.journal,
+                id=manifest.id,
+                sink=choice.opened.url,
+                size_bytes=manifest.size_bytes,
+                records=manifest.records,
+            )
+            for choice in backups
+            for manifest in [choice.manifest]
+        ),
         problems=tuple(run.problems),
         warnings=tuple(run.warnings),
         duration_seconds=round(time.monotonic() - begun, 3),
-    )
-
-
-def _exported(choice: Chosen) -> Exported:
-    manifest = choice.manifest
-    return Exported(
-        journal=manifest.journal,
-        id=manifest.id,
-        sink=choice.opened.url,
-        size_bytes=manifest.size_bytes,
-        records=manifest.records,
     )
 
 
