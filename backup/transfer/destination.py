@@ -29,6 +29,7 @@ from backup.events import BackupCommitted, Problem
 from backup.journals import Capture
 from backup.manifest import Archive, File, Manifest, Previous, Source
 from backup.model import JOURNAL_FILE, Continuity, new_id
+from backup.run import Run
 from backup.streams import Feed
 from backup.transfer.increments import Base, base_of
 from backup.transfer.passes import Pass, compare, member_name
@@ -163,9 +164,7 @@ class Destination:
         except SinkError as error:
             return replace(self.copy, error=error)
         if not self._plan.worker.draft:
-            self._run.emit(
-                announcement(manifest, self.opened.url, seconds=time.monotonic() - self._begun)
-            )
+            announce(self._run, manifest, self.opened.url, begun=self._begun)
         return replace(
             self.copy,
             id=manifest.id,
@@ -250,9 +249,9 @@ class Destination:
         return self._standing
 
 
-def announcement(manifest: Manifest, sink: str, *, seconds: float) -> BackupCommitted:
-    """Make the event for a committed manifest, ``seconds`` after its journal's turn began."""
-    return BackupCommitted(
+def announce(run: Run, manifest: Manifest, sink: str, *, begun: float) -> None:
+    """Say that a manifest is committed, whose journal's turn had begun at that monotonic time."""
+    committed = BackupCommitted(
         journal=manifest.journal,
         sink=sink,
         id=manifest.id,
@@ -261,5 +260,6 @@ def announcement(manifest: Manifest, sink: str, *, seconds: float) -> BackupComm
         size_bytes=manifest.size_bytes,
         archive_bytes=sum(archive.size_bytes for archive in manifest.own_archives),
         records=manifest.records,
-        duration_seconds=round(seconds, 3),
+        duration_seconds=round(time.monotonic() - begun, 3),
     )
+    run.emit(committed)

@@ -9,14 +9,14 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from backup.catalog import OpenSink
 from backup.errors import JournalError, JournalMissingError
-from backup.events import Warned
 from backup.journals import Discovery
 from backup.model import Journal
+from backup.run import Run
 
 
 def expected(statefulset: str, sinks: Iterable[OpenSink], *, replicas: int) -> set[Journal]:
@@ -50,23 +50,25 @@ def nothing(source: Path, statefulset: str) -> JournalError:
     )
 
 
-def oddities(discovery: Discovery, sinks: Iterable[OpenSink], statefulset: str) -> Iterator[Warned]:
+def tell_oddities(
+    run: Run, discovery: Discovery, sinks: Iterable[OpenSink], statefulset: str
+) -> None:
     """Say what in the source is not as it should be, and what is another StatefulSet's."""
     for name, reason in discovery.odd:
-        yield Warned(message=f"{name} {reason}", journal=name)
+        run.warn(f"{name} {reason}", journal=name)
     for name in discovery.foreign:
         owner = Journal.parse(name)
         label = owner.statefulset if owner else name
-        yield Warned(
-            message=f"{name} belongs to another StatefulSet and was left alone; "
+        run.warn(
+            f"{name} belongs to another StatefulSet and was left alone; "
             f"BACKUP_STATEFULSET={label} would back it up",
             journal=name,
         )
     for sink in sinks:
         strangers = [n for n in sink.listing.journals if not Journal.is_of(statefulset, n)]
         if strangers:
-            yield Warned(
-                message=f"holds journals of another StatefulSet, which this run does not expect: "
+            run.warn(
+                "holds journals of another StatefulSet, which this run does not expect: "
                 f"{', '.join(strangers)}",
                 sink=sink.url,
             )
