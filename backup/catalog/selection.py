@@ -93,12 +93,8 @@ def select(
         SelectorError: it matches no backup, or several.
     """
     names = known_journals(sinks, journal)
-    if selector == LATEST:
-        return _latest(sinks, names)
-    return [_by_id(sinks, selector, names)], []
-
-
-def _latest(sinks: Sequence[OpenSink], names: Sequence[str]) -> tuple[list[Chosen], list[Problem]]:
+    if selector != LATEST:
+        return [_by_id(sinks, selector, names)], []
     if not names:
         raise no_backups()
     chosen: list[Chosen] = []
