@@ -38,7 +38,7 @@ from backup.errors import (
     SinkError,
 )
 from backup.events import RunStarted
-from backup.journals import Capture, capture, discover, few
+from backup.journals import Capture, discover, few
 from backup.model import Journal, encode_name
 from backup.sinks import Sink
 from backup.streams import call, spread
@@ -154,20 +154,14 @@ class _BackupRun:
     def _each(self, journals: Sequence[Journal]) -> list[JournalOutcome]:
         outcomes: list[JournalOutcome] = []
         captures: list[Capture] = []
-        stop = self._run.stop
-        look = partial(
-            capture,
-            self._settings.source,
-            clock=self._run.clock,
-            consistency=self._plan.worker.consistency,
-        )
         for journal in journals:
             try:
-                captures.append(call(partial(look, journal), stop=stop))
+                captures.append(self._plan.capture(journal))
             except JournalError as error:
                 outcomes.append(self._unread(journal, error))
         small = [c for c in captures if c.size_bytes <= SMALL_JOURNAL_BYTES]
         large = [c for c in captures if c.size_bytes > SMALL_JOURNAL_BYTES]
+        stop = self._run.stop
         outcomes += spread(self._one, small, limit=self._settings.concurrency, stop=stop)
         outcomes += spread(self._one, large, limit=1, stop=stop)
         return outcomes

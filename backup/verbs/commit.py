@@ -112,7 +112,7 @@ def _one(run: Run, opened: OpenSink, draft: Backup, *, stall_seconds: float) -> 
         held = opened.held(
             archive.key, readback=archive.readback, stop=run.stop, stall_seconds=stall_seconds
         )
-        opened.require_as_sent(held, size_bytes=archive.size_bytes, sha256=archive.sha256)
+        opened.require_as_sent(held, archive)
     opened.commit(manifest)
     with suppress(SinkError):
         opened.sink.delete(draft_key(draft.journal, draft.id))
