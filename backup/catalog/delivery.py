@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import takewhile
@@ -34,14 +34,17 @@ _SHOWN = 3
 class Delivery:
     """What is delivered with some backups, on each sink."""
 
-    def __init__(self, sinks: Sequence[OpenSink]) -> None:
+    def __init__(self, sinks: Sequence[OpenSink], backups: Iterable[tuple[str, str]]) -> None:
+        """Find out for these, each a journal and an id."""
         self.unread: list[tuple[OpenSink, BackupError]] = []
         """Whose copy does not tell what it holds of others, and why."""
         self._sinks = sinks
         self._held: set[tuple[str, str]] = set()
         self._newest: dict[str, str] = {}
+        for journal, backup_id in backups:
+            self._add(journal, backup_id)
 
-    def add(self, journal: str, backup_id: str) -> None:
+    def _add(self, journal: str, backup_id: str) -> None:
         """Add a backup, and those whose records it holds."""
         self._newest[journal] = max(backup_id, self._newest.get(journal, ""))
         self._held.add((journal, backup_id))

@@ -195,24 +195,18 @@ class _Claims:
 def _left_behind(listing: Listing, before: datetime) -> Iterator[tuple[Backup, str]]:
     """Find the keys that may go: by what bears the same id, whatever other manifests name."""
     for backup in listing.remains():
+        old = [o.key for o in backup.objects if o.modified_at < before]
+        keys = {o.key for o in backup.objects}
         draft = draft_key(backup.journal, backup.id)
         ours = {*backup.archives, checksum_key(backup.journal, backup.id), draft}
-        is_live = any(o.key == draft and o.modified_at >= before for o in backup.objects)
-        if not is_live and (
-            _is_pruned(backup, before) or all(o.key in ours for o in backup.objects)
-        ):  # nor a mark of any kind
-            yield from (
-                (backup, o.key) for o in backup.objects if o.key in ours and o.modified_at < before
-            )
+        is_live = draft in keys.difference(old)
+        is_pruned = mark_key("pruned", backup.journal, backup.id) in old
+        if not is_live and (is_pruned or keys <= ours):  # nor a mark of any kind
+            yield from ((backup, key) for key in old if key in ours)
     for backup in listing.every():
-        old = (o.key for o in backup.objects if o.modified_at < before)
         spare = {draft_key(backup.journal, backup.id)}
         if len(backup.archives) > 1:
             spare |= {*backup.archives}
-        yield from ((backup, key) for key in old if key in spare)
-
-
-def _is_pruned(backup: Backup, before: datetime) -> bool:
-    """Whether it has a tombstone that is as old."""
-    key = mark_key("pruned", backup.journal, backup.id)
-    return any(o.key == key and o.modified_at < before for o in backup.objects)
+        for found in backup.objects:
+            if found.key in spare and found.modified_at < before:
+                yield backup, found.key

@@ -24,7 +24,6 @@ from backup.catalog import Backup, Flaw, OpenSink, StoredManifest
 from backup.errors import (
     NEEDS_A_LOOK,
     ManifestError,
-    ObjectMissingError,
     SelectorError,
     SinkError,
     UnsupportedFormatError,
@@ -211,8 +210,6 @@ def _first_good(copies: Sequence[Chosen]) -> tuple[Chosen | None, list[Flaw]]:
     for copy in copies:
         try:
             flaw = copy.opened.why_not_good(copy.backup)
-        except ObjectMissingError as error:  # removed since it was listed
-            flaw = Flaw(error.message)
         except SinkError as error:
             unread = error
             continue

@@ -206,10 +206,7 @@ def export(
     backups = [choice for _, choice in sorted(chosen.items())]
     if backups:
         call(partial(place.write, _members(run, backups)), stop=run.stop, cleans_up=True)
-    delivery = Delivery(opened)
-    for of, backup_id in chosen:
-        delivery.add(of, backup_id)
-    delivery.tell_left_out(run)
+    Delivery(opened, chosen).tell_left_out(run)
     return ExportResult(
         place=str(place),
         exported=tuple(

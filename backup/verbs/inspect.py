@@ -149,25 +149,22 @@ def _read(run: Run, opened: Sequence[OpenSink], copies: Sequence[Chosen]) -> Det
     for copy in (c for c in copies if c.opened.lost is None):
         exit_code = None
         try:
-            return _details(copy)
+            manifest = copy.manifest
         except (IntegrityError, UnsupportedFormatError, SinkError) as error:
             if isinstance(error, SinkError):
                 if not isinstance(error, ObjectMissingError):  # else removed since it was listed
                     copy.opened.give_up(error)
                 exit_code = NEEDS_A_LOOK if any(sink.lost is None for sink in opened) else None
             run.fail(error, journal=copy.backup.journal, sink=copy.opened.url, exit_code=exit_code)
+        else:
+            return Details(
+                continuity=manifest.continuity,
+                size_bytes=manifest.size_bytes,
+                records=manifest.records,
+                suspect=manifest.suspect,
+                alarms=copy.opened.standing_alarms(manifest),
+            )
     return None
-
-
-def _details(chosen: Chosen) -> Details:
-    manifest = chosen.manifest
-    return Details(
-        continuity=manifest.continuity,
-        size_bytes=manifest.size_bytes,
-        records=manifest.records,
-        suspect=manifest.suspect,
-        alarms=chosen.opened.standing_alarms(manifest),
-    )
 
 
 # -- show

@@ -19,7 +19,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import NamedTuple
 
@@ -121,9 +121,7 @@ def mark_delivered(
         raise SelectorError(message, "take the id that the export named, or one of: list")
     opened = open_all(run, sinks)
     named = [choice.backup for text in selectors for choice in select(opened, text)[0]]
-    delivery = Delivery(opened)
-    for journal, backup_id in sorted({(backup.journal, backup.id) for backup in named}):
-        delivery.add(journal, backup_id)
+    delivery = Delivery(opened, sorted({(backup.journal, backup.id) for backup in named}))
     places = [_Place(c.opened, c.backup.journal, c.backup.id) for c in delivery.copies()]
     if not places:  # every sink that has it has stopped answering
         raise next(sink.lost for sink in opened if sink.lost)
@@ -219,9 +217,7 @@ def _mark_all(
             journal=journal,
             id=backup_id,
             created_at=run.clock(),
-            by=statement.by,
-            note=statement.note,
-            reference=statement.reference,
+            **asdict(statement),
         )
         try:
             is_new = opened.mark(mark) and not place.has(kind)

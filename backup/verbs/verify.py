@@ -144,8 +144,8 @@ def _to_verify(
     ]
 
 
-_Hashed: TypeAlias = dict[tuple[str, str], tuple[int, str]]
-"""Size and SHA-256 of archives, by sink and key: one that several backups share is hashed once."""
+_Hashed: TypeAlias = dict[tuple[str, str], Digest]
+"""What archives hold, by sink and key: one that several backups share is hashed once."""
 
 
 class _Verification:
@@ -253,20 +253,20 @@ class _Verification:
         place = (self._opened.url, archive.key)
         if place not in self._hashed:
             self._hashed[place] = self._hash(archive)
-        size, sha256 = self._hashed[place]
-        if (size, sha256) != (archive.size_bytes, archive.sha256):
+        held = self._hashed[place]
+        if (held.size_bytes, held.sha256) != (archive.size_bytes, archive.sha256):
             self._findings.append(
-                f"{archive.key} holds {size} bytes with SHA-256 {sha256},"
+                f"{archive.key} holds {held.size_bytes} bytes with SHA-256 {held.sha256},"
                 f" not {archive.size_bytes} with {archive.sha256}"
             )
 
-    def _hash(self, archive: Archive) -> tuple[int, str]:
+    def _hash(self, archive: Archive) -> Digest:
         digest = Digest()
         chunks = self._opened.sink.open(archive.key)
         for chunk in prefetch(chunks, stop=self._run.stop, stall_seconds=STALL_SECONDS):
             digest.update(chunk)
             self._progress(digest.size_bytes, archive.size_bytes)
-        return digest.size_bytes, digest.sha256
+        return digest
 
     def _unpack(self, manifest: Manifest) -> Count | None:
         """Take the archives apart, comparing every hash; count the records, if the end is there."""
