@@ -79,20 +79,21 @@ class _BackupRun:
         self._wanted: set[Journal] = set()
 
     def perform(self, sinks: Sequence[Sink]) -> BackupResult:
-        run, source, statefulset = self._run, self._settings.source, self._settings.statefulset
+        run, settings = self._run, self._settings
         run.emit(RunStarted(verb="backup", run_id=run.id, sinks=tuple(s.url for s in sinks)))
-        discovery = call(partial(discover, source, statefulset), stop=run.stop)
+        look = partial(discover, settings.source, settings.statefulset)
+        discovery = call(look, stop=run.stop)
         self._open(sinks)
-        expectation.tell_oddities(run, discovery, self._opened, statefulset)
+        expectation.tell_oddities(run, settings, discovery, self._opened)
         self._wanted = self._expected()
         missing = sorted(self._wanted - set(discovery.journals))
-        outcomes = [self._lost(j, expectation.absent(source, j)) for j in missing]
+        outcomes = [self._lost(j, expectation.absent(settings.source, j)) for j in missing]
         outcomes += self._each(discovery.journals)
         if not any(o.found or o.expected for o in outcomes):
-            run.fail(expectation.nothing(source, statefulset))
+            run.fail(expectation.nothing(settings))
         if self._plan.worker.only is None:
             kept = [opened for opened in self._opened if opened.lost is None]
-            holdings.sweep(run, kept, deadline=self._settings.deadline)
+            holdings.sweep(run, kept, deadline=settings.deadline)
         return BackupResult(
             run_id=run.id,
             started_at=run.started_at,
@@ -134,12 +135,10 @@ class _BackupRun:
     # -- what is expected
 
     def _expected(self) -> set[Journal]:
-        settings, only = self._settings, self._plan.worker.only
+        only = self._plan.worker.only
         if only is not None:
             return {journal for name in only if (journal := Journal.parse(name))}
-        return expectation.expected(
-            settings.statefulset, self._opened, replicas=settings.expect_replicas
-        )
+        return expectation.expected(self._settings, self._opened)
 
     def _lost(self, journal: Journal, error: JournalError) -> JournalOutcome:
         return JournalOutcome(
@@ -190,7 +189,7 @@ class _BackupRun:
             passed_over_count=captured.passed_over_counts.total(),
             copies=(*copies, *self._unopened),
         )
-        self._judge_copies(outcome.journal, copies, problem=work.problem)
+        self._judge_copies(outcome.journal, copies, work.problem)
         if work.problem is not None:
             problem = self._run.fail(work.problem, journal=outcome.journal)
             return replace(outcome, problem=problem)
@@ -198,9 +197,7 @@ class _BackupRun:
         self._speak_of_histories(outcome)
         return outcome
 
-    def _judge_copies(
-        self, journal: str, copies: Sequence[Copy], *, problem: BackupError | None
-    ) -> None:
+    def _judge_copies(self, journal: str, copies: Sequence[Copy], why: BackupError | None) -> None:
         is_held = any(c.is_held for c in copies)
         for copy in copies:
             for damage in copy.problems:
@@ -208,7 +205,7 @@ class _BackupRun:
             if copy.error is None:
                 if copy.alarms:
                     self._run.fail(_alarm(copy), journal=journal, sink=copy.sink)
-            elif copy.error is not problem:
+            elif copy.error is not why:
                 self._fail_on_sink(copy.error, journal=journal, sink=copy.sink, is_held=is_held)
         if not copies:
             error = SinkError("reached no sink: none of them can take backups")

@@ -88,7 +88,7 @@ def examine(
         doctor.take(doctor.look_at_writing(sink), sink=sink.url)
         doctor.take(doctor.look_at_backups(sink), sink=sink.url)
     if has_journals:
-        doctor.take(doctor.look_at_journals(settings.source))
+        doctor.take(doctor.look_at_journals())
     doctor.take(cluster)
     return DoctorResult(
         findings=tuple(doctor.findings),
@@ -155,20 +155,18 @@ class _Doctor:
 
     # -- journals
 
-    def look_at_journals(self, source: Path) -> Iterator[Item]:
-        statefulset = self._settings.statefulset
-        discovery = call(partial(discover, source, statefulset), stop=self._run.stop)
+    def look_at_journals(self) -> Iterator[Item]:
+        settings, source = self._settings, self._settings.source
+        discovery = call(partial(discover, source, settings.statefulset), stop=self._run.stop)
         yield from self._look_at_mount(source)
-        expectation.tell_oddities(self._run, discovery, self._opened, statefulset)
+        expectation.tell_oddities(self._run, settings, discovery, self._opened)
         for journal in discovery.journals:
             yield self._look_at(source, journal)
-        wanted = expectation.expected(
-            statefulset, self._opened, replicas=self._settings.expect_replicas
-        )
+        wanted = expectation.expected(settings, self._opened)
         for journal in sorted(wanted - {*discovery.journals}):
             yield Problem.of(expectation.absent(source, journal), journal=journal.name)
         if not (discovery.journals or wanted):
-            yield Problem.of(expectation.nothing(source, statefulset))
+            yield Problem.of(expectation.nothing(settings))
 
     def _look_at_mount(self, source: Path) -> Iterator[Item]:
         is_mount, is_read_only = call(partial(_mount, source), stop=self._run.stop)

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 from backup.catalog import OpenSink, open_all
@@ -63,19 +64,14 @@ class LedgerResult(Result):
 
     def write(self, page: Page) -> None:
         """Write it, for people."""
-        for (kind, journal, sink), group in groupby(
-            sorted(self.marks, key=_mark_order), key=_mark_order
-        ):
+        order = attrgetter("kind", "journal", "sink")
+        for (kind, journal, sink), group in groupby(sorted(self.marks, key=order), key=order):
             *older, mark = group
             already = "" if mark.is_new else "already "
             with_others = f" and {count(len(older), 'backup')} before it" if older else ""
             are = "are" if older else "is"
             page.say(f"{journal} {mark.id}{with_others} {are} {already}{kind} on {sink}")
         say_warnings(page, self.warnings)
-
-
-def _mark_order(mark: Marked) -> tuple[str, str, str]:
-    return mark.kind, mark.journal, mark.sink
 
 
 class _Place(NamedTuple):
