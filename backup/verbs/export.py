@@ -209,20 +209,21 @@ def export(
     Delivery(opened, chosen).tell_left_out(run)
     return ExportResult(
         place=str(place),
-        exported=tuple(
-            Exported(
-                journal=manifest.journal,
-                id=manifest.id,
-                sink=choice.opened.url,
-                size_bytes=manifest.size_bytes,
-                records=manifest.records,
-            )
-            for choice in backups
-            for manifest in [choice.manifest]
-        ),
+        exported=tuple(map(_exported, backups)),
         problems=tuple(run.problems),
         warnings=tuple(run.warnings),
         duration_seconds=round(time.monotonic() - begun, 3),
+    )
+
+
+def _exported(choice: Chosen) -> Exported:
+    manifest = choice.manifest
+    return Exported(
+        journal=manifest.journal,
+        id=manifest.id,
+        sink=choice.opened.url,
+        size_bytes=manifest.size_bytes,
+        records=manifest.records,
     )
 
 
