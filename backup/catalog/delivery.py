@@ -11,12 +11,21 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import takewhile
 
-from backup.catalog import OpenSink, lineage
+from backup.catalog import OpenSink, StoredManifest, lineage
 from backup.catalog.selection import Chosen, copies_of
-from backup.errors import BackupError, ManifestError, SinkError, UnsupportedFormatError
-from backup.events import Warned
+from backup.errors import (
+    BackupError,
+    ManifestError,
+    ObjectMissingError,
+    SinkError,
+    UnsupportedFormatError,
+)
+from backup.run import Run
 
 _SHOWN = 3
 """As many ids are named in one sentence; the newest tell the most."""
@@ -25,25 +34,25 @@ _SHOWN = 3
 class Delivery:
     """What is delivered with some backups, on each sink."""
 
-    def __init__(self, sinks: Sequence[OpenSink]) -> None:
+    def __init__(self, sinks: Sequence[OpenSink], backups: Iterable[tuple[str, str]]) -> None:
+        """Find out for these, each a journal and an id."""
         self.unread: list[tuple[OpenSink, BackupError]] = []
         """Whose copy does not tell what it holds of others, and why."""
         self._sinks = sinks
         self._held: set[tuple[str, str]] = set()
         self._newest: dict[str, str] = {}
+        for journal, backup_id in backups:
+            self._add(journal, backup_id)
 
-    def add(self, journal: str, backup_id: str) -> None:
+    def _add(self, journal: str, backup_id: str) -> None:
         """Add a backup, and those whose records it holds."""
         self._newest[journal] = max(backup_id, self._newest.get(journal, ""))
         self._held.add((journal, backup_id))
         for copy in copies_of(self._sinks, journal, backup_id):
+            look = partial(_ancestor, copy.opened, journal)
             try:
-                found = lineage.of(
-                    copy.opened,
-                    journal,
-                    backup_id,
-                    is_enough=lambda i: self._is_delivered(journal, i),
-                )
+                chain = lineage.ancestors(copy.opened, copy.manifest, look)
+                found = [*takewhile(lambda i: not self._is_delivered(journal, i), chain)]
             except (ManifestError, UnsupportedFormatError, SinkError) as error:
                 self.unread.append((copy.opened, error))
                 if isinstance(error, SinkError):
@@ -64,8 +73,8 @@ class Delivery:
             if copy.opened.lost is None
         ]
 
-    def left_out(self) -> Iterator[Warned]:
-        """Name what is older and not delivered, neither by itself nor with these."""
+    def tell_left_out(self, run: Run) -> None:
+        """Warn of what is older and not delivered, neither by itself nor with these."""
         for journal, newest in sorted(self._newest.items()):
             older = {
                 backup.id
@@ -74,7 +83,13 @@ class Delivery:
                 if backup.id < newest and "delivered" not in backup.marks
             }
             if left := sorted(i for i in older if (journal, i) not in self._held):
-                yield Warned(message=_left_out(left), journal=journal)
+                run.warn(_left_out(left), journal=journal)
+
+
+def _ancestor(opened: OpenSink, journal: str, backup_id: str) -> StoredManifest | None:
+    with suppress(ManifestError, ObjectMissingError):
+        return opened.manifest(journal, backup_id)
+    return None
 
 
 def _left_out(ids: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ from backup.errors import (
     StopError,
     UnsupportedFormatError,
 )
-from backup.events import Problem, RemainsSwept, Warned
+from backup.events import RemainsSwept
 from backup.manifest import Manifest
 from backup.model import Holdings
 from backup.run import Run
@@ -91,7 +91,7 @@ def _newest(run: Run, opened: OpenSink, names: Iterable[str]) -> Iterator[Manife
         except UnsupportedFormatError:  # a worker meets it too, and says so
             continue
         except SinkError as error:
-            run.warn(_unknown(error, opened.url))
+            _tell_unknown(run, opened.url, error)
             return
         if newest is not None:
             yield newest.manifest
@@ -123,34 +123,29 @@ def sweep(run: Run, sinks: Iterable[OpenSink], *, deadline: timedelta) -> None:
         except StopError:
             raise
         except BackupError as error:
-            run.warn(_unswept(error, opened.url))
+            _tell_unswept(run, opened.url, error)
             continue
         if swept.objects:
             run.emit(RemainsSwept(sink=opened.url, objects=swept.objects))
         if swept.refusals:
-            run.warn(_unswept(swept.refusals[0], opened.url, count=len(swept.refusals)))
+            _tell_unswept(run, opened.url, swept.refusals[0], count=len(swept.refusals))
         for backup in swept.bereft:
-            run.fail(_bereft(backup, opened.url))
+            run.fail(_bereft(backup), journal=backup.journal, sink=opened.url)
 
 
-def _unswept(error: BackupError, url: str, *, count: int = 1) -> Warned:
+def _tell_unswept(run: Run, url: str, error: BackupError, *, count: int = 1) -> None:
     said = "; ".join((error.message, *error.hints))
     more = f"; and {count - 1} more like this" if count > 1 else ""
-    return Warned(message=f"old remains were not swept: {said}{more}", sink=url)
+    run.warn(f"old remains were not swept: {said}{more}", sink=url)
 
 
-def _bereft(backup: Backup, url: str) -> Problem:
+def _bereft(backup: Backup) -> IntegrityError:
     manifest, sums = (key(backup.journal, backup.id) for key in (manifest_key, checksum_key))
     archives = ", ".join(sorted(backup.archives)) or f"what {sums} names"
-    return Problem(
-        exit_code=IntegrityError.exit_code,
-        message=f"the manifest of {backup.id} is gone, its archive is there",
-        hints=(
-            f"a later backup names it: put {manifest} back, from a snapshot",
-            f"or keep {archives} elsewhere: it unpacks without us",
-        ),
-        journal=backup.journal,
-        sink=url,
+    return IntegrityError(
+        f"the manifest of {backup.id} is gone, its archive is there",
+        f"a later backup names it: put {manifest} back, from a snapshot",
+        f"or keep {archives} elsewhere: it unpacks without us",
     )
 
 
@@ -159,10 +154,10 @@ def _open(run: Run, sinks: Sequence[Sink]) -> Iterator[OpenSink]:
         try:
             opened = OpenSink(sink)
         except SinkError as error:
-            run.warn(_unknown(error, sink.url))
+            _tell_unknown(run, sink.url, error)
             continue
         yield opened
 
 
-def _unknown(error: SinkError, url: str) -> Warned:
-    return Warned(message=f"what it holds is not known: {error.message}", sink=url)
+def _tell_unknown(run: Run, url: str, error: SinkError) -> None:
+    run.warn(f"what it holds is not known: {error.message}", sink=url)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import takewhile
 
 from backup.catalog import OpenSink, StoredManifest
 from backup.errors import ManifestError, ObjectMissingError
@@ -61,32 +60,3 @@ def _tombstone(opened: OpenSink, journal: str, backup_id: str) -> Mark | None:
     with suppress(ManifestError, ObjectMissingError):
         return opened.marked("pruned", journal, backup_id)
     return None
-
-
-def of(
-    opened: OpenSink, journal: str, backup_id: str, *, is_enough: Callable[[str], bool]
-) -> list[str]:
-    """Name a backup and those whose records it holds, reading what is needed for that.
-
-    Args:
-        opened: the sink.
-        journal: whose backup it is.
-        backup_id: its id.
-        is_enough: asked with the id of each ancestor; whether it need not be named, nor any older.
-
-    Returns:
-        Its id, and those of the ancestors, the newest first.
-
-    Raises:
-        ManifestError: the backup's own manifest is damaged.
-        UnsupportedFormatError: a newer version wrote one of them.
-        SinkError: the sink does not answer.
-    """
-
-    def look(ancestor: str) -> StoredManifest | None:
-        with suppress(ManifestError, ObjectMissingError):
-            return opened.manifest(journal, ancestor)
-        return None
-
-    chain = ancestors(opened, opened.manifest(journal, backup_id).manifest, look)
-    return [backup_id, *takewhile(lambda ancestor: not is_enough(ancestor), chain)]

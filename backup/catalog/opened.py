@@ -22,6 +22,7 @@ from backup.catalog.writing import Catalog, StoredManifest
 from backup.errors import (
     NEEDS_A_LOOK,
     ManifestError,
+    ObjectMissingError,
     SinkError,
     SinkStalledError,
     UnsupportedFormatError,
@@ -137,7 +138,7 @@ class OpenSink(Catalog):
             return self.flaw_of(self.manifest(backup.journal, backup.id).manifest)
         except ManifestError as error:
             return Flaw(error.message, is_damage=True)
-        except UnsupportedFormatError as error:
+        except (UnsupportedFormatError, ObjectMissingError) as error:  # or removed since
             return Flaw(error.message)
 
 

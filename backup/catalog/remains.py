@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 
 from backup.catalog import (
     Backup,
@@ -137,7 +137,7 @@ class _Claims:
     def __init__(self, opened: OpenSink) -> None:
         self._opened = opened
         self._listing = opened.listing
-        self._known: dict[tuple[str, str], _Claim | None] = {}
+        self._claim = cache(self._read)
 
     def may_name(self, owner: Backup, archive: str) -> bool:
         """Whether a manifest names this archive, or one that is damaged or gone might have."""
@@ -176,20 +176,14 @@ class _Claims:
         for backup_id in self._listing.ids(owner.journal):
             backup = self._listing.find(owner.journal, backup_id)
             if backup and backup_id >= owner.id and (backup.has_manifest or backup.is_pruned):
-                yield self._of(backup)
+                yield self._claim(backup.journal, backup.id, is_pruned=backup.is_pruned)
 
-    def _of(self, backup: Backup) -> _Claim | None:
-        place = (backup.journal, backup.id)
-        if place not in self._known:
-            self._known[place] = self._read(backup)
-        return self._known[place]
-
-    def _read(self, backup: Backup) -> _Claim | None:
+    def _read(self, journal: str, backup_id: str, *, is_pruned: bool) -> _Claim | None:
         try:
-            if backup.is_pruned:
-                stone = self._opened.marked("pruned", backup.journal, backup.id)
+            if is_pruned:
+                stone = self._opened.marked("pruned", journal, backup_id)
                 return _Claim(stone.previous.id if stone.previous else None, frozenset())
-            manifest = self._opened.manifest(backup.journal, backup.id).manifest
+            manifest = self._opened.manifest(journal, backup_id).manifest
         except (ManifestError, UnsupportedFormatError):
             return None
         return _Claim(
@@ -201,24 +195,18 @@ class _Claims:
 def _left_behind(listing: Listing, before: datetime) -> Iterator[tuple[Backup, str]]:
     """Find the keys that may go: by what bears the same id, whatever other manifests name."""
     for backup in listing.remains():
+        old = [o.key for o in backup.objects if o.modified_at < before]
+        keys = {o.key for o in backup.objects}
         draft = draft_key(backup.journal, backup.id)
         ours = {*backup.archives, checksum_key(backup.journal, backup.id), draft}
-        is_live = any(o.key == draft and o.modified_at >= before for o in backup.objects)
-        if not is_live and (
-            _is_pruned(backup, before) or all(o.key in ours for o in backup.objects)
-        ):  # nor a mark of any kind
-            yield from (
-                (backup, o.key) for o in backup.objects if o.key in ours and o.modified_at < before
-            )
+        is_live = draft in keys.difference(old)
+        is_pruned = mark_key("pruned", backup.journal, backup.id) in old
+        if not is_live and (is_pruned or keys <= ours):  # nor a mark of any kind
+            yield from ((backup, key) for key in old if key in ours)
     for backup in listing.every():
-        old = (o.key for o in backup.objects if o.modified_at < before)
         spare = {draft_key(backup.journal, backup.id)}
         if len(backup.archives) > 1:
             spare |= {*backup.archives}
-        yield from ((backup, key) for key in old if key in spare)
-
-
-def _is_pruned(backup: Backup, before: datetime) -> bool:
-    """Whether it has a tombstone that is as old."""
-    key = mark_key("pruned", backup.journal, backup.id)
-    return any(o.key == key and o.modified_at < before for o in backup.objects)
+        for found in backup.objects:
+            if found.key in spare and found.modified_at < before:
+                yield backup, found.key

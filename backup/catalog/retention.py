@@ -89,9 +89,9 @@ def _kept(good: Sequence[str], policy: RetentionSettings, now: datetime) -> dict
     if good and policy.keep_within is not None:
         since = min(now, id_time(good[0])) - policy.keep_within
         keep((i for i in good if id_time(i) >= since), "within")
-    keep(_newest_of_each(good, _day, policy.keep_daily), "daily")
-    keep(_newest_of_each(good, _week, policy.keep_weekly), "weekly")
-    keep(_newest_of_each(good, _month, policy.keep_monthly), "monthly")
+    keep(_newest_of_each(good, datetime.date, policy.keep_daily), "daily")
+    keep(_newest_of_each(good, lambda at: at.isocalendar()[:2], policy.keep_weekly), "weekly")
+    keep(_newest_of_each(good, lambda at: (at.year, at.month), policy.keep_monthly), "monthly")
     return kept
 
 
@@ -102,15 +102,3 @@ def _newest_of_each(
     for backup_id in good:
         newest.setdefault(period(id_time(backup_id)), backup_id)
     return [*newest.values()][: count or 0]
-
-
-def _day(when: datetime) -> object:
-    return when.date()
-
-
-def _week(when: datetime) -> object:
-    return when.isocalendar()[:2]
-
-
-def _month(when: datetime) -> object:
-    return when.year, when.month

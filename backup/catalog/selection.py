@@ -24,7 +24,6 @@ from backup.catalog import Backup, Flaw, OpenSink, StoredManifest
 from backup.errors import (
     NEEDS_A_LOOK,
     ManifestError,
-    ObjectMissingError,
     SelectorError,
     SinkError,
     UnsupportedFormatError,
@@ -93,12 +92,8 @@ def select(
         SelectorError: it matches no backup, or several.
     """
     names = known_journals(sinks, journal)
-    if selector == LATEST:
-        return _latest(sinks, names)
-    return [_by_id(sinks, selector, names)], []
-
-
-def _latest(sinks: Sequence[OpenSink], names: Sequence[str]) -> tuple[list[Chosen], list[Problem]]:
+    if selector != LATEST:
+        return [_by_id(sinks, selector, names)], []
     if not names:
         raise no_backups()
     chosen: list[Chosen] = []
@@ -215,8 +210,6 @@ def _first_good(copies: Sequence[Chosen]) -> tuple[Chosen | None, list[Flaw]]:
     for copy in copies:
         try:
             flaw = copy.opened.why_not_good(copy.backup)
-        except ObjectMissingError as error:  # removed since it was listed
-            flaw = Flaw(error.message)
         except SinkError as error:
             unread = error
             continue

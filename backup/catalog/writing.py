@@ -47,11 +47,6 @@ class Stored:
     sha256: str | None
     """None where only the size was asked for."""
 
-    @property
-    def readback(self) -> Readback:
-        """How it was asked."""
-        return "size" if self.sha256 is None else "full"
-
 
 class Catalog:
     """The backups on one sink: reading and writing them, without a memory."""
@@ -170,18 +165,18 @@ class Catalog:
         feed.alive()
         return self.held(key, readback=readback, stop=stop, alive=feed.alive)
 
-    def require_as_sent(self, stored: Stored, *, size_bytes: int, sha256: str) -> None:
+    def require_as_sent(self, stored: Stored, sent: Digest | Archive) -> None:
         """Insist that a sink holds an archive as it was sent; discard it if not.
 
         Raises:
             ReadbackError: it holds something else.
         """
-        if stored.size_bytes == size_bytes and stored.sha256 in {None, sha256}:
+        if stored.size_bytes == sent.size_bytes and stored.sha256 in {None, sent.sha256}:
             return
         self.discard(stored.key)
         message = (
             f"{self.sink}: holds {stored.size_bytes} bytes with SHA-256 {stored.sha256}"
-            f" of {stored.key}, where {size_bytes} bytes with {sha256} were sent"
+            f" of {stored.key}, where {sent.size_bytes} bytes with {sent.sha256} were sent"
         )
         raise ReadbackError(message, "this sink changes what it stores: do not trust it")
 
@@ -271,10 +266,8 @@ class Catalog:
 
     def discard(self, key: str) -> None:
         """Remove an archive that will not be committed; what cannot be removed is swept later."""
-        try:
+        with suppress(SinkError):
             self.sink.delete(key)
-        except SinkError:
-            return
 
 
 def _require(found: str, wanted: str) -> None:

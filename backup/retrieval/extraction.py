@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -88,7 +88,9 @@ def _pieces(
                 continue
             _require_fit(entry, segment, digest.size_bytes)
             yield Piece(file, segment, _content(catalog, archive, digest.over(content)))
-        _require_all_found(wanted)
+        if wanted:
+            message = f"member {min(wanted)!r} is missing"
+            raise ArchiveError(message)
         _require_same(archive, whole)
 
 
@@ -130,12 +132,6 @@ def _require_fit(entry: Entry, segment: Segment, reached: int) -> None:
         raise ArchiveError(message)
     if reached != segment.offset:
         message = f"member {entry.name!r} comes at byte {reached} of its file, not {segment.offset}"
-        raise ArchiveError(message)
-
-
-def _require_all_found(missing: Collection[bytes]) -> None:
-    if missing:
-        message = f"member {min(missing)!r} is missing"
         raise ArchiveError(message)
 
 

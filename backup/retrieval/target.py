@@ -82,18 +82,15 @@ class Target:
         finally:
             os.close(fd)
 
-    def flush(self) -> None:
-        """Flush the names of all files to the device."""
-        for directory in {parent for path in self._sizes for parent in path.parents}:
-            if directory.is_relative_to(self._whole):
-                flush_directory(directory)
-
-    def require_untouched(self) -> None:
-        """Insist that every file is there, at the size that was written.
+    def conclude(self) -> None:
+        """Flush the names of all files to the device, and look at every file once more.
 
         Raises:
             TargetError: somebody else has changed one.
         """
+        for directory in {parent for path in self._sizes for parent in path.parents}:
+            if directory.is_relative_to(self._whole):
+                flush_directory(directory)
         for path, size in self._sizes.items():
             _require_untouched(path, size)
 
@@ -115,8 +112,7 @@ def appearing(final: Path, tag: str) -> Iterator[Target]:
         whole.mkdir()
         target = Target(whole)
         yield target
-        target.flush()
-        target.require_untouched()
+        target.conclude()
         _publish(whole, final)
 
 

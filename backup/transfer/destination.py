@@ -9,9 +9,10 @@ Rules:
   has lost no copy that was whole. A sink that was given up does not commit any more, for a second
   pass may serve it meanwhile.
 - What failed in a way that may pass is tried again once the sink answers its probe, for which it
-  gets :data:`~backup.transfer.plan.RECOVERY_SECONDS`: many outages are shorter than that (a rolling
-  restart, a leader election, throttling), and a nightly run can wait. A sink that does not come
-  back, or hangs, is lost for the rest of the run: not every journal shall wait for it anew.
+  gets :attr:`~backup.transfer.plan.Patience.recovery_seconds`: many outages are shorter than that
+  (a rolling restart, a leader election, throttling), and a nightly run can wait. A sink that does
+  not come back, or hangs, is lost for the rest of the run: not every journal shall wait for it
+  anew.
 - A commit that fails is repeated with the very same manifest: its checksum file may be there
   already, and it names the archive of the first pass.
 """
@@ -23,12 +24,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from backup.catalog import OpenSink, Stored
+from backup.catalog import OpenSink
 from backup.errors import BackupError, ReadbackError, SinkError, SinkStalledError, StopError
 from backup.events import BackupCommitted, Problem
 from backup.journals import Capture
 from backup.manifest import Archive, File, Manifest, Previous, Source
 from backup.model import JOURNAL_FILE, Continuity, new_id
+from backup.run import Run
 from backup.streams import Feed
 from backup.transfer.increments import Base, base_of
 from backup.transfer.passes import Pass, compare, member_name
@@ -131,9 +133,9 @@ class Destination:
         if settings.mode == "full" or previous is None or self.must_be_full:
             return
         base = base_of(previous, self.opened, full_every=settings.full_every, now=self._started_at)
-        if base is None or base.size_bytes > captured.main.size_bytes:
+        if base is None or base.file.size_bytes > captured.main.size_bytes:
             return
-        name = member_name(JOURNAL_FILE, base.size_bytes)
+        name = member_name(JOURNAL_FILE, base.file.size_bytes)
         if all(member.path != name for member in captured.members):
             self.base = base
 
@@ -141,31 +143,27 @@ class Destination:
 
     def serve(self, done: Pass, feed: Feed) -> Copy:
         """Store the archive, and once the reading is complete judge and commit it."""
-        opened, readback = self.opened, self._plan.settings.readback
-        stored = opened.store(
+        stored = self.opened.store(
             done.key,
             feed,
             max_bytes=done.max_bytes,
-            readback="size" if self._plan.worker.draft else readback,
+            readback="size" if self._plan.worker.draft else self._plan.settings.readback,
             stop=self._run.stop,
         )
         feed.conclude()
         done.require_alike()
-        packed = done.packed
-        opened.require_as_sent(stored, size_bytes=packed.size_bytes, sha256=packed.sha256)
-        return self.settle(done, stored)
+        self.opened.require_as_sent(stored, done.packed)
+        return self.settle(done)
 
-    def settle(self, done: Pass, stored: Stored | None = None) -> Copy:
+    def settle(self, done: Pass) -> Copy:
         """Commit what was stored; nothing, where it adds nothing to what the sink holds."""
-        manifest = self._manifest(done, stored)
+        manifest = self._manifest(done)
         try:
             self._commit(manifest)
         except SinkError as error:
             return replace(self.copy, error=error)
         if not self._plan.worker.draft:
-            self._run.emit(
-                announcement(manifest, self.opened.url, seconds=time.monotonic() - self._begun)
-            )
+            announce(self._run, manifest, self.opened.url, begun=self._begun)
         return replace(
             self.copy,
             id=manifest.id,
@@ -204,11 +202,18 @@ class Destination:
 
     # -- what is said of it
 
-    def _manifest(self, done: Pass, stored: Stored | None) -> Manifest:
-        base, captured, worker = self.base, done.of, self._plan.worker
+    def _manifest(self, done: Pass) -> Manifest:
+        base, captured, settings = self.base, done.of, self._plan.settings
         archives = [*(base.archives if base else ())]
-        if stored is not None:
-            archives.append(self._archive(done, stored))
+        if done.entries:
+            archives.append(
+                Archive(
+                    key=done.key,
+                    size_bytes=done.packed.size_bytes,
+                    sha256=done.packed.sha256,
+                    readback=settings.readback,
+                )
+            )
         continuity = compare(self.previous, done.main)
         return Manifest(
             id=done.id,
@@ -216,12 +221,12 @@ class Destination:
             created_at=captured.taken_at,
             tool=self._run.tool,
             run_id=self._run.id,
-            site=self._plan.settings.site,
+            site=settings.site,
             suspect=captured.suspicion is not None,
             suspicion=captured.suspicion,
             alarms=self._alarms(done.id, continuity),
             source=Source(
-                strategy=worker.strategy,
+                strategy=self._plan.worker.strategy,
                 consistency=captured.consistency,
                 node=self._run.node,
                 pod=self._run.pod,
@@ -230,15 +235,6 @@ class Destination:
             continuity=continuity,
             archives=tuple(archives),
             files=done.files(base),
-        )
-
-    def _archive(self, done: Pass, stored: Stored) -> Archive:
-        settings, is_draft = self._plan.settings, self._plan.worker.draft
-        return Archive(
-            key=stored.key,
-            size_bytes=done.packed.size_bytes,
-            sha256=done.packed.sha256,
-            readback=settings.readback if is_draft else stored.readback,
         )
 
     def _alarms(self, backup_id: str, continuity: Continuity) -> tuple[str, ...]:
@@ -250,9 +246,9 @@ class Destination:
         return self._standing
 
 
-def announcement(manifest: Manifest, sink: str, *, seconds: float) -> BackupCommitted:
-    """Make the event for a committed manifest, ``seconds`` after its journal's turn began."""
-    return BackupCommitted(
+def announce(run: Run, manifest: Manifest, sink: str, *, begun: float) -> None:
+    """Say that a manifest is committed, whose journal's turn had begun at that monotonic time."""
+    committed = BackupCommitted(
         journal=manifest.journal,
         sink=sink,
         id=manifest.id,
@@ -261,5 +257,6 @@ def announcement(manifest: Manifest, sink: str, *, seconds: float) -> BackupComm
         size_bytes=manifest.size_bytes,
         archive_bytes=sum(archive.size_bytes for archive in manifest.own_archives),
         records=manifest.records,
-        duration_seconds=round(seconds, 3),
+        duration_seconds=round(time.monotonic() - begun, 3),
     )
+    run.emit(committed)

@@ -9,24 +9,25 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from backup.catalog import OpenSink
 from backup.errors import JournalError, JournalMissingError
-from backup.events import Warned
 from backup.journals import Discovery
 from backup.model import Journal
+from backup.run import Run
+from backup.settings import BackupSettings
 
 
-def expected(statefulset: str, sinks: Iterable[OpenSink], *, replicas: int) -> set[Journal]:
+def expected(settings: BackupSettings, sinks: Iterable[OpenSink]) -> set[Journal]:
     """Name the journals that have to be there.
 
     Args:
-        statefulset: whose.
+        settings: whose they are, and how many they promise, by their ordinals.
         sinks: those that answer.
-        replicas: what the settings promise: so many, by their ordinals.
     """
+    statefulset, replicas = settings.statefulset, settings.expect_replicas
     known = {Journal.parse(name) for s in sinks for name in s.listing.expected(statefulset)}
     promised = {Journal(statefulset=statefulset, ordinal=n) for n in range(replicas)}
     return promised | {journal for journal in known if journal is not None}
@@ -41,32 +42,35 @@ def absent(source: Path, journal: Journal) -> JournalMissingError:
     )
 
 
-def nothing(source: Path, statefulset: str) -> JournalError:
+def nothing(settings: BackupSettings) -> JournalError:
     """Make the error that there is no journal at all, and none is expected."""
+    statefulset = settings.statefulset
     return JournalError(
-        f"no journal of {statefulset} in {source}",
+        f"no journal of {statefulset} in {settings.source}",
         f"is the volume mounted? it should hold directories like journal-{statefulset}-0",
         "set BACKUP_STATEFULSET if the StatefulSet has another name",
     )
 
 
-def oddities(discovery: Discovery, sinks: Iterable[OpenSink], statefulset: str) -> Iterator[Warned]:
+def tell_oddities(
+    run: Run, settings: BackupSettings, discovery: Discovery, sinks: Iterable[OpenSink]
+) -> None:
     """Say what in the source is not as it should be, and what is another StatefulSet's."""
     for name, reason in discovery.odd:
-        yield Warned(message=f"{name} {reason}", journal=name)
+        run.warn(f"{name} {reason}", journal=name)
     for name in discovery.foreign:
         owner = Journal.parse(name)
         label = owner.statefulset if owner else name
-        yield Warned(
-            message=f"{name} belongs to another StatefulSet and was left alone; "
+        run.warn(
+            f"{name} belongs to another StatefulSet and was left alone; "
             f"BACKUP_STATEFULSET={label} would back it up",
             journal=name,
         )
     for sink in sinks:
-        strangers = [n for n in sink.listing.journals if not Journal.is_of(statefulset, n)]
+        strangers = [n for n in sink.listing.journals if not Journal.is_of(settings.statefulset, n)]
         if strangers:
-            yield Warned(
-                message=f"holds journals of another StatefulSet, which this run does not expect: "
+            run.warn(
+                "holds journals of another StatefulSet, which this run does not expect: "
                 f"{', '.join(strangers)}",
                 sink=sink.url,
             )

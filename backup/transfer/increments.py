@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 
 from backup.catalog import OpenSink
-from backup.manifest import Archive, Manifest, Segment
+from backup.manifest import Archive, File, Manifest
 from backup.model import id_time, parse_key
 
 MAX_ARCHIVES = 250
@@ -30,11 +30,10 @@ MAX_ARCHIVES = 250
 class Base:
     """The beginning of a journal, as archives on a sink hold it."""
 
-    size_bytes: int
-    sha256: str
-    """Of these bytes."""
+    file: File
+    """The journal as its last backup has it, which is that beginning."""
     archives: tuple[Archive, ...]
-    segments: tuple[Segment, ...]
+    """Those that its segments are in."""
 
 
 def base_of(
@@ -57,9 +56,7 @@ def base_of(
         return None
     if any(opened.listing.sizes.get(a.key) != a.size_bytes for a in archives):
         return None
-    return Base(
-        size_bytes=file.size_bytes, sha256=file.sha256, archives=archives, segments=file.segments
-    )
+    return Base(file=file, archives=archives)
 
 
 def _packed_at(archive: Archive) -> datetime:

@@ -41,7 +41,7 @@ from backup.errors import (
     StopError,
 )
 from backup.events import PassRepeated
-from backup.journals import Capture, Reading, await_filled, capture, cut_before, leave_behind, read
+from backup.journals import Capture, Reading, await_filled, cut_before, leave_behind, read
 from backup.model import JOURNAL_FILE, new_id
 from backup.streams import call, each, fan_out, prefetch, spread
 from backup.transfer.destination import Copy, Destination
@@ -131,7 +131,7 @@ class JournalBackup:
         for destination in able:
             destination.find_base(self.captured)
             base = destination.base
-            beginning = (base.size_bytes, base.sha256) if base else None
+            beginning = (base.file.size_bytes, base.file.sha256) if base else None
             groups.setdefault(beginning, []).append(destination)
         return [*groups.values()]
 
@@ -178,7 +178,7 @@ class JournalBackup:
                     raise
                 self._may_capture_anew = False
                 self._repeat(change.message)
-                self.captured = self._look(self._capture_anew)
+                self.captured = self._plan.capture(self.captured.journal)
             except _OtherBeginningError:
                 for destination in group:
                     destination.must_be_full = True
@@ -196,14 +196,6 @@ class JournalBackup:
 
     def _look(self, look: Callable[[], R]) -> R:
         return call(look, stop=self._run.stop)
-
-    def _capture_anew(self) -> Capture:
-        return capture(
-            self.captured.root.parent,
-            self.captured.journal,
-            clock=self._run.clock,
-            consistency=self.captured.consistency,
-        )
 
     def _wait_for(self, hole: JournalHoleError) -> None:
         begun = time.monotonic()
@@ -275,8 +267,9 @@ class JournalBackup:
 
     def _after(self, base: Base, chunks: Iterator[bytes], done: Pass) -> Iterator[bytes]:
         """Read what archives hold already, and compare; give the rest."""
-        rest = skip(self._counted(prefetch(chunks, stop=self._run.stop)), base.size_bytes)
-        if done.main.at(base.size_bytes) != base.sha256:
+        held = base.file
+        rest = skip(self._counted(prefetch(chunks, stop=self._run.stop)), held.size_bytes)
+        if done.main.at(held.size_bytes) != held.sha256:
             raise _OtherBeginningError
         return rest
 

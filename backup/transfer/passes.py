@@ -48,12 +48,12 @@ class Pass:
     @property
     def is_main_held(self) -> bool:
         """Whether archives hold the whole journal already."""
-        return self.base is not None and self.base.size_bytes == self.of.main.size_bytes
+        return self.base is not None and self.base.file.size_bytes == self.of.main.size_bytes
 
     @property
     def entries(self) -> list[tuple[Member, Entry]]:
         """What is to be packed, files beside the journal first."""
-        begin = self.base.size_bytes if self.base else 0
+        begin = self.base.file.size_bytes if self.base else 0
         beside = [(m, _entry(self.of, m, 0)) for m in self.of.members if not m.is_journal]
         main = self.of.main
         return beside if self.is_main_held else [*beside, (main, _entry(self.of, main, begin))]
@@ -96,8 +96,8 @@ class Pass:
         return tuple(self._file(m, base if m.is_journal else None) for m in self.of.members)
 
     def _file(self, member: Member, base: Base | None) -> File:
-        offset = base.size_bytes if base else 0
-        segments = [*(base.segments if base else ())]
+        offset = base.file.size_bytes if base else 0
+        segments = [*(base.file.segments if base else ())]
         if offset < member.size_bytes or not segments:
             name = encode_name(member_name(member.path, offset))
             segments.append(

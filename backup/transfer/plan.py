@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
-from backup.model import CONSISTENCY, Consistency, Strategy
+from backup.journals import Capture, capture
+from backup.model import CONSISTENCY, Consistency, Journal, Strategy
 from backup.run import Run
 from backup.settings import BackupSettings
 from backup.sinks import STALL_SECONDS
-
-HOLE_SECONDS = 30.0
-"""How long a journal's holes are waited for, in all."""
-RECOVERY_SECONDS = 120.0
-"""How long a sink gets to answer again."""
+from backup.streams import call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +36,10 @@ class Patience:
     """How long a run waits for what may pass."""
 
     stall_seconds: float = STALL_SECONDS
-    hole_seconds: float = HOLE_SECONDS
-    recovery_seconds: float = RECOVERY_SECONDS
+    hole_seconds: float = 30.0
+    """For a journal's holes to be filled, in all."""
+    recovery_seconds: float = 120.0
+    """For a sink to answer again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,3 +50,9 @@ class Plan:
     settings: BackupSettings
     worker: Worker = field(default_factory=Worker)
     patience: Patience = field(default_factory=Patience)
+
+    def capture(self, journal: Journal) -> Capture:
+        """Fix what will be read of a journal; see :func:`backup.journals.capture`."""
+        source, consistency = self.settings.source, self.worker.consistency
+        look = partial(capture, source, journal, clock=self.run.clock, consistency=consistency)
+        return call(look, stop=self.run.stop)

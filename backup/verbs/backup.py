@@ -37,8 +37,8 @@ from backup.errors import (
     JournalMissingError,
     SinkError,
 )
-from backup.events import Problem, RunStarted
-from backup.journals import Capture, Discovery, capture, discover, few
+from backup.events import RunStarted
+from backup.journals import Capture, discover, few
 from backup.model import Journal, encode_name
 from backup.sinks import Sink
 from backup.streams import call, spread
@@ -79,20 +79,21 @@ class _BackupRun:
         self._wanted: set[Journal] = set()
 
     def perform(self, sinks: Sequence[Sink]) -> BackupResult:
-        run, source, statefulset = self._run, self._settings.source, self._settings.statefulset
+        run, settings = self._run, self._settings
         run.emit(RunStarted(verb="backup", run_id=run.id, sinks=tuple(s.url for s in sinks)))
-        discovery = call(partial(discover, source, statefulset), stop=run.stop)
+        look = partial(discover, settings.source, settings.statefulset)
+        discovery = call(look, stop=run.stop)
         self._open(sinks)
-        for warning in expectation.oddities(discovery, self._opened, statefulset):
-            run.warn(warning)
+        expectation.tell_oddities(run, settings, discovery, self._opened)
         self._wanted = self._expected()
-        outcomes = self._missing(discovery)
+        missing = sorted(self._wanted - set(discovery.journals))
+        outcomes = [self._lost(j, expectation.absent(settings.source, j)) for j in missing]
         outcomes += self._each(discovery.journals)
         if not any(o.found or o.expected for o in outcomes):
-            run.fail(expectation.nothing(source, statefulset))
+            run.fail(expectation.nothing(settings))
         if self._plan.worker.only is None:
             kept = [opened for opened in self._opened if opened.lost is None]
-            holdings.sweep(run, kept, deadline=self._settings.deadline)
+            holdings.sweep(run, kept, deadline=settings.deadline)
         return BackupResult(
             run_id=run.id,
             started_at=run.started_at,
@@ -134,18 +135,10 @@ class _BackupRun:
     # -- what is expected
 
     def _expected(self) -> set[Journal]:
-        settings, only = self._settings, self._plan.worker.only
+        only = self._plan.worker.only
         if only is not None:
             return {journal for name in only if (journal := Journal.parse(name))}
-        return expectation.expected(
-            settings.statefulset, self._opened, replicas=settings.expect_replicas
-        )
-
-    def _missing(self, discovery: Discovery) -> list[JournalOutcome]:
-        return [
-            self._lost(journal, expectation.absent(self._settings.source, journal))
-            for journal in sorted(self._wanted - set(discovery.journals))
-        ]
+        return expectation.expected(self._settings, self._opened)
 
     def _lost(self, journal: Journal, error: JournalError) -> JournalOutcome:
         return JournalOutcome(
@@ -162,7 +155,7 @@ class _BackupRun:
         captures: list[Capture] = []
         for journal in journals:
             try:
-                captures.append(self._captured(journal))
+                captures.append(self._plan.capture(journal))
             except JournalError as error:
                 outcomes.append(self._unread(journal, error))
         small = [c for c in captures if c.size_bytes <= SMALL_JOURNAL_BYTES]
@@ -172,16 +165,6 @@ class _BackupRun:
         outcomes += spread(self._one, large, limit=1, stop=stop)
         return outcomes
 
-    def _captured(self, journal: Journal) -> Capture:
-        look = partial(
-            capture,
-            self._settings.source,
-            journal,
-            clock=self._run.clock,
-            consistency=self._plan.worker.consistency,
-        )
-        return call(look, stop=self._run.stop)
-
     def _unread(self, journal: Journal, error: JournalError) -> JournalOutcome:
         is_retired = any(s.listing.is_retired(journal.name) for s in self._opened)
         if isinstance(error, JournalMissingError) and is_retired and journal not in self._wanted:
@@ -189,63 +172,53 @@ class _BackupRun:
             return JournalOutcome(journal=journal.name, expected=False, found=False)
         return self._lost(journal, error)
 
-    def _one(self, captured: Capture) -> JournalOutcome:
-        work = JournalBackup(self._plan, captured, self._opened)
+    def _one(self, first: Capture) -> JournalOutcome:
+        work = JournalBackup(self._plan, first, self._opened)
         copies = work.perform()
+        captured = work.captured
         outcome = JournalOutcome(
             journal=captured.journal.name,
             expected=captured.journal in self._wanted,
             found=True,
-            size_bytes=work.captured.size_bytes,
+            size_bytes=captured.size_bytes,
             records=work.records,
-            omitted_tail_bytes=work.captured.main.omitted_tail_bytes,
-            is_empty=not work.captured.main.size_bytes,
-            suspicion=work.captured.suspicion,
-            passed_over=tuple((encode_name(p), kind) for p, kind in work.captured.passed_over),
-            passed_over_count=work.captured.passed_over_counts.total(),
+            omitted_tail_bytes=captured.main.omitted_tail_bytes,
+            is_empty=not captured.main.size_bytes,
+            suspicion=captured.suspicion,
+            passed_over=tuple((encode_name(p), kind) for p, kind in captured.passed_over),
+            passed_over_count=captured.passed_over_counts.total(),
             copies=(*copies, *self._unopened),
         )
-        self._judge_copies(outcome.journal, copies, problem=work.problem)
+        self._judge_copies(outcome.journal, copies, work.problem)
         if work.problem is not None:
             problem = self._run.fail(work.problem, journal=outcome.journal)
             return replace(outcome, problem=problem)
         self._judge_reading(outcome, work)
-        self._speak_of_beginnings(outcome)
-        self._welcome_back(outcome)
+        self._speak_of_histories(outcome)
         return outcome
 
-    def _judge_copies(
-        self, journal: str, copies: Sequence[Copy], *, problem: BackupError | None
-    ) -> None:
+    def _judge_copies(self, journal: str, copies: Sequence[Copy], why: BackupError | None) -> None:
         is_held = any(c.is_held for c in copies)
         for copy in copies:
             for damage in copy.problems:
                 self._run.fail(damage)
             if copy.error is None:
                 if copy.alarms:
-                    self._run.fail(_alarm(journal, copy))
-            elif copy.error is not problem:
+                    self._run.fail(_alarm(copy), journal=journal, sink=copy.sink)
+            elif copy.error is not why:
                 self._fail_on_sink(copy.error, journal=journal, sink=copy.sink, is_held=is_held)
         if not copies:
-            self._run.fail(
-                Problem(
-                    exit_code=SinkError.exit_code,
-                    message="reached no sink: none of them can take backups",
-                    journal=journal,
-                )
-            )
+            error = SinkError("reached no sink: none of them can take backups")
+            self._run.fail(error, journal=journal)
 
     def _judge_reading(self, outcome: JournalOutcome, work: JournalBackup) -> None:
         journal, captured = outcome.journal, work.captured
         if outcome.suspicion is not None:
-            self._run.fail(
-                Problem(
-                    exit_code=JournalError.exit_code,
-                    message=f"suspect: {outcome.suspicion}",
-                    hints=("look at the journal where billing runs; tell Deepgram if it stays",),
-                    journal=journal,
-                )
+            suspect = JournalError(
+                f"suspect: {outcome.suspicion}",
+                "look at the journal where billing runs; tell Deepgram if it stays",
             )
+            self._run.fail(suspect, journal=journal)
         elif captured.main.torn_tail_bytes:
             torn = captured.main.torn_tail_bytes
             self._run.warn(f"ends in the middle of a record: {torn} bytes, kept", journal=journal)
@@ -267,41 +240,32 @@ class _BackupRun:
                 f"was backed up without what is no file: {', '.join(odd)}", journal=journal
             )
 
-    def _speak_of_beginnings(self, outcome: JournalOutcome) -> None:
-        known = [s.url for s in self._opened if s.listing.backups(outcome.journal)]
-        begun = {c.sink for c in outcome.copies if c.is_held}.difference(known)
-        for url in sorted(begun) if known else ():
+    def _speak_of_histories(self, outcome: JournalOutcome) -> None:
+        """Say where it begins here, and where it was retired and goes on."""
+        journal = outcome.journal
+        held = {c.sink for c in outcome.copies if c.is_held}
+        known = [s.url for s in self._opened if s.listing.backups(journal)]
+        for url in sorted(held.difference(known)) if known else ():
             self._run.warn(
                 f"its history begins here with this backup, while {known[0]} has older ones: "
                 "the sink is new, or has lost what it held",
-                journal=outcome.journal,
+                journal=journal,
                 sink=url,
             )
-
-    def _welcome_back(self, outcome: JournalOutcome) -> None:
-        held = {c.sink for c in outcome.copies if c.is_held}
         for opened in self._opened:
-            if opened.url in held and opened.listing.is_retired(outcome.journal):
-                self._run.warn(
-                    "was retired and is back: it is no longer retired",
-                    journal=outcome.journal,
-                    sink=opened.url,
-                )
+            if opened.url in held and opened.listing.is_retired(journal):
+                message = "was retired and is back: it is no longer retired"
+                self._run.warn(message, journal=journal, sink=opened.url)
 
 
-def _alarm(journal: str, copy: Copy) -> Problem:
+def _alarm(copy: Copy) -> IntegrityError:
     how = (
         f"was {copy.continuity} since its last backup"
         if copy.raised_alarm
         else "has a standing alarm"
     )
-    return Problem(
-        exit_code=IntegrityError.exit_code,
-        message=f"{how}: {', '.join(copy.alarms)}",
-        hints=(
-            "compare the backups before and after it, and find out who changed the journal",
-            f"then: journal-backup acknowledge {copy.alarms[0]}",
-        ),
-        journal=journal,
-        sink=copy.sink,
+    return IntegrityError(
+        f"{how}: {', '.join(copy.alarms)}",
+        "compare the backups before and after it, and find out who changed the journal",
+        f"then: journal-backup acknowledge {copy.alarms[0]}",
     )

@@ -30,7 +30,7 @@ from backup.results import Result, count
 from backup.run import Run
 from backup.sinks import STALL_SECONDS, Sink
 from backup.streams import spread
-from backup.transfer.destination import announcement
+from backup.transfer.destination import announce
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +112,11 @@ def _one(run: Run, opened: OpenSink, draft: Backup, *, stall_seconds: float) -> 
         held = opened.held(
             archive.key, readback=archive.readback, stop=run.stop, stall_seconds=stall_seconds
         )
-        opened.require_as_sent(held, size_bytes=archive.size_bytes, sha256=archive.sha256)
+        opened.require_as_sent(held, archive)
     opened.commit(manifest)
     with suppress(SinkError):
         opened.sink.delete(draft_key(draft.journal, draft.id))
-    run.emit(announcement(manifest, opened.url, seconds=time.monotonic() - begun))
+    announce(run, manifest, opened.url, begun=begun)
     return [
         Committed(
             journal=manifest.journal,

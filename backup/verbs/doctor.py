@@ -27,7 +27,7 @@ from backup.journals import capture, discover
 from backup.manifest import Manifest
 from backup.model import Journal, id_time, size_text
 from backup.page import Page
-from backup.results import Result, say_warnings
+from backup.results import Result, count, say_warnings
 from backup.run import Run
 from backup.settings import BackupSettings
 from backup.sinks import Sink
@@ -88,7 +88,7 @@ def examine(
         doctor.take(doctor.look_at_writing(sink), sink=sink.url)
         doctor.take(doctor.look_at_backups(sink), sink=sink.url)
     if has_journals:
-        doctor.take(doctor.look_at_journals(settings.source))
+        doctor.take(doctor.look_at_journals())
     doctor.take(cluster)
     return DoctorResult(
         findings=tuple(doctor.findings),
@@ -147,31 +147,26 @@ class _Doctor:
         yield from _room(sink, newest)
 
     def _contents(self, opened: OpenSink, newest: Sequence[Manifest]) -> str:
-        count = len([*opened.listing.every()])
+        backups = count(len([*opened.listing.every()]), "backup")
         if not newest:
             return "holds no backup yet"
         age = _age_text(self._run.clock() - max(id_time(manifest.id) for manifest in newest))
-        return (
-            f"holds {_count(count, 'backup')} of {_count(len(newest), 'journal')}, "
-            f"the newest of them {age} old"
-        )
+        return f"holds {backups} of {count(len(newest), 'journal')}, the newest of them {age} old"
 
     # -- journals
 
-    def look_at_journals(self, source: Path) -> Iterator[Item]:
-        statefulset = self._settings.statefulset
-        discovery = call(partial(discover, source, statefulset), stop=self._run.stop)
+    def look_at_journals(self) -> Iterator[Item]:
+        settings, source = self._settings, self._settings.source
+        discovery = call(partial(discover, source, settings.statefulset), stop=self._run.stop)
         yield from self._look_at_mount(source)
-        yield from expectation.oddities(discovery, self._opened, statefulset)
+        expectation.tell_oddities(self._run, settings, discovery, self._opened)
         for journal in discovery.journals:
             yield self._look_at(source, journal)
-        wanted = expectation.expected(
-            statefulset, self._opened, replicas=self._settings.expect_replicas
-        )
+        wanted = expectation.expected(settings, self._opened)
         for journal in sorted(wanted - {*discovery.journals}):
             yield Problem.of(expectation.absent(source, journal), journal=journal.name)
         if not (discovery.journals or wanted):
-            yield Problem.of(expectation.nothing(source, statefulset))
+            yield Problem.of(expectation.nothing(settings))
 
     def _look_at_mount(self, source: Path) -> Iterator[Item]:
         is_mount, is_read_only = call(partial(_mount, source), stop=self._run.stop)
@@ -205,13 +200,10 @@ def _flaws(newest: Manifest, opened: OpenSink) -> Iterator[Problem]:
     if flaw is None:
         return
     alarms = opened.standing_alarms(newest)
-    yield Problem(
-        exit_code=IntegrityError.exit_code if alarms or flaw.is_damage else NEEDS_A_LOOK,
-        message=f"the newest backup, {newest.id}, is not good: {flaw.message}",
-        hints=(_fix(flaw, alarms),),
-        journal=newest.journal,
-        sink=opened.url,
-    )
+    message = f"the newest backup, {newest.id}, is not good: {flaw.message}"
+    code = IntegrityError.exit_code if alarms or flaw.is_damage else NEEDS_A_LOOK
+    error = BackupError(message, _fix(flaw, alarms))
+    yield Problem.of(error, journal=newest.journal, sink=opened.url, exit_code=code)
 
 
 def _fix(flaw: Flaw, alarms: Sequence[str]) -> str:
@@ -239,13 +231,9 @@ def _room(sink: Sink, newest: Sequence[Manifest]) -> Iterator[Item]:
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def _age_text(age: timedelta) -> str:
     minutes = max(0, int(age.total_seconds())) // 60
     days, hours = divmod(minutes // 60, 24)
     if days:
-        return f"{_count(days, 'day')} and {hours} h"
+        return f"{count(days, 'day')} and {hours} h"
     return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"

@@ -99,8 +99,8 @@ class ExportResult(Result):
 
 
 @dataclass(frozen=True, slots=True)
-class Directory:
-    """The bundle is a directory."""
+class _Named:
+    """The bundle has a name, under which it appears when it is whole."""
 
     path: Path
 
@@ -110,6 +110,11 @@ class Directory:
     def require_absent(self) -> None:
         """Refuse one that is there."""
         require_absent(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Directory(_Named):
+    """The bundle is a directory."""
 
     def write(self, members: Iterable[Member]) -> None:
         """Make it."""
@@ -120,19 +125,11 @@ class Directory:
 
 
 @dataclass(frozen=True, slots=True)
-class Tar:
+class Tar(_Named):
     """The bundle is one tar, which is a file."""
 
-    path: Path
     top: str
     """The directory that all of it is in."""
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def require_absent(self) -> None:
-        """Refuse one that is there."""
-        require_absent(self.path)
 
     def write(self, members: Iterable[Member]) -> None:
         """Make it."""
@@ -209,11 +206,7 @@ def export(
     backups = [choice for _, choice in sorted(chosen.items())]
     if backups:
         call(partial(place.write, _members(run, backups)), stop=run.stop, cleans_up=True)
-    delivery = Delivery(opened)
-    for of, backup_id in chosen:
-        delivery.add(of, backup_id)
-    for warning in delivery.left_out():
-        run.warn(warning)
+    Delivery(opened, chosen).tell_left_out(run)
     return ExportResult(
         place=str(place),
         exported=tuple(map(_exported, backups)),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from backup.catalog import OpenSink, open_all
-from backup.catalog.selection import Chosen, copies_of, known_journals, passed_over, select
+from backup.catalog.selection import LATEST, Chosen, copies_of, known_journals, passed_over, select
 from backup.errors import (
     NEEDS_A_LOOK,
     IntegrityError,
@@ -149,25 +149,22 @@ def _read(run: Run, opened: Sequence[OpenSink], copies: Sequence[Chosen]) -> Det
     for copy in (c for c in copies if c.opened.lost is None):
         exit_code = None
         try:
-            return _details(copy)
+            manifest = copy.manifest
         except (IntegrityError, UnsupportedFormatError, SinkError) as error:
             if isinstance(error, SinkError):
                 if not isinstance(error, ObjectMissingError):  # else removed since it was listed
                     copy.opened.give_up(error)
                 exit_code = NEEDS_A_LOOK if any(sink.lost is None for sink in opened) else None
             run.fail(error, journal=copy.backup.journal, sink=copy.opened.url, exit_code=exit_code)
+        else:
+            return Details(
+                continuity=manifest.continuity,
+                size_bytes=manifest.size_bytes,
+                records=manifest.records,
+                suspect=manifest.suspect,
+                alarms=copy.opened.standing_alarms(manifest),
+            )
     return None
-
-
-def _details(chosen: Chosen) -> Details:
-    manifest = chosen.manifest
-    return Details(
-        continuity=manifest.continuity,
-        size_bytes=manifest.size_bytes,
-        records=manifest.records,
-        suspect=manifest.suspect,
-        alarms=chosen.opened.standing_alarms(manifest),
-    )
 
 
 # -- show
@@ -233,7 +230,15 @@ def show(run: Run, sinks: Sequence[Sink], selector: str, *, journal: str | None)
         SinkError: no sink answers.
     """
     opened = open_all(run, sinks)
-    chosen = _only(*select(opened, selector, journal=journal))
+    names = known_journals(opened, journal)
+    if selector == LATEST and len(names) > 1:
+        message = f"{len(names)} journals have backups: {', '.join(names)}"
+        raise SelectorError(message, "name one with --journal")
+    found, without = select(opened, selector, journal=journal)
+    for problem in without:
+        message = f"{problem.journal} {problem.message}"
+        raise SelectorError(message, *problem.hints)
+    (chosen,) = found
     if (older := passed_over(chosen)) is not None:
         run.fail(older)
     sink, backup = chosen.opened, chosen.backup
@@ -254,17 +259,3 @@ def show(run: Run, sinks: Sequence[Sink], selector: str, *, journal: str | None)
         against=flaw.message if flaw else None,
         problems=tuple(run.problems),
     )
-
-
-def _only(found: Sequence[Chosen], without: Sequence[Problem]) -> Chosen:
-    """Insist on one journal, and on a backup of it."""
-    if len(found) + len(without) > 1:
-        names = ", ".join(
-            sorted([c.backup.journal for c in found] + [str(p.journal) for p in without])
-        )
-        message = f"{len(found) + len(without)} journals have backups: {names}"
-        raise SelectorError(message, "name one with --journal")
-    for problem in without:
-        message = f"{problem.journal} {problem.message}"
-        raise SelectorError(message, *problem.hints)
-    return found[0]

@@ -19,8 +19,10 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
 
 from backup.catalog import OpenSink, open_all
 from backup.catalog.delivery import Delivery
@@ -62,9 +64,8 @@ class LedgerResult(Result):
 
     def write(self, page: Page) -> None:
         """Write it, for people."""
-        for (kind, journal, sink), group in groupby(
-            sorted(self.marks, key=_mark_order), key=_mark_order
-        ):
+        order = attrgetter("kind", "journal", "sink")
+        for (kind, journal, sink), group in groupby(sorted(self.marks, key=order), key=order):
             *older, mark = group
             already = "" if mark.is_new else "already "
             with_others = f" and {count(len(older), 'backup')} before it" if older else ""
@@ -73,16 +74,16 @@ class LedgerResult(Result):
         say_warnings(page, self.warnings)
 
 
-def _mark_order(mark: Marked) -> tuple[str, str, str]:
-    return mark.kind, mark.journal, mark.sink
+class _Place(NamedTuple):
+    """A backup on a sink, there or gone."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Place:
     opened: OpenSink
     journal: str
     id: str
-    is_marked: bool = False
+
+    def has(self, kind: MarkKind) -> bool:
+        """Whether it has a mark of that kind already."""
+        return self.opened.listing.has_mark(self.journal, self.id, kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,19 +117,13 @@ def mark_delivered(
         raise SelectorError(message, "take the id that the export named, or one of: list")
     opened = open_all(run, sinks)
     named = [choice.backup for text in selectors for choice in select(opened, text)[0]]
-    delivery = Delivery(opened)
-    for journal, backup_id in sorted({(backup.journal, backup.id) for backup in named}):
-        delivery.add(journal, backup_id)
-    places = [
-        _Place(copy.opened, copy.backup.journal, copy.backup.id, "delivered" in copy.backup.marks)
-        for copy in delivery.copies()
-    ]
+    delivery = Delivery(opened, sorted({(backup.journal, backup.id) for backup in named}))
+    places = [_Place(c.opened, c.backup.journal, c.backup.id) for c in delivery.copies()]
     if not places:  # every sink that has it has stopped answering
         raise next(sink.lost for sink in opened if sink.lost)
     for sink, error in delivery.unread:
         run.fail(error, sink=sink.url, exit_code=NEEDS_A_LOOK)
-    for warning in delivery.left_out():
-        run.warn(warning)
+    delivery.tell_left_out(run)
     return _mark_all(run, "delivered", places, statement)
 
 
@@ -152,7 +147,7 @@ def acknowledge(
     unread: list[BackupError] = []
     alarms = [p for opened in open_all(run, sinks) for p in _alarms(run, opened, unread)]
     matches = [p for p in alarms if selector and p.id.startswith(selector)]
-    matches = [p for p in matches if not p.is_marked] or matches
+    matches = [p for p in matches if not p.has("acknowledged")] or matches
     names = sorted({f"{p.journal} {p.id}" for p in matches})
     if len(names) > 1:
         message = f"several alarms match {selector!r}"
@@ -161,7 +156,7 @@ def acknowledge(
         raise unread[0]
     if not matches:
         message = f"no alarm matches {selector!r}"
-        standing = sorted({f"{p.journal} {p.id}" for p in alarms if not p.is_marked})
+        standing = sorted({f"{p.journal} {p.id}" for p in alarms if not p.has("acknowledged")})
         raise SelectorError(message, *(standing or ["no alarm stands: see list --long"]))
     return _mark_all(run, "acknowledged", matches, statement)
 
@@ -172,22 +167,21 @@ def _alarms(run: Run, opened: OpenSink, unread: list[BackupError]) -> Iterator[_
     for journal in listing.journals:
         answered = {i for i in listing.ids(journal) if listing.has_mark(journal, i, "acknowledged")}
         carried: set[str] = set()
-        errors: list[BackupError] = []
+        unknown: list[BackupError] = []
         try:
             newest, damaged = opened.newest(journal)
+            unknown += damaged
             if newest is not None:
-                carried = {*newest.manifest.alarms}
+                carried.update(newest.manifest.alarms)
                 alarms, others = opened.alarms_after(newest.manifest)
                 carried.update(alarms)
-                damaged += others
-            errors += damaged
+                unknown += others
         except (SinkError, UnsupportedFormatError) as error:
-            errors = [error]
-        for unknown in errors:
-            run.fail(unknown, journal=journal, sink=opened.url, exit_code=NEEDS_A_LOOK)
-        unread += errors
-        for alarm in sorted(carried | answered):
-            yield _Place(opened, journal, alarm, is_marked=alarm in answered)
+            unknown = [error]
+        for why in unknown:
+            run.fail(why, journal=journal, sink=opened.url, exit_code=NEEDS_A_LOOK)
+        unread += unknown
+        yield from (_Place(opened, journal, alarm) for alarm in sorted(carried | answered))
 
 
 def retire(run: Run, sinks: Sequence[Sink], journal: str, statement: Statement) -> LedgerResult:
@@ -200,7 +194,7 @@ def retire(run: Run, sinks: Sequence[Sink], journal: str, statement: Statement) 
     opened = open_all(run, sinks)
     known_journals(opened, journal)
     places = [
-        _Place(sink, journal, backups[-1].id, is_marked=sink.listing.is_retired(journal))
+        _Place(sink, journal, backups[-1].id)
         for sink in opened
         if (backups := sink.listing.backups(journal))
     ]
@@ -211,28 +205,27 @@ def _mark_all(
     run: Run, kind: MarkKind, places: Sequence[_Place], statement: Statement
 ) -> LedgerResult:
     marks: list[Marked] = []
-    failed: list[Problem] = []
+    failed: list[tuple[_Place, SinkError]] = []
     for place in places:
-        journal, backup_id, opened = place.journal, place.id, place.opened
+        opened, journal, backup_id = place
         mark = Mark(
             kind=kind,
             journal=journal,
             id=backup_id,
             created_at=run.clock(),
-            by=statement.by,
-            note=statement.note,
-            reference=statement.reference,
+            **asdict(statement),
         )
         try:
-            is_new = opened.mark(mark) and not place.is_marked
+            is_new = opened.mark(mark) and not place.has(kind)
         except SinkError as error:
-            failed.append(Problem.of(error, journal=journal, sink=opened.url))
+            failed.append((place, error))
             continue
         marks.append(
             Marked(kind=kind, journal=journal, id=backup_id, sink=opened.url, is_new=is_new)
         )
-    for problem in failed:
-        run.fail(replace(problem, exit_code=NEEDS_A_LOOK) if marks else problem)
+    code = NEEDS_A_LOOK if marks else None
+    for place, why in failed:
+        run.fail(why, journal=place.journal, sink=place.opened.url, exit_code=code)
     return LedgerResult(
         marks=tuple(marks), problems=tuple(run.problems), warnings=tuple(run.warnings)
     )

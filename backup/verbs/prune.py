@@ -17,13 +17,13 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from backup.catalog import Backup, Flaw, OpenSink, StoredManifest, lineage, open_all, retention
+from backup.catalog import Backup, OpenSink, StoredManifest, lineage, open_all, retention
 from backup.catalog.holdings import require_own_site
-from backup.catalog.retention import Candidate, Verdict
+from backup.catalog.retention import Candidate
 from backup.catalog.selection import known_journals
 from backup.errors import (
     NEEDS_A_LOOK,
@@ -100,15 +100,6 @@ class PruneResult(Result):
         say_warnings(page, self.warnings)
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What is stored of a backup; or why it cannot be read."""
-
-    stored: StoredManifest | None
-    is_delivered: bool = False
-    error: BackupError | None = None
-
-
 def prune(
     run: Run,
     sinks: Sequence[Sink],
@@ -139,11 +130,16 @@ def prune(
         raise ConfigError(message, "set BACKUP_KEEP_LAST, _WITHIN, _DAILY, _WEEKLY or _MONTHLY")
     opened = open_all(run, sinks)
     names = known_journals(opened, journal)
-    considered = [
-        backup
-        for sink in opened
-        for backup in _Pruning(run, sink, policy, confirmed=confirmed).consider(names, site)
-    ]
+    considered: list[Considered] = []
+    for sink in opened:
+        try:
+            require_own_site(sink, site)
+            for name in (n for n in names if sink.listing.backups(n)):
+                history = _History(run, sink, name)
+                fate = history.decide(policy)
+                considered += history.carry_out(fate) if confirmed else fate
+        except (SinkError, ConfigError) as error:
+            run.fail(error, sink=sink.url)
     return PruneResult(
         confirmed=confirmed,
         backups=tuple(considered),
@@ -152,171 +148,126 @@ def prune(
     )
 
 
-class _Pruning:
-    """The pruning of one sink."""
+class _History:
+    """The backups of a journal on one sink, and what is stored of each."""
 
-    def __init__(
-        self, run: Run, opened: OpenSink, policy: RetentionSettings, *, confirmed: bool
-    ) -> None:
+    def __init__(self, run: Run, opened: OpenSink, journal: str) -> None:
         self._run = run
         self._opened = opened
-        self._policy = policy
-        self._confirmed = confirmed
+        self._journal = journal
+        self._backups = opened.listing.backups(journal)
+        self._stored: dict[str, StoredManifest] = {}
+        self._unread: dict[str, str] = {}
+        """Why others cannot be read."""
+        found = spread(partial(_read, opened), self._backups, limit=_READERS, stop=run.stop)
+        for backup, what in zip(self._backups, found, strict=True):
+            if isinstance(what, BackupError):
+                self._unread[backup.id] = what.message
+            else:
+                self._stored[backup.id] = what
 
-    def consider(self, journals: Iterable[str], site: str | None) -> Iterator[Considered]:
-        """Decide on all backups of these journals, and remove those that may go."""
-        try:
-            require_own_site(self._opened, site)
-            for journal in journals:
-                if backups := self._opened.listing.backups(journal):
-                    yield from self._consider(journal, backups)
-        except (SinkError, ConfigError) as error:
-            self._run.fail(error, sink=self._opened.url)
-
-    def _consider(self, journal: str, backups: Sequence[Backup]) -> list[Considered]:
-        found = self._read_all(backups)
-        verdicts = self._decide(journal, backups, found)
-        if self._confirmed:
-            verdicts = self._carry_out(journal, verdicts, found)
-        return [
-            Considered(
-                journal=journal,
-                id=verdict.id,
-                sink=self._opened.url,
-                goes=verdict.may_go,
-                reason=verdict.reason,
-            )
-            for verdict in verdicts
-        ]
-
-    def _read_all(self, backups: Sequence[Backup]) -> dict[str, _Read]:
-        read = spread(partial(_read, self._opened), backups, limit=_READERS, stop=self._run.stop)
-        return {backup.id: found for backup, found in zip(backups, read, strict=True)}
-
-    def _decide(
-        self, journal: str, backups: Sequence[Backup], found: dict[str, _Read]
-    ) -> list[Verdict]:
-        flaws = {backup.id: self._flaw(found[backup.id]) for backup in backups}
-        if (problem := self._objection(journal, flaws, found)) is not None:
-            self._run.fail(problem)
+    def decide(self, policy: RetentionSettings) -> list[Considered]:
+        """Say what is to become of each, the oldest first."""
+        if (problem := self._objection()) is not None:
             why = f"the journal is left alone: {problem.message}"
-            return [Verdict(id=backup.id, may_go=False, reason=why) for backup in backups]
-        holders = self._holders([i for i, flaw in flaws.items() if flaw is None], found)
-        unread = {i: read.error.message for i, read in found.items() if read.error}
-        verdicts = retention.plan(
-            [
-                Candidate(
-                    id=backup.id,
-                    is_good=flaws[backup.id] is None,
-                    is_delivered=found[backup.id].is_delivered,
-                    holder=holders.get(backup.id),
-                )
-                for backup in backups
-            ],
-            self._policy,
-            self._run.clock(),
-        )
+            return [self._considered(backup.id, why) for backup in self._backups]
+        good = [backup.id for backup in self._backups if self._flaw(backup.id) is None]
+        holders = self._holders(good)
+        candidates = [
+            Candidate(
+                id=backup.id,
+                is_good=backup.id in good,
+                is_delivered="delivered" in backup.marks and backup.id in self._stored,
+                holder=holders.get(backup.id),
+            )
+            for backup in self._backups
+        ]
         return [
-            _stays(v, f"cannot be read: {unread[v.id]}") if v.id in unread else v for v in verdicts
+            self._considered(verdict.id, f"cannot be read: {self._unread[verdict.id]}")
+            if verdict.id in self._unread
+            else self._considered(verdict.id, verdict.reason, goes=verdict.may_go)
+            for verdict in retention.plan(candidates, policy, self._run.clock())
         ]
 
-    def _flaw(self, read: _Read) -> Flaw | None:
-        if read.stored is None:
-            return Flaw(read.error.message if read.error else "")
-        return self._opened.flaw_of(read.stored.manifest)
+    def _considered(self, backup_id: str, reason: str, *, goes: bool = False) -> Considered:
+        sink = self._opened.url
+        return Considered(journal=self._journal, id=backup_id, sink=sink, goes=goes, reason=reason)
 
-    def _objection(
-        self, journal: str, flaws: dict[str, Flaw | None], found: dict[str, _Read]
-    ) -> Problem | None:
-        """Say why nothing of a journal may go, whatever the policy says; None if nothing is wrong.
+    def _flaw(self, backup_id: str) -> str | None:
+        """Say what speaks against a backup; None for a good one."""
+        if backup_id in self._unread:
+            return self._unread[backup_id]
+        flaw = self._opened.flaw_of(self._stored[backup_id].manifest)
+        return flaw.message if flaw else None
+
+    def _objection(self) -> Problem | None:
+        """Say why nothing of it may go, whatever the policy says; None if nothing is wrong.
 
         An alarm stands in every manifest since it was raised, in some branch or other.
         """
-        standing = {
-            alarm
-            for read in found.values()
-            if read.stored is not None
-            for alarm in self._opened.standing_alarms(read.stored.manifest)
-        }
+        opened, newest = self._opened, self._backups[-1].id
+        standing = {a for s in self._stored.values() for a in opened.standing_alarms(s.manifest)}
         if standing:
-            return Problem(
-                exit_code=IntegrityError.exit_code,
-                message=f"nothing is pruned while an alarm stands: {', '.join(sorted(standing))}",
-                hints=("find out what happened, then: journal-backup acknowledge",),
-                journal=journal,
-                sink=self._opened.url,
+            return self._fail(
+                IntegrityError(
+                    f"nothing is pruned while an alarm stands: {', '.join(sorted(standing))}",
+                    "find out what happened, then: journal-backup acknowledge",
+                )
             )
-        newest = max(flaws)
-        if (flaw := flaws[newest]) is not None:
-            return Problem(
-                exit_code=NEEDS_A_LOOK,
-                message=f"nothing is pruned as {newest}, the newest, is not good: {flaw.message}",
-                hints=("back up once more",),
-                journal=journal,
-                sink=self._opened.url,
-            )
+        if (flaw := self._flaw(newest)) is not None:
+            message = f"nothing is pruned as {newest}, the newest, is not good: {flaw}"
+            return self._fail(BackupError(message, "back up once more"), exit_code=NEEDS_A_LOOK)
         return None
 
-    def _holders(self, good: Iterable[str], found: dict[str, _Read]) -> dict[str, str]:
+    def _fail(self, error: BackupError, *, exit_code: int | None = None) -> Problem:
+        return self._run.fail(
+            error, journal=self._journal, sink=self._opened.url, exit_code=exit_code
+        )
+
+    def _holders(self, good: Iterable[str]) -> dict[str, str]:
         """Say of each backup which newer good one holds its records: the newest of them."""
-
-        def look(backup_id: str) -> StoredManifest | None:
-            read = found.get(backup_id)
-            return read.stored if read else None
-
         holders: dict[str, str] = {}
         for holder in sorted(good, reverse=True):
-            stored = found[holder].stored
-            chain = lineage.ancestors(self._opened, stored.manifest, look) if stored else ()
-            for ancestor in chain:
+            first = self._stored[holder].manifest
+            for ancestor in lineage.ancestors(self._opened, first, self._stored.get):
                 if ancestor in holders:  # and so are all before it
                     break
                 holders[ancestor] = holder
         return holders
 
-    def _carry_out(
-        self, journal: str, verdicts: Sequence[Verdict], found: dict[str, _Read]
-    ) -> list[Verdict]:
-        done: list[Verdict] = []
-        failure: BackupError | None = None
-        for verdict in verdicts:
-            read = found[verdict.id]
-            if not verdict.may_go or read.stored is None:
-                done.append(verdict)
-                continue
-            if failure is None:
-                failure = self._remove(read.stored)
-            done.append(verdict if failure is None else _stays(verdict, "it could not be removed"))
-        gone = sum(verdict.may_go for verdict in done)
+    def carry_out(self, considered: Iterable[Considered]) -> list[Considered]:
+        """Remove what may go, until one cannot be removed; say what is gone."""
+        done: list[Considered] = []
+        is_stuck = False
+        for backup in considered:
+            if backup.goes:
+                is_stuck = is_stuck or not self._remove(self._stored[backup.id])
+            is_left = backup.goes and is_stuck
+            reason = "it could not be removed"
+            done.append(replace(backup, goes=False, reason=reason) if is_left else backup)
+        gone = sum(backup.goes for backup in done)
         if gone:
-            self._run.emit(
-                BackupsPruned(
-                    journal=journal, sink=self._opened.url, backups=gone, kept=len(done) - gone
-                )
-            )
+            url, kept = self._opened.url, len(done) - gone
+            self._run.emit(BackupsPruned(journal=self._journal, sink=url, backups=gone, kept=kept))
         return done
 
-    def _remove(self, stored: StoredManifest) -> BackupError | None:
-        """Remove a backup; give what kept it from that."""
+    def _remove(self, stored: StoredManifest) -> bool:
+        """Remove a backup; whether it is gone."""
         self._run.stop.check()
         try:
             self._opened.prune(stored, at=self._run.clock())
         except (SinkError, ManifestError) as error:
-            journal, sink = stored.manifest.journal, self._opened.url
-            self._run.fail(error, journal=journal, sink=sink, exit_code=NEEDS_A_LOOK)
-            return error
-        return None
+            self._fail(error, exit_code=NEEDS_A_LOOK)
+            return False
+        return True
 
 
-def _read(opened: OpenSink, backup: Backup) -> _Read:
+def _read(opened: OpenSink, backup: Backup) -> StoredManifest | BackupError:
+    """Read what is stored of a backup; give what keeps it from being read."""
     try:
         stored = opened.manifest(backup.journal, backup.id)
-        if is_delivered := "delivered" in backup.marks:
+        if "delivered" in backup.marks:
             opened.marked("delivered", backup.journal, backup.id)
     except (ManifestError, UnsupportedFormatError, ObjectMissingError) as error:
-        return _Read(None, error=error)
-    return _Read(stored, is_delivered=is_delivered)
-
-
-def _stays(verdict: Verdict, reason: str) -> Verdict:
-    return replace(verdict, may_go=False, reason=reason)
+        return error
+    return stored

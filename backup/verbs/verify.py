@@ -19,9 +19,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
 
 from backup.catalog import OpenSink, checksum_key, checksums, open_all
 from backup.catalog.selection import Chosen, choose, copies_of, known_journals, no_backups
@@ -114,9 +113,9 @@ def verify(
         SinkError: no sink answers.
     """
     opened = open_all(run, sinks)
-    verifier = _Verifier(run, deep=deep)
+    hashed: _Hashed = {}
     results = [
-        call(partial(verifier.verify, choice), stop=run.stop)
+        call(_Verification(run, choice, hashed, deep=deep).perform, stop=run.stop)
         for choice in _to_verify(run, opened, selector, journal)
     ]
     return VerifyResult(
@@ -145,170 +144,158 @@ def _to_verify(
     ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Unpacked:
-    """What came of taking the archives of a backup apart."""
-
-    records: int | None = None
-    """The records in it; None where the end was not reached."""
-    unfinished_bytes: int = 0
-    """Behind the last of them."""
-    is_damaged: bool = False
-    """Whether that was for damage, and not for a sink that cannot be read."""
+_Hashed: TypeAlias = dict[tuple[str, str], Digest]
+"""What archives hold, by sink and key: one that several backups share is hashed once."""
 
 
-@dataclass(slots=True)
-class _Verifier:
-    """Verifies one backup after the other; an archive that several share is hashed once."""
+class _Verification:
+    """The verification of one backup on one sink."""
 
-    run: Run
-    deep: bool = field(kw_only=True)
-    _hashed: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
-    """Size and SHA-256 of archives, by sink and key."""
+    def __init__(self, run: Run, chosen: Chosen, hashed: _Hashed, *, deep: bool) -> None:
+        self._run = run
+        self._chosen = chosen
+        self._opened = chosen.opened
+        self._hashed = hashed
+        self._deep = deep
+        self._findings: list[str] = []
 
-    def verify(self, chosen: Chosen) -> Verified | None:
-        """Verify one backup; None if it could not be read, which is a problem then."""
-        self.run.stop.check()
-        if chosen.opened.lost is not None:
+    def perform(self) -> Verified | None:
+        """Verify it; None if it could not be read, which is a problem then."""
+        self._run.stop.check()
+        if self._opened.lost is not None:
             return None
-        said: list[str] = []
-        noted = len(self.run.problems)
-        result = self._examine(chosen, said)
-        if len(self.run.problems) > noted and not said:
+        noted = len(self._run.problems)
+        result = self._examine()
+        if len(self._run.problems) > noted and not self._findings:
             return None
-        findings = tuple(dict.fromkeys(said))
+        findings = tuple(dict.fromkeys(self._findings))
         for finding in findings:
-            self._tell(IntegrityError.exit_code, finding, chosen)
+            self._tell(IntegrityError(finding))
         return replace(result, findings=findings)
 
-    def _examine(self, chosen: Chosen, findings: list[str]) -> Verified:
-        backup, opened = chosen.backup, chosen.opened
+    def _examine(self) -> Verified:
+        backup, opened = self._chosen.backup, self._opened
         result = Verified(journal=backup.journal, id=backup.id, sink=opened.url, findings=())
         try:
-            manifest = chosen.manifest
+            manifest = self._chosen.manifest
         except IntegrityError as error:
-            findings.append(error.message)
+            self._findings.append(error.message)
             return result
         except _UNREADABLE as error:
-            self._note(error, chosen)
+            self._note(error)
             return result
-        with self._noting(chosen, findings):
-            self._compare_link(chosen, manifest, findings)
-        with self._noting(chosen, findings):
-            self._compare_checksums(chosen, manifest, findings)
-        unpacked = self._unpack(chosen, manifest, findings) if self.deep else _Unpacked()
-        # Unpacking compares hashes too, but ends at the first archive that is damaged.
-        if not self.deep or unpacked.is_damaged:
-            self._hash_archives(chosen, manifest, findings)
+        with self._noting():
+            self._compare_link(manifest)
+        with self._noting():
+            self._compare_checksums(manifest)
+        counted: Count | None = None
+        if self._deep:
+            counted = self._unpack(manifest)
+        else:
+            self._hash_archives(manifest)
         return replace(
             result,
             archive_bytes=manifest.archive_bytes,
-            records=unpacked.records,
-            unfinished_bytes=unpacked.unfinished_bytes,
+            records=counted.records if counted else None,
+            unfinished_bytes=counted.unfinished_bytes if counted else 0,
             suspect=manifest.suspect,
             alarms=opened.standing_alarms(manifest),
         )
 
     @contextmanager
-    def _noting(self, chosen: Chosen, findings: list[str]) -> Iterator[None]:
+    def _noting(self) -> Iterator[None]:
         """Take what is damaged or missing as a finding, and what cannot be read as a problem."""
         try:
             yield
         except _DAMAGE as error:
-            findings.append(error.message)
+            self._findings.append(error.message)
         except _UNREADABLE as error:
-            self._note(error, chosen)
+            self._note(error)
 
-    def _note(self, error: BackupError, chosen: Chosen) -> None:
-        message = error.message
+    def _note(self, error: BackupError) -> None:
+        more = ""
         if isinstance(error, SinkStalledError):
-            chosen.opened.give_up(error)
-            message += "; the backups after it on this sink were not verified"
-        self._tell(error.exit_code, message, chosen, error.hints)
+            self._opened.give_up(error)
+            more = "; the backups after it on this sink were not verified"
+        self._tell(error, more)
 
-    def _tell(
-        self, exit_code: int, message: str, chosen: Chosen, hints: Sequence[str] = ()
-    ) -> None:
-        self.run.fail(
-            Problem(
-                exit_code=exit_code,
-                message=f"{chosen.backup.id}: {message}",
-                hints=tuple(hints),
-                journal=chosen.backup.journal,
-                sink=chosen.opened.url,
-            )
-        )
+    def _tell(self, error: BackupError, more: str = "") -> None:
+        backup = self._chosen.backup
+        problem = Problem.of(error, journal=backup.journal, sink=self._opened.url)
+        self._run.fail(replace(problem, message=f"{backup.id}: {problem.message}{more}"))
 
-    def _compare_link(self, chosen: Chosen, manifest: Manifest, findings: list[str]) -> None:
-        previous = manifest.previous
+    def _compare_link(self, manifest: Manifest) -> None:
+        previous, opened = manifest.previous, self._opened
         if previous is None:
             return
-        opened = chosen.opened
         before = opened.listing.find(manifest.journal, previous.id)
         if before is not None and before.has_manifest:
             found: str | None = opened.manifest_sha256(manifest.journal, previous.id)
-        elif before is not None and "pruned" in before.marks:
+        elif before is not None and before.is_pruned:
             found = opened.marked("pruned", manifest.journal, previous.id).manifest_sha256
         else:
-            findings.append(f"its predecessor {previous.id} is gone, and nobody pruned it")
+            self._findings.append(f"its predecessor {previous.id} is gone, and nobody pruned it")
             return
         if found != previous.manifest_sha256:
-            findings.append(f"its predecessor {previous.id} is not the one it was made after")
+            self._findings.append(f"its predecessor {previous.id} is not the one it was made after")
 
-    def _compare_checksums(self, chosen: Chosen, manifest: Manifest, findings: list[str]) -> None:
+    def _compare_checksums(self, manifest: Manifest) -> None:
         key = checksum_key(manifest.journal, manifest.id)
-        if chosen.opened.read(key) != checksums(manifest.archives):
-            findings.append(f"{key} is not right")
+        if self._opened.read(key) != checksums(manifest.archives):
+            self._findings.append(f"{key} is not right")
 
-    def _hash_archives(self, chosen: Chosen, manifest: Manifest, findings: list[str]) -> None:
+    def _hash_archives(self, manifest: Manifest) -> None:
         for archive in manifest.archives:
-            with self._noting(chosen, findings):
-                self._compare_hash(chosen, archive, findings)
+            with self._noting():
+                self._compare_hash(archive)
 
-    def _compare_hash(self, chosen: Chosen, archive: Archive, findings: list[str]) -> None:
-        place = (chosen.opened.url, archive.key)
+    def _compare_hash(self, archive: Archive) -> None:
+        place = (self._opened.url, archive.key)
         if place not in self._hashed:
-            self._hashed[place] = self._hash(chosen, archive)
-        size, sha256 = self._hashed[place]
-        if (size, sha256) != (archive.size_bytes, archive.sha256):
-            findings.append(
-                f"{archive.key} holds {size} bytes with SHA-256 {sha256},"
+            self._hashed[place] = self._hash(archive)
+        held = self._hashed[place]
+        if (held.size_bytes, held.sha256) != (archive.size_bytes, archive.sha256):
+            self._findings.append(
+                f"{archive.key} holds {held.size_bytes} bytes with SHA-256 {held.sha256},"
                 f" not {archive.size_bytes} with {archive.sha256}"
             )
 
-    def _hash(self, chosen: Chosen, archive: Archive) -> tuple[int, str]:
+    def _hash(self, archive: Archive) -> Digest:
         digest = Digest()
-        chunks = chosen.opened.sink.open(archive.key)
-        for chunk in prefetch(chunks, stop=self.run.stop, stall_seconds=STALL_SECONDS):
+        chunks = self._opened.sink.open(archive.key)
+        for chunk in prefetch(chunks, stop=self._run.stop, stall_seconds=STALL_SECONDS):
             digest.update(chunk)
-            self._progress(chosen, digest.size_bytes, archive.size_bytes)
-        return digest.size_bytes, digest.sha256
+            self._progress(digest.size_bytes, archive.size_bytes)
+        return digest
 
-    def _unpack(self, chosen: Chosen, manifest: Manifest, findings: list[str]) -> _Unpacked:
-        """Take the archives apart, comparing every hash, and parse every record."""
-        checker, done = Checker(), 0
+    def _unpack(self, manifest: Manifest) -> Count | None:
+        """Take the archives apart, comparing every hash; count the records, if the end is there."""
         try:
-            for piece in extract(chosen.opened, manifest, stop=self.run.stop):
-                for chunk in prefetch(
-                    piece.content, stop=self.run.stop
-                ):  # hashing and parsing at once
-                    if piece.file.is_journal:
-                        checker.update(chunk)
-                    done += len(chunk)
-                    self._progress(chosen, done, manifest.size_bytes)
+            counted = self._count(manifest)
         except _DAMAGE as error:
-            findings.append(error.message)
-            return _Unpacked(is_damaged=True)
+            self._findings.append(error.message)
+            self._hash_archives(manifest)  # unpacking ends at the first one that is damaged
+            return None
         except _UNREADABLE as error:
-            self._note(error, chosen)
-            return _Unpacked()
-        count = checker.finish()
-        findings += _wrong_records(count, manifest)
-        return _Unpacked(records=count.records, unfinished_bytes=count.unfinished_bytes)
+            self._note(error)
+            return None
+        self._findings += _wrong_records(counted, manifest)
+        return counted
 
-    def _progress(self, chosen: Chosen, done: int, total: int) -> None:
-        backup = chosen.backup
-        self.run.progress("verify", f"{backup.journal} {backup.id}", done, total)
+    def _count(self, manifest: Manifest) -> Count:
+        checker, done = Checker(), 0
+        for piece in extract(self._opened, manifest, stop=self._run.stop):
+            # hashing and parsing at once
+            for chunk in prefetch(piece.content, stop=self._run.stop):
+                if piece.file.is_journal:
+                    checker.update(chunk)
+                done += len(chunk)
+                self._progress(done, manifest.size_bytes)
+        return checker.finish()
+
+    def _progress(self, done: int, total: int) -> None:
+        backup = self._chosen.backup
+        self._run.progress("verify", f"{backup.journal} {backup.id}", done, total)
 
 
 def _wrong_records(count: Count, manifest: Manifest) -> Iterator[str]:
