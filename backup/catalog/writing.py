@@ -192,14 +192,7 @@ class Catalog:
         self._record(checksum_key(manifest.journal, manifest.id), checksums(manifest.archives))
         self._record(manifest_key(manifest.journal, manifest.id), data)
         for archive in manifest.archives:
-            self._require_there(archive)
-
-    def _require_there(self, archive: Archive) -> None:
-        with suppress(ObjectMissingError):
-            if self.sink.size(archive.key) == archive.size_bytes:
-                return
-        message = f"{self.sink}: {archive.key} was put, and is gone now that its manifest is there"
-        raise ReadbackError(message, "find out who removes objects there: this is no backup")
+            _require_there(self.sink, archive)
 
     def draft(self, manifest: Manifest) -> None:
         """Note down a manifest whose archive is put and not read back: no backup yet.
@@ -268,6 +261,14 @@ class Catalog:
         """Remove an archive that will not be committed; what cannot be removed is swept later."""
         with suppress(SinkError):
             self.sink.delete(key)
+
+
+def _require_there(sink: Sink, archive: Archive) -> None:
+    with suppress(ObjectMissingError):
+        if sink.size(archive.key) == archive.size_bytes:
+            return
+    message = f"{sink}: {archive.key} was put, and is gone now that its manifest is there"
+    raise ReadbackError(message, "find out who removes objects there: this is no backup")
 
 
 def _require(found: str, wanted: str) -> None:

@@ -2,51 +2,43 @@
 
 The rules that a run follows stand in :mod:`backup.verbs.backup`. What they mean here:
 
-- The bound may be fixed anew, or cut before a hole, only while no sink holds this backup: one id
-  means the same bytes everywhere. Once one holds it, a journal that changed is a problem of the
-  others, and what was committed is reported all the same.
-- A file beside the journal that changed, or cannot be read, is left behind and the rest read again,
-  as often as it takes; likewise only while no sink holds this backup.
+- What is read may have to be fixed anew (:mod:`backup.transfer.bounds`), and is read again then.
+  What a sink has committed before that is reported all the same.
 - A second pass is for archives, and is decided on once the first is over. It must hash as the first
   one did, or nothing of it is committed.
 - A sink that was too slow for the others is served alone: there it may take its time.
-- Sinks that hold the same beginning of the journal are served by one reading. That beginning is
-  read and compared before anything is packed: where it is not the same any more, all is packed.
+- Sinks that hold the same beginning of the journal are served by one reading. Where the journal
+  does not begin so any more, all is packed.
 - A sink that holds an id after which there is none fails alone: it is asked before an id is made
   for all.
 """
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from os import urandom
 from typing import TypeVar
 
-from backup.archive import frame, gzip
+from backup.archive import gzip
 from backup.catalog import OpenSink
 from backup.errors import (
     BackupError,
     IntegrityError,
-    JournalChangedError,
     JournalError,
-    JournalExtraError,
-    JournalHoleError,
     SinkError,
     SinkSlowError,
     SinkStalledError,
     StopError,
 )
 from backup.events import PassRepeated
-from backup.journals import Capture, Reading, await_filled, cut_before, leave_behind, read
-from backup.model import JOURNAL_FILE, new_id
-from backup.streams import call, each, fan_out, prefetch, spread
+from backup.journals import Capture, Reading
+from backup.model import new_id
+from backup.streams import each, fan_out, prefetch, spread
+from backup.transfer.bounds import Bounds
 from backup.transfer.destination import Copy, Destination
-from backup.transfer.increments import Base, skip
-from backup.transfer.passes import Pass, changed, mtime
+from backup.transfer.passes import OtherBeginningError, Pass, mtime
 from backup.transfer.plan import Plan
 
 R = TypeVar("R")
@@ -59,16 +51,11 @@ Outcomes = dict[Destination, Copy | Exception]
 """What came of a pass on each of its sinks."""
 
 
-class _OtherBeginningError(Exception):
-    """The journal does not begin with what archives hold of it."""
-
-
 class JournalBackup:
     """The backup of one journal to all sinks of a run."""
 
     def __init__(self, plan: Plan, captured: Capture, sinks: Sequence[OpenSink]) -> None:
         """Take what was captured, and the sinks that want it."""
-        self.captured = captured
         self.records = 0
         """Complete records in what was committed."""
         self.problem: BackupError | None = None
@@ -77,8 +64,7 @@ class JournalBackup:
         self._run = plan.run
         self._name = captured.journal.name
         self._destinations = [Destination(sink, self._name, plan) for sink in sinks]
-        self._hole_seconds = plan.patience.hole_seconds
-        self._may_capture_anew = True
+        self._bounds = Bounds(plan, captured)
         self._id = ""
 
     def perform(self) -> list[Copy]:
@@ -93,6 +79,11 @@ class JournalBackup:
         except (JournalError, IntegrityError) as error:
             self.problem = error
         return [self._concluded(d) for d in self._destinations]
+
+    @property
+    def captured(self) -> Capture:
+        """What is read of it, as of now."""
+        return self._bounds.captured
 
     @property
     def has_old_tail(self) -> bool:
@@ -152,64 +143,21 @@ class JournalBackup:
                 destination.copy = replace(destination.copy, error=error)
         return [d for d, error in zip(failed, errors, strict=True) if error is None]
 
-    @property
-    def _is_held(self) -> bool:
-        return any(d.copy.is_held for d in self._destinations)
-
     def _repeat(self, reason: str) -> None:
         self._run.emit(PassRepeated(journal=self._name, reason=reason))
-
-    # -- reading, as often as it takes
 
     def _read_until_steady(
         self, group: Sequence[Destination], first: Pass | None, *, attempt: int = 1
     ) -> tuple[Pass, Outcomes]:
         while True:
             try:
-                if found := self._pass_unless_hole(group, first, attempt):
-                    return found
-            except JournalExtraError as lost:
-                if self._is_held:
-                    raise
-                self._repeat(lost.message)
-                self.captured = self._look(partial(leave_behind, self.captured, lost))
-            except JournalChangedError as change:
-                if self._is_held or not self._may_capture_anew:
-                    raise
-                self._may_capture_anew = False
-                self._repeat(change.message)
-                self.captured = self._plan.capture(self.captured.journal)
-            except _OtherBeginningError:
+                return self._pass(group, first, attempt)
+            except JournalError as error:
+                self._bounds.mend(error, is_held=any(d.copy.is_held for d in self._destinations))
+            except OtherBeginningError:
                 for destination in group:
                     destination.must_be_full = True
                 self._repeat("it does not begin as it did: all of it is packed")
-
-    def _pass_unless_hole(
-        self, group: Sequence[Destination], first: Pass | None, attempt: int
-    ) -> tuple[Pass, Outcomes] | None:
-        try:
-            return self._pass(group, first, attempt)
-        except JournalHoleError as hole:
-            self._repeat(hole.message)
-            self._wait_for(hole)
-            return None
-
-    def _look(self, look: Callable[[], R]) -> R:
-        return call(look, stop=self._run.stop)
-
-    def _wait_for(self, hole: JournalHoleError) -> None:
-        begun = time.monotonic()
-        seconds, stop = self._hole_seconds, self._run.stop
-        is_filled = self._look(
-            partial(await_filled, self.captured, hole.offset, seconds=seconds, stop=stop)
-        )
-        self._hole_seconds -= time.monotonic() - begun
-        if is_filled:
-            return
-        if self._is_held:
-            how = f"has a hole at byte {hole.offset}, where it had none before"
-            raise changed(self.captured, how)
-        self.captured = self._look(partial(cut_before, self.captured, hole.offset))
 
     def _pass(
         self, group: Sequence[Destination], first: Pass | None, attempt: int
@@ -226,21 +174,16 @@ class JournalBackup:
             readings={m.path: Reading(marks if m.is_journal else ()) for m in captured.members},
             first=first,
         )
-        contents = {m.path: read(captured, m, done.readings[m.path]) for m in captured.members}
-        if done.base is not None:
-            contents[JOURNAL_FILE] = self._after(done.base, contents[JOURNAL_FILE], done)
-        if done.is_main_held:
-            deque(contents[JOURNAL_FILE], maxlen=0)  # at its end it is looked at once more
-        if not done.entries:
+        tar = done.stream(self._run)
+        if tar is None:
             done.require_alike()
             return done, self._settle_without_archive(group, done)
-        framed = frame((entry, contents[member.path]) for member, entry in done.entries)
-        return done, self._send(group, done, framed if done.base else self._counted(framed))
+        return done, self._send(group, done, tar)
 
-    def _send(self, group: Sequence[Destination], done: Pass, framed: Iterator[bytes]) -> Outcomes:
+    def _send(self, group: Sequence[Destination], done: Pass, tar: Iterator[bytes]) -> Outcomes:
         stop = self._run.stop
         packed = gzip(
-            prefetch(framed, stop=stop),
+            prefetch(tar, stop=stop),
             level=self._plan.settings.compression_level,
             each=partial(each, workers=COMPRESSORS, stop=stop),
         )
@@ -264,21 +207,6 @@ class JournalBackup:
 
         copies = spread(settle, group, limit=len(group), stop=self._run.stop)
         return dict(zip(group, copies, strict=True))
-
-    def _after(self, base: Base, chunks: Iterator[bytes], done: Pass) -> Iterator[bytes]:
-        """Read what archives hold already, and compare; give the rest."""
-        held = base.file
-        rest = skip(self._counted(prefetch(chunks, stop=self._run.stop)), held.size_bytes)
-        if done.main.at(held.size_bytes) != held.sha256:
-            raise _OtherBeginningError
-        return rest
-
-    def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        size, total = 0, self.captured.size_bytes
-        for chunk in chunks:
-            size += len(chunk)
-            self._run.progress("backup", self._name, min(size, total), total)
-            yield chunk
 
     def _take_down(self, done: Pass, outcomes: Outcomes) -> list[Destination]:
         """Note what came of a reading; name the sinks that are worth a second pass."""

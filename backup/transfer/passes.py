@@ -3,26 +3,34 @@
 Rules:
 
 - Files beside the journal come first, so that what fails there costs no reading of the journal.
-- What archives hold already of the journal's beginning is not packed again; where nothing follows
-  it, nothing is put at all.
+- What archives hold already of the journal's beginning is read and compared before anything is
+  packed, and is not packed again; where nothing follows it, nothing is put at all.
 - A second pass over the same bounds must hash as the first one did.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from backup.archive import Entry, max_archive_bytes
+from backup.archive import Entry, frame, max_archive_bytes
 from backup.catalog import archive_key
 from backup.errors import JournalChangedError
-from backup.journals import Capture, Member, Reading
+from backup.journals import Capture, Member, Reading, read
 from backup.manifest import File, Segment
 from backup.model import JOURNAL_FILE, Continuity, Digest, encode_name
-from backup.transfer.increments import Base
+from backup.run import Run
+from backup.streams import prefetch
+from backup.transfer.increments import Base, skip
 
 _LAST_SECOND = 253_402_300_799
 """9999-12-31T23:59:59Z."""
+
+
+class OtherBeginningError(Exception):
+    """The journal does not begin with what archives hold of it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +80,38 @@ class Pass:
     def _is_complete(self) -> bool:
         """Whether it went to the end: it does not once every sink has dropped out."""
         return all(self.readings[m.path].size_bytes == m.size_bytes for m in self.of.members)
+
+    def stream(self, run: Run) -> Iterator[bytes] | None:
+        """Begin to read: give the tar of what is to be packed; None where archives hold all.
+
+        Raises:
+            OtherBeginningError: the journal does not begin as its last backup.
+            JournalError: it cannot be read; so does the stream.
+        """
+        contents = {m.path: read(self.of, m, self.readings[m.path]) for m in self.of.members}
+        if self.base is not None:
+            contents[JOURNAL_FILE] = self._after(self.base, contents[JOURNAL_FILE], run)
+        if self.is_main_held:
+            deque(contents[JOURNAL_FILE], maxlen=0)  # at its end it is looked at once more
+        if not self.entries:
+            return None
+        framed = frame((entry, contents[member.path]) for member, entry in self.entries)
+        return framed if self.base else self._counted(framed, run)
+
+    def _after(self, base: Base, chunks: Iterator[bytes], run: Run) -> Iterator[bytes]:
+        """Read what archives hold already, and compare; give the rest."""
+        held = base.file
+        rest = skip(self._counted(prefetch(chunks, stop=run.stop), run), held.size_bytes)
+        if self.main.at(held.size_bytes) != held.sha256:
+            raise OtherBeginningError
+        return rest
+
+    def _counted(self, chunks: Iterator[bytes], run: Run) -> Iterator[bytes]:
+        size, total = 0, self.of.size_bytes
+        for chunk in chunks:
+            size += len(chunk)
+            run.progress("backup", self.of.journal.name, min(size, total), total)
+            yield chunk
 
     def require_alike(self) -> None:
         """Insist that two complete readings of the same bounds are the same.

@@ -328,7 +328,7 @@ def test_sinks_that_hold_the_same_are_served_by_one_reading(  # noqa: PLR0917 - 
         readings.append(given)
         return journals.read(*given)
 
-    monkeypatch.setattr("backup.transfer.journal.read", read)
+    monkeypatch.setattr("backup.transfer.passes.read", read)
     result = run(sink, twin, late, new)
 
     assert exit_code(result) == 0
