@@ -22,7 +22,6 @@ import json
 import math
 import os
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -89,9 +88,6 @@ _PIECE_BYTES = 1 << 16
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
-# -- the interface
-
-
 @dataclass(frozen=True, slots=True)
 class Change:
     """What a watch reports: an object as it is now, or gone; or, first, all that there are."""
@@ -109,81 +105,8 @@ class Calls:
     """When the API server was last not there, in seconds of :func:`time.monotonic`."""
 
 
-class Api(ABC):
-    """What the cluster wing asks of Kubernetes, in one namespace."""
-
-    namespace: str
-    calls: Calls
-
-    @abstractmethod
-    def get(self, kind: Kind, name: str, *, sub: str = "") -> Object | None:
-        """Read an object, or a subresource of it; None if it is not there."""
-
-    @abstractmethod
-    def list(self, kind: Kind, *, labels: str = "", fields: str = "") -> Objects:
-        """List the objects that selectors fit."""
-
-    @abstractmethod
-    def create(self, kind: Kind, body: Object) -> Object:
-        """Create an object.
-
-        Raises:
-            ClusterConflictError: the name is taken; perhaps by a try of ours whose reply was lost.
-        """
-
-    @abstractmethod
-    def replace(self, kind: Kind, name: str, body: Object, *, sub: str = "") -> Object:
-        """Write an object whose ``resourceVersion`` is still what the body says.
-
-        Raises:
-            ClusterConflictError: it is not; perhaps by a try of ours whose reply was lost.
-        """
-
-    @abstractmethod
-    def patch(self, kind: Kind, name: str, body: Objects) -> None:
-        """Change an object by JSON patch; one that does not exist is ignored."""
-
-    @abstractmethod
-    def delete(self, kind: Kind, name: str, *, uid: str | None = None) -> None:
-        """Delete an object and, in the background, what it owns.
-
-        One that does not exist is ignored.
-
-        Args:
-            kind: its kind.
-            name: its name.
-            uid: delete only the object that has it.
-        """
-
-    @abstractmethod
-    def may(self, verb: str, rule: Rule, *, name: str = "") -> bool:
-        """Ask whether we have a right.
-
-        Args:
-            verb: one of the rule's.
-            rule: about which resource.
-            name: on the object of this name; empty: on all.
-        """
-
-    @abstractmethod
-    def changes(self, kind: Kind) -> Iterator[Change]:
-        """Report all objects of a kind, and then what changes, for ever."""
-
-    @abstractmethod
-    def under(self, stop: Stop, *, patience: float | None = None) -> Self:
-        """Return this API with another stop.
-
-        Args:
-            stop: asked wherever there is something to wait for.
-            patience: seconds for retries; None: as before.
-        """
-
-
-# -- the real one
-
-
-class KubernetesApi(Api):  # its methods are mostly the interface's
-    """A namespace of a cluster, by HTTP."""
+class Api:  # half of its methods are what can be asked, and half how
+    """What the cluster wing asks of Kubernetes, in one namespace, by HTTP."""
 
     def __init__(
         self,
@@ -202,7 +125,12 @@ class KubernetesApi(Api):  # its methods are mostly the interface's
         self._patience = patience
 
     def under(self, stop: Stop, *, patience: float | None = None) -> Self:
-        """See :class:`Api`."""
+        """Return this API with another stop.
+
+        Args:
+            stop: asked wherever there is something to wait for.
+            patience: seconds for retries; None: as before.
+        """
         return type(self)(
             self._client,
             self.namespace,
@@ -212,23 +140,31 @@ class KubernetesApi(Api):  # its methods are mostly the interface's
         )
 
     def get(self, kind: Kind, name: str, *, sub: str = "") -> Object | None:
-        """See :class:`Api`."""
+        """Read an object, or a subresource of it; None if it is not there."""
         status, body = self._ask("GET", self._path(kind, name, sub))
         return None if status == NOT_FOUND else body
 
     def list(self, kind: Kind, *, labels: str = "", fields: str = "") -> Objects:
-        """See :class:`Api`."""
+        """List the objects that selectors fit."""
         selectors = {"labelSelector": labels, "fieldSelector": fields}
         query = {name: value for name, value in selectors.items() if value}
         items: Objects = self._ask_about_all("GET", kind, query=query)["items"]
         return items
 
     def create(self, kind: Kind, body: Object) -> Object:
-        """See :class:`Api`."""
+        """Create an object.
+
+        Raises:
+            ClusterConflictError: the name is taken; perhaps by a try of ours whose reply was lost.
+        """
         return self._ask_about_all("POST", kind, body)
 
     def replace(self, kind: Kind, name: str, body: Object, *, sub: str = "") -> Object:
-        """See :class:`Api`."""
+        """Write an object whose ``resourceVersion`` is still what the body says.
+
+        Raises:
+            ClusterConflictError: it is not; perhaps by a try of ours whose reply was lost.
+        """
         status, stored = self._ask("PUT", self._path(kind, name, sub), body)
         if status == NOT_FOUND:
             message = f"{kind} {name} is gone"
@@ -236,11 +172,19 @@ class KubernetesApi(Api):  # its methods are mostly the interface's
         return stored
 
     def patch(self, kind: Kind, name: str, body: Objects) -> None:
-        """See :class:`Api`."""
+        """Change an object by JSON patch; one that does not exist is ignored."""
         self._ask("PATCH", self._path(kind, name), body)
 
     def delete(self, kind: Kind, name: str, *, uid: str | None = None) -> None:
-        """See :class:`Api`."""
+        """Delete an object and, in the background, what it owns.
+
+        One that does not exist is ignored.
+
+        Args:
+            kind: its kind.
+            name: its name.
+            uid: delete only the object that has it.
+        """
         options: Object = {"propagationPolicy": "Background"}
         if uid is not None:
             options["preconditions"] = {"uid": uid}
@@ -248,7 +192,13 @@ class KubernetesApi(Api):  # its methods are mostly the interface's
             self._ask("DELETE", self._path(kind, name), options)
 
     def may(self, verb: str, rule: Rule, *, name: str = "") -> bool:
-        """See :class:`Api`; anybody who is somebody may ask this (``system:basic-user``)."""
+        """Ask whether we have a right, as anybody who is somebody may (``system:basic-user``).
+
+        Args:
+            verb: one of the rule's.
+            rule: about which resource.
+            name: on the object of this name; empty: on all.
+        """
         resource, _, sub = rule.resource.partition("/")
         wanted = {"namespace": self.namespace, "verb": verb, "group": rule.group, "name": name}
         body = {
@@ -260,7 +210,7 @@ class KubernetesApi(Api):  # its methods are mostly the interface's
         return bool(review["status"].get("allowed"))
 
     def changes(self, kind: Kind) -> Iterator[Change]:
-        """See :class:`Api`."""
+        """Report all objects of a kind, and then what changes, for ever."""
         while True:
             listed = self._ask_about_all("GET", kind)
             version = listed["metadata"]["resourceVersion"]
@@ -409,7 +359,7 @@ _KINDS_OF_CHANGE: Mapping[str, Literal["there", "gone"]] = {
 # -- where we are
 
 
-def connect(*, stop: Stop) -> KubernetesApi:
+def connect(*, stop: Stop) -> Api:
     """Find the cluster: that of the pod, or of ``KUBECONFIG`` outside of one.
 
     Raises:
@@ -441,9 +391,8 @@ def connect(*, stop: Stop) -> KubernetesApi:
         ) from error
     settings.retries = False  # they are made here
     settings.keep_alive = True  # a watch whose server has vanished is to end within a minute
-    return KubernetesApi(
-        client.ApiClient(settings), os.environ.get("POD_NAMESPACE") or namespace, stop=stop
-    )
+    namespace = os.environ.get("POD_NAMESPACE") or namespace
+    return Api(client.ApiClient(settings), namespace, stop=stop)
 
 
 def _read_token(settings: Any) -> None:  # noqa: ANN401 - as the client

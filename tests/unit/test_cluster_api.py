@@ -21,7 +21,7 @@ from kubernetes import client
 from kubernetes.config import incluster_config
 
 from backup.cluster import api
-from backup.cluster.api import Calls, Change, KubernetesApi, connect
+from backup.cluster.api import Api, Calls, Change, connect
 from backup.cluster.rights import Rule
 from backup.cluster.strategies import RULES
 from backup.errors import (
@@ -60,14 +60,12 @@ def door() -> Iterator[Door]:
         yield door
 
 
-def asking(door: Door, *, stop: Stop | None = None, patience: float = 0.0) -> KubernetesApi:
+def asking(door: Door, *, stop: Stop | None = None, patience: float = 0.0) -> Api:
     """Make the client; without patience it asks once."""
     settings: Any = client.Configuration()
     settings.host = door.endpoint
     settings.retries = False
-    return KubernetesApi(
-        client.ApiClient(settings), "billing", stop=stop or Stop(), patience=patience
-    )
+    return Api(client.ApiClient(settings), "billing", stop=stop or Stop(), patience=patience)
 
 
 def serving_as(made: Certificates) -> SSLContext:
@@ -224,7 +222,7 @@ def test_a_name_that_is_taken_is_a_conflict(door: Door) -> None:
     ],
 )
 def test_a_namespace_that_is_not_there_is_an_error(
-    door: Door, ask: Callable[[KubernetesApi], object]
+    door: Door, ask: Callable[[Api], object]
 ) -> None:
     """Nothing was made, and nothing is not what there is: neither may look like success."""
     door.on(httpd.is_(), refuses(404, 'namespaces "billing" not found'))
@@ -450,7 +448,7 @@ def test_a_server_of_another_authority_is_told_as_such(tmp_path: Path) -> None:
     settings.ssl_ca_cert = str(made.other_ca)
     with httpd.serving(tls=serving_as(made)) as door:
         settings.host = door.endpoint
-        asked = KubernetesApi(client.ApiClient(settings), "billing", stop=Stop(), patience=0.0)
+        asked = Api(client.ApiClient(settings), "billing", stop=Stop(), patience=0.0)
         with pytest.raises(ClusterUnavailableError, match=r"SSLError: .*certificate verify failed"):
             asked.get("pods", "a")
 
