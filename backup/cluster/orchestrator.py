@@ -130,7 +130,7 @@ class Orchestrator:
         """
         name = self.settings.statefulset
         self._owner = Owner.of(self.api, self.run.pod)
-        self._take_in(resume(self.run, self.api, name, self._lease(), take_over=False))
+        self._take_in(resume(self._lease(), take_over=False))
         self._held = self.ask_sinks()
         known = {journal for journal in self._held.journals if Journal.is_of(name, journal)}
         self._expected = known | journals_of(name, self.settings.expect_replicas)
@@ -206,12 +206,10 @@ class Orchestrator:
 
     def _clear_away(self, lease: Lease, left: Held | None) -> None:
         """Recover from a run that died after this one began; remove workers that were left."""
-        name = self.settings.statefulset
         if left is not None and left.record is not None:
-            found = recover(self.run, self.api, name, lease, left.record, of=left.holder)
-            self._take_in(found)
+            self._take_in(recover(lease, left.record, of=left.holder))
             lease.take()
-        remove_workers(self.api, name, but=self.run.id)
+        remove_workers(self.api, lease.statefulset, but=self.run.id)
 
     def _tidy(self, tidy: Callable[[Api], None]) -> None:
         """Do what is left to do, in a time of its own; a failure here hides no other."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from backup.cluster.api import Api
 from backup.cluster.billing import Back, bring_back, still_down
 from backup.cluster.jobs import REMOVAL_SECONDS, remove_workers
 from backup.cluster.lease import Held, Lease, Record
@@ -22,7 +21,6 @@ from backup.errors import BackupError, BillingDownError, LeaseHeldError, LeaseLo
 from backup.events import Problem, Warned
 from backup.page import Page
 from backup.results import Result, say_warnings
-from backup.run import Run
 from backup.stop import Stop
 
 _TRIES = 20
@@ -65,14 +63,11 @@ _RESUMED = {
 }
 
 
-def resume(run: Run, api: Api, statefulset: str, lease: Lease, *, take_over: bool) -> ResumeResult:
+def resume(lease: Lease, *, take_over: bool) -> ResumeResult:
     """Bring billing back if a run that is gone has left it down.
 
     Args:
-        run: whose account gets problems and warnings.
-        api: the cluster.
-        statefulset: billing's.
-        lease: in our hands.
+        lease: billing's, in the hands of the run whose account gets problems and warnings.
         take_over: bring it back whoever is under way: the release is about to be removed.
 
     Raises:
@@ -83,15 +78,15 @@ def resume(run: Run, api: Api, statefulset: str, lease: Lease, *, take_over: boo
     for _ in range(_TRIES):
         held = lease.read()
         if held is None or not (held.record or (take_over and _may_scale(held))):
-            return ResumeResult(statefulset=statefulset, state="nothing to do")
+            return ResumeResult(statefulset=lease.statefulset, state="nothing to do")
         if take_over or lease.is_stale(held):
             try:
-                return _take_over(run, api, statefulset, lease, held)
+                return _take_over(lease, held)
             except LeaseHeldError:  # by the run itself, which renewed it, or by another rescuer
                 pass
         if not take_over:
             return ResumeResult(
-                statefulset=statefulset,
+                statefulset=lease.statefulset,
                 state="under way",
                 replicas=held.record.replicas if held.record else None,
                 holder=held.holder,
@@ -105,37 +100,33 @@ def _may_scale(held: Held) -> bool:
     return bool(held.holder) and held.owner is not None and held.owner.may_scale
 
 
-def _take_over(run: Run, api: Api, statefulset: str, lease: Lease, held: Held) -> ResumeResult:
+def _take_over(lease: Lease, held: Held) -> ResumeResult:
     try:
         lease.seize(held)
         if held.record is not None:
-            return recover(run, api, statefulset, lease, held.record, of=held.holder)
+            return recover(lease, held.record, of=held.holder)
         lease.release()
     except (BillingDownError, LeaseHeldError):
         raise
     except BackupError as error:
         if held.record is None:
             raise
-        raise still_down(api, statefulset, held.record, "may be down", error) from error
-    return ResumeResult(statefulset=statefulset, state="pushed aside", holder=held.holder)
+        raise still_down(lease.api, lease.statefulset, held.record, "may be down", error) from error
+    return ResumeResult(statefulset=lease.statefulset, state="pushed aside", holder=held.holder)
 
 
-def recover(
-    run: Run, api: Api, statefulset: str, lease: Lease, record: Record, *, of: str
-) -> ResumeResult:
+def recover(lease: Lease, record: Record, *, of: str) -> ResumeResult:
     """Do what a record says, and remove it; the Lease is ours, and is free afterwards.
 
     Args:
-        run: whose account gets problems and warnings.
-        api: the cluster.
-        statefulset: billing's.
-        lease: in our hands.
+        lease: as for :func:`resume`.
         record: what it says.
         of: the run that left it.
 
     Raises:
         BillingDownError: it may still be down.
     """
+    run, api, statefulset = lease.run, lease.api, lease.statefulset
     failed: list[BackupError] = []
     try:  # in a time of its own; and a failure keeps nobody from going on
         remove_workers(api.under(Stop(seconds=REMOVAL_SECONDS)), statefulset)
