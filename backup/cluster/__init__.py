@@ -14,9 +14,8 @@ In the order in which they are best read, and in which alone they import each ot
 - :mod:`~backup.cluster.billing`: the StatefulSet, scaled down and back
 - :mod:`~backup.cluster.rescue`: what a run that is gone has left is put right
 - :mod:`~backup.cluster.layout`: on which volumes journals are, and what ``auto`` makes of them
-- :mod:`~backup.cluster.events`: what events say about Jobs and pods
-- :mod:`~backup.cluster.pods`: what becomes of all pods, by one watch
-- :mod:`~backup.cluster.workers`: one worker, from the making of its Job to what its pod says
+- :mod:`~backup.cluster.pods`: what becomes of all pods, by one watch, and what explains it
+- :mod:`~backup.cluster.workers`: one worker, and how its Job is made
 - :mod:`~backup.cluster.crew`: the workers of a run: making them, waiting, taking in what they say;
   and what a strategy is
 - :mod:`~backup.cluster.colocated`: a run's copies beside billing, while it runs

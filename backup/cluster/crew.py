@@ -22,12 +22,11 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 from backup.answer import Answer, JournalAnswer
 from backup.cluster.api import Api, Object
 from backup.cluster.billing import StatefulSet
-from backup.cluster.events import events_about, in_brackets
 from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease
-from backup.cluster.pods import Pods
+from backup.cluster.pods import Pod, Pods, events_about, in_brackets
 from backup.cluster.rights import WORKERS, Rule
-from backup.cluster.workers import Order, Pod, Template, make_job, remove_gate
+from backup.cluster.workers import Order, Template, make_job, remove_gate
 from backup.errors import NEEDS_A_LOOK, BackupError, ClusterConflictError, JournalError
 from backup.events import Problem, Step
 from backup.model import State, Strategy
@@ -265,8 +264,8 @@ class Crew:
     def open_gate(self, task: Task) -> None:
         """Let a worker that waits for billing's end begin."""
         task.made_at = time.monotonic()
-        if body := self.pods.of_job(task.job):
-            remove_gate(self.api, body)
+        if pod := self.pods.of_job(task.job):
+            remove_gate(self.api, pod)
 
     def remove(self, task: Task) -> None:
         """Delete a worker, and with it its pod, which gets the little grace that it was made with.
@@ -279,10 +278,9 @@ class Crew:
 
     def look(self, task: Task) -> bool:
         """Take in how a worker's pod is now; False if there is none."""
-        body = self.pods.of_job(task.job)
-        if body is not None:
-            task.pod = Pod(body)
-        return body is not None
+        pod = self.pods.of_job(task.job)
+        task.pod = pod or task.pod
+        return pod is not None
 
     def is_late(self, task: Task) -> bool:
         """Whether it has not begun in time."""

@@ -15,8 +15,8 @@ from dataclasses import replace
 
 from backup.answer import JournalAnswer
 from backup.cluster.crew import PUT, WAIT_SECONDS, Crew, WorkerOutcome, half_known
-from backup.cluster.events import in_brackets
-from backup.cluster.workers import Order, Pod, worker_name
+from backup.cluster.pods import Pod, in_brackets
+from backup.cluster.workers import Order, worker_name
 from backup.errors import BackupError, JournalError, SinkError
 
 
@@ -52,8 +52,7 @@ def _await_end(crew: Crew, job: str) -> Pod | None:
     """Wait for a Job's end; None if it has not begun in time."""
     begun = time.monotonic()
     while True:
-        body = crew.pods.of_job(job)
-        pod = Pod(body) if body else None
+        pod = crew.pods.of_job(job)
         if pod is not None and pod.has_ended:
             return pod
         is_late = time.monotonic() - begun > WAIT_SECONDS

@@ -23,7 +23,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from backup.cluster.api import Api, Object
+from backup.cluster.api import Api
 from backup.cluster.billing import Back, StatefulSet, bring_back, require_harmless, scale_down
 from backup.cluster.crew import Copies, Crew, Task
 from backup.cluster.downtime import Downtime
@@ -31,7 +31,7 @@ from backup.cluster.drafts import commit
 from backup.cluster.jobs import REMOVAL_SECONDS
 from backup.cluster.layout import Volume
 from backup.cluster.lease import MEASURED, Measured, Record
-from backup.cluster.pods import is_leaving, is_ready
+from backup.cluster.pods import Pod
 from backup.cluster.rights import WORKERS, Rule
 from backup.cluster.workers import Order, worker_name
 from backup.errors import (
@@ -61,11 +61,6 @@ _BY_OTHERS: Final = {
     "made anew": "was made anew",
     "was up": "was scaled up by somebody else",
 }
-
-
-def _is_back(pod: Object) -> bool:
-    """Ready and not being deleted: a deleted pod stays ready for a while."""
-    return is_ready(pod) and not is_leaving(pod)
 
 
 class ScaleDown(Copies):
@@ -114,7 +109,7 @@ class ScaleDown(Copies):
         self._note_measure()
 
     @property
-    def _pods_of_billing(self) -> list[Object]:
+    def _pods_of_billing(self) -> list[Pod]:
         return self._crew.pods.of_billing(self._billing.name)
 
     # -- before billing goes
@@ -183,7 +178,7 @@ class ScaleDown(Copies):
             raise
         self._crew.step("waiting for billing's pods to end")
         while left := self._pods_of_billing:
-            if not any(map(is_ready, left)):
+            if not any(pod.is_ready for pod in left):
                 self._downtime.note_away()
             self._downtime.require_time("billing's pods have not ended")
             self._crew.wait()
@@ -261,7 +256,7 @@ class ScaleDown(Copies):
         """Wait for so many pods of billing, and say how long it was away."""
         self._crew.step("waiting for billing to be ready")
         until = time.monotonic() + READY_SECONDS
-        while sum(map(_is_back, self._pods_of_billing)) < replicas:
+        while sum(p.is_ready and not p.is_leaving for p in self._pods_of_billing) < replicas:
             if time.monotonic() > until:
                 self._run.fail(
                     Problem(
@@ -288,14 +283,13 @@ class ScaleDown(Copies):
             self._run.warn(f"how long this took could not be noted: {error.message}")
 
 
-def _order(crew: Crew, volume: Volume, pods: Sequence[Object]) -> Order:
-    theirs = [pod["spec"] for pod in pods if pod["metadata"]["name"] in volume.pods]
+def _order(crew: Crew, volume: Volume, pods: Sequence[Pod]) -> Order:
     return Order(
         name=worker_name(crew.template, "worker", volume.claim),
         arguments=crew.arguments(volume),
         volume=volume,
-        near=tuple(sorted({spec["nodeName"] for spec in theirs if spec.get("nodeName")})),
-        billing_pods=tuple(pods),
+        near=tuple(sorted({p.node for p in pods if p.name in volume.pods and p.node})),
+        billing_pods=tuple(pod.body for pod in pods),
         is_gated=True,
         seconds=crew.seconds_left(),
     )

@@ -19,8 +19,9 @@ from backup.cluster.colocated import Colocated
 from backup.cluster.crew import PUT, Copies, Crew, Outcomes, Task, WorkerOutcome
 from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease, Owner, lease_name
+from backup.cluster.pods import Pod
 from backup.cluster.scaledown import ScaleDown
-from backup.cluster.workers import GATE, Order, Pod, read_template
+from backup.cluster.workers import GATE, Order, read_template
 from backup.errors import ClusterConflictError, ClusterDeniedError, LeaseLostError
 from backup.events import Problem, Warned
 from backup.run import Run
@@ -97,7 +98,7 @@ def begin(crew: Crew, what: Task, **order: Any) -> Task:
     what.job = crew.create(Order(name="w", arguments=arguments, volume=what.volume, **order))
     assert isinstance(crew.api, SimulatedCluster)
     for name in crew.api.world.pods_of("w", "Job"):
-        while crew.pods.get(name) != crew.api.world.get("pods", name):
+        while (pod := crew.pods.get(name)) is None or pod.body != crew.api.world.get("pods", name):
             crew.pods.poll(1)
     crew.look(what)
     return what

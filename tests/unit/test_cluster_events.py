@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backup.cluster.events import events_about
+from backup.cluster.pods import events_about
 from tests.simulated_cluster import SimulatedCluster, World
 
 
