@@ -75,11 +75,8 @@ def _rights(lease: Lease, settings: ClusterSettings) -> Iterator[Item]:
         if not api.may(verb, rule, name=names.get(rule.resource, "") if rule.named else "")
     ]
     if missing:
-        yield Problem(
-            exit_code=ClusterDeniedError.exit_code,
-            message=f"the service account may not: {', '.join(missing)}",
-            hints=(_HINT,),
-        )
+        message = f"the service account may not: {', '.join(missing)}"
+        yield Problem.of(ClusterDeniedError(message, _HINT))
     else:
         where = f"namespace {api.namespace}"
         yield Finding(subject=where, message="grants all the rights that a run needs")
@@ -93,11 +90,8 @@ def _lease(lease: Lease) -> Iterator[Item]:
         yield Warned(message=f"run {held.holder} is under way")
     elif held.record is not None:
         down = f"has scaled {lease.statefulset} down from {held.record.replicas}, and is gone"
-        yield Problem(
-            exit_code=BillingDownError.exit_code,
-            message=f"run {held.holder} {down}",
-            hints=("journal-backup resume-billing, which the guard runs too, brings it back",),
-        )
+        hint = "journal-backup resume-billing, which the guard runs too, brings it back"
+        yield Problem.of(BillingDownError(f"run {held.holder} {down}", hint))
     else:
         yield Finding(subject=lease.name, message=f"was left by run {held.holder}, and is stale")
 
@@ -114,11 +108,8 @@ def _billing(
     for volume in volumes:
         yield _claim(volume)
     for journal in sorted((promised | billing.journals) - bound_journals(volumes)):
-        yield Problem(
-            exit_code=JournalMissingError.exit_code,
-            message="expected, but there is no volume claim of it that is bound",
-            journal=journal,
-        )
+        why = "expected, but there is no volume claim of it that is bound"
+        yield Problem.of(JournalMissingError(why), journal=journal)
     strategy = decide(settings, volumes, has_source=has_source)
     chosen = ", chosen by auto" if settings.strategy == "auto" else ""
     message = f"would be backed up by strategy {strategy}{chosen}"

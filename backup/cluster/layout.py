@@ -76,7 +76,7 @@ def read_volumes(
             f"its pods have neither a volume nor a claim template named {VOLUME}",
             "is BACKUP_STATEFULSET billing's?",
         )
-    own = [n for n in named if (j := Journal.parse(n)) and j.statefulset == billing.name]
+    own = [name for name in named if Journal.is_of(billing.name, name)]
     return tuple(_volume(named[name], (name,), running, is_shared=False) for name in _sorted(own))
 
 
@@ -86,11 +86,10 @@ def _sorted(names: Iterable[str]) -> list[str]:
 
 
 def _shared_claim(body: Object) -> str | None:
-    for volume in body["spec"]["template"]["spec"].get("volumes") or []:
-        if volume["name"] == VOLUME:
-            claim: str | None = (volume.get("persistentVolumeClaim") or {}).get("claimName")
-            return claim
-    return None
+    volumes = body["spec"]["template"]["spec"].get("volumes") or []
+    ours: Object = next((volume for volume in volumes if volume["name"] == VOLUME), {})
+    claim: str | None = (ours.get("persistentVolumeClaim") or {}).get("claimName")
+    return claim
 
 
 def _volume(
