@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from backup.cluster.billing import StatefulSet
 from backup.cluster.crew import WAIT_SECONDS, Copies, Crew, Task
 from backup.cluster.layout import Volume
 from backup.cluster.pods import Pod, in_brackets
-from backup.cluster.workers import Order, worker_name
 from backup.errors import ConfigError
 
 ATTEMPTS: Final = 3
@@ -98,16 +98,10 @@ class Colocated(Copies):
         task.pod = None
         task.made_at = time.monotonic()
         self._running.append(task)
-        task.job = self._crew.create(
-            Order(
-                name=worker_name(self._crew.template, "worker", task.volume.claim, task.attempt),
-                arguments=self._crew.arguments(task.volume),
-                volume=task.volume,
-                beside=(pod.name,) if pod else (),
-                billing_pods=(pod.body,) if pod else (),
-                seconds=self._crew.seconds_left(),
-            )
-        )
+        order = self._crew.order(task)
+        if pod:
+            order = replace(order, beside=(pod.name,), billing_pods=(pod.body,))
+        task.job = self._crew.create(order)
 
     def _settle_some(self) -> bool:
         """Take in what has come of workers; return whether any is over."""

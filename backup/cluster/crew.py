@@ -14,7 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import ClassVar, Final
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
@@ -26,7 +26,7 @@ from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease
 from backup.cluster.pods import Pod, Pods, events_about, in_brackets
 from backup.cluster.rights import WORKERS, Rule
-from backup.cluster.workers import Order, Template, make_job, remove_gate
+from backup.cluster.workers import Order, Template, make_job, remove_gate, worker_name
 from backup.errors import NEEDS_A_LOOK, BackupError, ClusterConflictError, JournalError
 from backup.events import Problem, Step
 from backup.model import State, Strategy
@@ -127,7 +127,10 @@ class Outcomes:
         others = [name for name in task.volume.journals if name not in answered]
         silence = "does not speak of it" if pod.answer else pod.why_ended()
         found = self._find_others(others, pod, silence) if answer.is_cut else ()
-        self._note(task, pod, (*answer.journals, *found))
+        self.all.extend(
+            WorkerOutcome(**asdict(one), claim=task.volume.claim, node=pod.node, worker=task.job)
+            for one in (*answer.journals, *found)
+        )
         self.hear(answer, task.job, about=task.volume.journals[0])
         known = {journal.journal for journal in found}
         lost = [name for name in others if name not in known]
@@ -166,21 +169,6 @@ class Outcomes:
                     journal=about,
                 )
             )
-
-    def _note(self, task: Task, pod: Pod, journals: Iterable[JournalAnswer]) -> None:
-        self.all.extend(
-            WorkerOutcome(
-                journal=journal.journal,
-                claim=task.volume.claim,
-                state=journal.state,
-                node=pod.node,
-                worker=task.job,
-                size_bytes=journal.size_bytes,
-                records=journal.records,
-                id=journal.id,
-            )
-            for journal in journals
-        )
 
 
 @dataclass(slots=True)
@@ -251,14 +239,19 @@ class Crew:
             if self.api.get("jobs", name) is None:
                 raise
 
-    def arguments(self, volume: Volume) -> tuple[str, ...]:
-        """Give the command line of a worker."""
-        return (
-            "worker",
-            f"--run={self.run.id}",
-            f"--strategy={self.copies.name}",
-            f"--journal={','.join(volume.journals)}",
-            *(["--draft"] if self.copies.are_drafts else []),
+    def order(self, task: Task) -> Order:
+        """Give what a volume's worker is to do; where, is for the strategy to say."""
+        return Order(
+            name=worker_name(self.template, "worker", task.volume.claim, task.attempt),
+            arguments=(
+                "worker",
+                f"--run={self.run.id}",
+                f"--strategy={self.copies.name}",
+                f"--journal={','.join(task.volume.journals)}",
+                *(["--draft"] if self.copies.are_drafts else []),
+            ),
+            volume=task.volume,
+            seconds=self.seconds_left(),
         )
 
     def open_gate(self, task: Task) -> None:
@@ -340,10 +333,9 @@ class Copies(ABC):
         self._crew = crew
         self._billing = billing
 
-    @classmethod
-    @abstractmethod
+    @classmethod  # noqa: B027 - without it, all can be mounted
     def require_readable(cls, volumes: Iterable[Volume]) -> None:
-        """Insist that workers can mount these volumes.
+        """Insist that workers can mount these volumes, where the strategy has a say in it.
 
         Raises:
             ConfigError: they cannot.

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from backup.answer import JournalAnswer
 from backup.cluster.crew import PUT, WAIT_SECONDS, Crew, WorkerOutcome, half_known
@@ -78,13 +78,8 @@ def _judged(
         return replace(outcome, state="failed", id=None)
     if silence:
         crew.run.fail(half_known(outcome.journal, silence))
-    return replace(
-        outcome,
-        state=backup.state if outcome.state == PUT else outcome.state,
-        id=backup.id,
-        size_bytes=backup.size_bytes,
-        records=backup.records,
-    )
+    state = backup.state if outcome.state == PUT else outcome.state
+    return replace(outcome, **{**asdict(backup), "state": state})
 
 
 def _uncommitted(crew: Crew, silence: str | None, why: str) -> BackupError:

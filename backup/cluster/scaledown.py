@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -29,11 +30,9 @@ from backup.cluster.crew import Copies, Crew, Task
 from backup.cluster.downtime import Downtime
 from backup.cluster.drafts import commit
 from backup.cluster.jobs import REMOVAL_SECONDS
-from backup.cluster.layout import Volume
 from backup.cluster.lease import MEASURED, Measured, Record
 from backup.cluster.pods import Pod
 from backup.cluster.rights import WORKERS, Rule
-from backup.cluster.workers import Order, worker_name
 from backup.errors import (
     NEEDS_A_LOOK,
     BackupError,
@@ -83,10 +82,6 @@ class ScaleDown(Copies):
         self._seconds_for_copies: float | None = None
         self._is_in_doubt = False
 
-    @classmethod
-    def require_readable(cls, volumes: Iterable[Volume]) -> None:
-        """See :class:`Copies`; nobody else has them then."""
-
     def copy(self, tasks: Sequence[Task], *, size_bytes: int) -> None:
         """See :class:`Copies`.
 
@@ -127,7 +122,14 @@ class ScaleDown(Copies):
         pods = self._pods_of_billing
         for task in tasks:
             task.made_at = time.monotonic()
-            task.job = self._crew.create(_order(self._crew, task.volume, pods))
+            were_on = {p.node for p in pods if p.name in task.volume.pods and p.node}
+            order = replace(
+                self._crew.order(task),
+                near=tuple(sorted(were_on)),
+                billing_pods=tuple(pod.body for pod in pods),
+                is_gated=True,
+            )
+            task.job = self._crew.create(order)
         while overdue := [task for task in tasks if not self._crew.look(task)]:
             for task in overdue:
                 _require_admitted(self._crew, task)
@@ -281,18 +283,6 @@ class ScaleDown(Copies):
             self._crew.lease.remember(measured)
         except ClusterError as error:
             self._run.warn(f"how long this took could not be noted: {error.message}")
-
-
-def _order(crew: Crew, volume: Volume, pods: Sequence[Pod]) -> Order:
-    return Order(
-        name=worker_name(crew.template, "worker", volume.claim),
-        arguments=crew.arguments(volume),
-        volume=volume,
-        near=tuple(sorted({p.node for p in pods if p.name in volume.pods and p.node})),
-        billing_pods=tuple(pod.body for pod in pods),
-        is_gated=True,
-        seconds=crew.seconds_left(),
-    )
 
 
 def _require_admitted(crew: Crew, task: Task) -> None:
