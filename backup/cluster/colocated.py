@@ -100,7 +100,7 @@ class Colocated(Copies):
         self._running.append(task)
         order = self._crew.order(task)
         if pod:
-            order = replace(order, beside=(pod.name,), billing_pods=(pod.body,))
+            order = replace(order, beside=pod.name, billing_pods=(pod.body,))
         task.job = self._crew.create(order)
 
     def _settle_some(self) -> bool:

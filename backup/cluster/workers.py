@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -78,10 +78,10 @@ class Order:
     arguments: tuple[str, ...]
     volume: Volume | None = None
     """None: it needs no journal."""
-    beside: tuple[str, ...] = ()
-    """Pods of billing, one of which has to be on its node."""
+    beside: str = ""
+    """The pod of billing whose node it has to be on."""
     near: tuple[str, ...] = ()
-    """Nodes that it should be on: the volume may still be attached there."""
+    """Else, nodes that it should be on: the volume may still be attached there."""
     billing_pods: tuple[Object, ...] = ()
     """Whose tolerations, SELinux options and priority it needs; where there are none, those of
     billing's template, if it reads a volume."""
@@ -156,7 +156,12 @@ def make_job(template: Template, order: Order) -> Object:
     """Make the Job of a worker."""
     pod = copy.deepcopy(template.job["spec"]["template"])
     metadata = pod.get("metadata") or {}
-    labels = _labels(template, metadata.get("labels") or {})
+    labels = {
+        **{n: v for n, v in (metadata.get("labels") or {}).items() if n not in _JOB_LABELS},
+        RUN_LABEL: template.run_id,
+        STATEFULSET_LABEL: template.statefulset,
+        ROLE_LABEL: "worker",
+    }
     ours = template.job["metadata"]
     reference = {"apiVersion": "batch/v1", "kind": "Job", "name": ours["name"], "uid": ours["uid"]}
     return {
@@ -175,18 +180,9 @@ def make_job(template: Template, order: Order) -> Object:
     }
 
 
-def _labels(template: Template, ours: Mapping[str, str]) -> dict[str, str]:
-    return {
-        **{name: value for name, value in ours.items() if name not in _JOB_LABELS},
-        RUN_LABEL: template.run_id,
-        STATEFULSET_LABEL: template.statefulset,
-        ROLE_LABEL: "worker",
-    }
-
-
 def _pod_spec(template: Template, order: Order, ours: Object) -> Object:
-    spec = {name: value for name, value in ours.items() if name not in _NOT_TAKEN_OVER}
-    spec |= {
+    spec = {
+        **{name: value for name, value in ours.items() if name not in _NOT_TAKEN_OVER},
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": GATED_GRACE_SECONDS if order.is_gated else GRACE_SECONDS,
@@ -237,23 +233,16 @@ def _is_token(source: Object) -> bool:
 
 def _place(spec: Object, order: Order) -> None:
     """Say on which node it has to be, and on which ones it should be."""
-    affinity: Object = {}
     if order.beside:
-        term = {
-            "topologyKey": _NODE_LABEL,
-            "labelSelector": {"matchExpressions": [_is_one_of(_POD_NAME_LABEL, order.beside)]},
-        }
-        affinity["podAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
-    if order.near:
-        place = {"matchExpressions": [_is_one_of(_NODE_LABEL, order.near)]}
-        wish = {"weight": 100, "preference": place}
-        affinity["nodeAffinity"] = {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}
-    if affinity:
-        spec["affinity"] = affinity
-
-
-def _is_one_of(label: str, values: Iterable[str]) -> Object:
-    return {"key": label, "operator": "In", "values": [*values]}
+        is_it = {"key": _POD_NAME_LABEL, "operator": "In", "values": [order.beside]}
+        term = {"topologyKey": _NODE_LABEL, "labelSelector": {"matchExpressions": [is_it]}}
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+        spec["affinity"] = {"podAffinity": required}
+    elif order.near:
+        is_one = {"key": _NODE_LABEL, "operator": "In", "values": [*order.near]}
+        wish = {"weight": 100, "preference": {"matchExpressions": [is_one]}}
+        preferred = {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}
+        spec["affinity"] = {"nodeAffinity": preferred}
 
 
 def _match_billing(spec: Object, billing: Sequence[Object], *, priority: int) -> None:

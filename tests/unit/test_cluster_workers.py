@@ -278,7 +278,7 @@ def test_bare_template_is_enough() -> None:
 
 def test_worker_goes_beside_billing() -> None:
     """On the node of that very pod: the volume is there."""
-    spec = spec_of(make_job(template(), order(beside=(f"{BILLING}-0",))))
+    spec = spec_of(make_job(template(), order(beside=f"{BILLING}-0")))
 
     (term,) = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert term["topologyKey"] == "kubernetes.io/hostname"
