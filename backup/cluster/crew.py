@@ -30,6 +30,7 @@ from backup.cluster.workers import Order, Template, make_job, remove_gate, worke
 from backup.errors import NEEDS_A_LOOK, BackupError, ClusterConflictError, JournalError
 from backup.events import Problem, Step
 from backup.model import State, Strategy
+from backup.results import JournalResult
 from backup.run import Run
 from backup.settings import ClusterSettings
 from backup.stop import SLICE_SECONDS
@@ -46,7 +47,7 @@ Find = Callable[[str], Mapping[str, JournalAnswer]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerOutcome:
+class WorkerOutcome(JournalResult):
     """What came of one journal."""
 
     journal: str
@@ -61,6 +62,11 @@ class WorkerOutcome:
     size_bytes: int = 0
     records: int = 0
     id: str | None = None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is a backup."""
+        return self.id is not None
 
     @property
     def is_put(self) -> bool:

@@ -33,14 +33,14 @@ from backup.errors import BackupError, JournalError
 from backup.events import Problem, RunStarted, Warned
 from backup.model import Holdings, Journal, Strategy, size_text
 from backup.page import Cell, Page
-from backup.results import STATE_STYLES, Result, count, say_warnings
+from backup.results import STATE_STYLES, RunResult
 from backup.run import Run
 from backup.settings import ClusterSettings
 from backup.stop import Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterResult(Result):
+class ClusterResult(RunResult):
     """What came of a run."""
 
     run_id: str
@@ -57,15 +57,7 @@ class ClusterResult(Result):
 
     def figures(self) -> dict[str, int]:
         """Count what the last line of the log tells."""
-        stored = [j for j in self.journals if j.id]
-        return {
-            "warnings": len(self.warnings),
-            "journals": len(self.journals),
-            "journals_stored": len(stored),
-            "size_bytes": sum(j.size_bytes for j in stored),
-            "records": sum(j.records for j in stored),
-            "api_calls": self.api_calls,
-        }
+        return {**RunResult.figures(self), "api_calls": self.api_calls}
 
     def write(self, page: Page) -> None:
         """Write it, for people."""
@@ -83,19 +75,10 @@ class ClusterResult(Result):
             for row in self.journals
         ]
         page.table(columns, rows)
-        say_warnings(page, self.warnings)
-        stored = sum(row.id is not None for row in self.journals)
-        page.say(
-            f"{stored} of {count(len(self.journals), 'journal')} backed up"
-            f" in {self.duration_seconds:.1f} s, {self.strategy}; {_billing(self)}"
-        )
-
-
-def _billing(result: ClusterResult) -> str:
-    """Say what the run has meant for billing."""
-    if result.downtime_seconds is not None:
-        return f"billing was away for {result.downtime_seconds:.1f} s"
-    return STRATEGIES[result.strategy].billing_stays
+        billing = STRATEGIES[self.strategy].billing_stays
+        if self.downtime_seconds is not None:
+            billing = f"billing was away for {self.downtime_seconds:.1f} s"
+        self.say(page, f", {self.strategy}; {billing}")
 
 
 @dataclass(slots=True)
