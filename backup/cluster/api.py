@@ -60,6 +60,7 @@ Object = dict[str, Any]
 """An object of the API, as JSON has it."""
 Objects = list[Object]
 _Query = Mapping[str, str]
+_Body = Object | Objects | None
 
 Kind = Literal["statefulsets", "pods", "persistentvolumeclaims", "jobs", "leases", "events"]
 
@@ -273,12 +274,7 @@ class Api:  # half of its methods are what can be asked, and half how
         return found
 
     def _ask(
-        self,
-        method: str,
-        path: str,
-        body: Object | Objects | None = None,
-        *,
-        query: _Query | None = None,
+        self, method: str, path: str, body: _Body = None, *, query: _Query | None = None
     ) -> tuple[int, Object]:
         """Ask until there is an answer; give its status and body.
 
@@ -303,9 +299,7 @@ class Api:  # half of its methods are what can be asked, and half how
             message = f"{failed[-1]}, and {error.message}"
             raise DeadlineError(message, _AWAY) from error
 
-    def _ask_once(
-        self, method: str, path: str, query: _Query, body: Object | Objects | None
-    ) -> tuple[int, Object]:
+    def _ask_once(self, method: str, path: str, query: _Query, body: _Body) -> tuple[int, Object]:
         def request() -> tuple[int, bytes]:
             response = self._send(method, path, query, body)
             return response.status, response.read()
@@ -330,7 +324,7 @@ class Api:  # half of its methods are what can be asked, and half how
         method: str,
         path: str,
         query: _Query,
-        body: Object | Objects | None = None,
+        body: _Body = None,
         *,
         seconds: float = ANSWER_SECONDS,
     ) -> Any:  # noqa: ANN401 - as the client

@@ -20,7 +20,7 @@ from typing import ClassVar, Final
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from backup.answer import Answer, JournalAnswer
-from backup.cluster.api import Api, Object
+from backup.cluster.api import Api
 from backup.cluster.billing import StatefulSet
 from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease
@@ -226,24 +226,22 @@ class Crew:
     # -- making and removing
 
     def create(self, order: Order) -> str:
-        """Make a worker; give its Job's name."""
-        tried_again = retry_if_exception_type(ClusterConflictError)
-        retrying = Retrying(stop=stop_after_attempt(3), retry=tried_again, reraise=True)
-        retrying(self._make, order.name, make_job(self.template, order))
-        self.step(f"worker {order.name} made")
-        return order.name
-
-    def _make(self, name: str, body: Object) -> None:
-        """Create a Job, unless it is there: by a try of ours whose reply was lost.
+        """Make a worker; give its Job's name.
 
         Raises:
-            ClusterConflictError: it is not: a quota meets conflicts, too.
+            ClusterConflictError: it is not there: a quota meets conflicts, too.
         """
-        try:
-            self.api.create("jobs", body)
-        except ClusterConflictError:
-            if self.api.get("jobs", name) is None:
-                raise
+        body = make_job(self.template, order)
+        tried_again = retry_if_exception_type(ClusterConflictError)
+        for attempt in Retrying(stop=stop_after_attempt(3), retry=tried_again, reraise=True):
+            with attempt:
+                try:
+                    self.api.create("jobs", body)
+                except ClusterConflictError:  # also by a try of ours whose reply was lost
+                    if self.api.get("jobs", order.name) is None:
+                        raise
+        self.step(f"worker {order.name} made")
+        return order.name
 
     def order(self, task: Task) -> Order:
         """Give what a volume's worker is to do; where, is for the strategy to say."""

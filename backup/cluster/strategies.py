@@ -54,11 +54,9 @@ def decide(
     Raises:
         ConfigError: it does not fit the volumes.
     """
-    strategy: Strategy
-    if settings.strategy == "auto":
+    strategy = settings.strategy
+    if strategy == "auto":
         strategy = choose(volumes, has_source=has_source(), may_scale=settings.may_scale)
-    else:
-        strategy = settings.strategy
     if copies := STRATEGIES.get(strategy):
         copies.require_readable(volumes)
     return strategy
