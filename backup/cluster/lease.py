@@ -201,11 +201,6 @@ class Lease:  # each of its many methods is a step of one protocol
             raise LeaseLostError(message, *_HOW_LOST)
         return held
 
-    def is_for_another(self) -> bool:
-        """Whether another run holds it with a record in it, so that scaling back is its task."""
-        held = self.read()
-        return held is not None and held.holder not in {"", self.run.id} and bool(held.record)
-
     def renew(self) -> None:
         """Give a sign of life.
 

@@ -22,10 +22,9 @@ from datetime import datetime
 from backup.cluster.api import Api, Object
 from backup.cluster.billing import StatefulSet, journals_of, read_billing, was_stopped
 from backup.cluster.crew import Copies, Crew, Find, Outcomes, Task, WorkerOutcome
-from backup.cluster.jobs import remove_running, remove_workers
 from backup.cluster.layout import Volume, bound_journals, read_volumes
 from backup.cluster.lease import Held, Lease, Owner
-from backup.cluster.rescue import ResumeResult, recover, resume
+from backup.cluster.rescue import ResumeResult, recover, remove_running, remove_workers, resume
 from backup.cluster.scaledown import CLEANUP_SECONDS
 from backup.cluster.strategies import STRATEGIES, decide
 from backup.cluster.workers import read_template, require_rwx

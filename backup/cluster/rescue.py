@@ -4,6 +4,10 @@ Every run begins with it, the guard repeats it, and the hooks of the chart insis
 
 - The record in the Lease says what to do, and only a record does. A run that is under way is left
   alone, unless it is to be taken over: the release, and with it the right to scale, is about to go.
+- All that a run makes bears its id and billing's name. So whoever comes later (the next run, the
+  guard, a hook) finds what a run that is gone has left, and needs nothing but billing's name.
+- Workers are Jobs: their pods go with them, in the few seconds' grace that they were made with.
+  Deleting pods themselves would want a right over all pods, billing's among them.
 - Workers are removed first, as billing may need the volumes that they have; where that fails,
   billing is brought back all the same.
 - The record is removed last. Who dies before that is rescued by the next one, who finds billing up.
@@ -14,14 +18,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from backup.cluster.api import Api
 from backup.cluster.billing import Back, bring_back, still_down
-from backup.cluster.jobs import REMOVAL_SECONDS, remove_workers
 from backup.cluster.lease import Held, Lease, Record
 from backup.errors import BackupError, BillingDownError, LeaseHeldError, LeaseLostError
 from backup.events import Problem, Warned
 from backup.page import Page
 from backup.results import Result, say_warnings
 from backup.stop import Stop
+
+RUN_LABEL: Final = "deepgram-journal-backup/run"
+"""Bears the id of the run that made it."""
+STATEFULSET_LABEL: Final = "deepgram-journal-backup/statefulset"
+"""Bears billing's name."""
+ROLE_LABEL: Final = "deepgram-journal-backup/role"
+"""Bears ``worker``: people select by it."""
+REMOVAL_SECONDS: Final = 10.0
+"""How long removing workers may take before billing is scaled back all the same."""
 
 _TRIES = 20
 _NOT_SCALED: Final = {
@@ -152,3 +165,28 @@ def recover(lease: Lease, record: Record, *, of: str) -> ResumeResult:
         problems=tuple(run.problems),
         warnings=tuple(run.warnings),
     )
+
+
+# -- Jobs
+
+
+def remove_workers(api: Api, statefulset: str, *, but: str = "") -> None:
+    """Delete the workers of all runs on a StatefulSet, ended or not.
+
+    Args:
+        api: the cluster.
+        statefulset: billing's.
+        but: the run whose workers stay.
+    """
+    for job in api.list("jobs", labels=f"{STATEFULSET_LABEL}={statefulset}"):
+        metadata = job["metadata"]
+        if not but or metadata["labels"].get(RUN_LABEL) != but:
+            api.delete("jobs", metadata["name"], uid=metadata["uid"])
+
+
+def remove_running(api: Api, run_id: str) -> None:
+    """Delete the workers of a run that have not ended; the others can still be looked at."""
+    for job in api.list("jobs", labels=f"{RUN_LABEL}={run_id}"):
+        status = job.get("status") or {}
+        if not status.get("succeeded") and not status.get("failed"):
+            api.delete("jobs", job["metadata"]["name"])

@@ -29,9 +29,9 @@ from backup.cluster.billing import Back, StatefulSet, bring_back, require_harmle
 from backup.cluster.crew import Copies, Crew, Task
 from backup.cluster.downtime import Downtime
 from backup.cluster.drafts import commit
-from backup.cluster.jobs import REMOVAL_SECONDS
 from backup.cluster.lease import MEASURED, Measured, Record
 from backup.cluster.pods import Pod
+from backup.cluster.rescue import REMOVAL_SECONDS
 from backup.cluster.rights import WORKERS, Rule
 from backup.errors import (
     NEEDS_A_LOOK,
@@ -92,7 +92,10 @@ class ScaleDown(Copies):
         is_stopped = self._billing.replicas == 0
         if not is_stopped:
             require_harmless(self._crew.api, self._billing)
-            self._require_affordable(size_bytes)
+            lease, namespace = self._crew.lease, self._crew.api.namespace
+            forget = f"kubectl -n {namespace} annotate lease {lease.name} {MEASURED}-"
+            measured = lease.require().measured
+            self._downtime.require_affordable(size_bytes, measured, forget=forget)
         self._make_gated(tasks)
         if is_stopped:
             while self._pods_of_billing:
@@ -108,14 +111,6 @@ class ScaleDown(Copies):
         return self._crew.pods.of_billing(self._billing.name)
 
     # -- before billing goes
-
-    def _require_affordable(self, size_bytes: int) -> None:
-        lease, namespace = self._crew.lease, self._crew.api.namespace
-        self._downtime.require_affordable(
-            size_bytes,
-            lease.require().measured,
-            forget=f"kubectl -n {namespace} annotate lease {lease.name} {MEASURED}-",
-        )
 
     def _make_gated(self, tasks: Sequence[Task]) -> None:
         """Make all workers, and see that each has a pod."""
@@ -309,10 +304,12 @@ def _clear_record(crew: Crew, api: Api) -> None:
 
 
 def _is_for_another(crew: Crew) -> bool:
+    """Whether another run holds the Lease, with a record in it: scaling back is its task."""
     api = crew.api.under(Stop(seconds=REMOVAL_SECONDS))
+    held = None  # as far as is known; and two that bring billing back do no harm
     with suppress(BackupError):
-        return crew.lease.under(api).is_for_another()
-    return False  # as far as is known; and two that bring billing back do no harm
+        held = crew.lease.under(api).read()
+    return held is not None and bool(held.record) and held.holder not in {"", crew.run.id}
 
 
 def _remove_workers(crew: Crew, tasks: Sequence[Task]) -> None:

@@ -26,9 +26,9 @@ from typing import Final
 
 from backup.cluster.api import Api, Object
 from backup.cluster.billing import StatefulSet
-from backup.cluster.jobs import ROLE_LABEL, RUN_LABEL, STATEFULSET_LABEL
 from backup.cluster.layout import Volume
 from backup.cluster.pods import Pod, owner
+from backup.cluster.rescue import ROLE_LABEL, RUN_LABEL, STATEFULSET_LABEL
 from backup.errors import ConfigError
 from backup.run import Run
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import pytest
 
-from backup.cluster.jobs import STATEFULSET_LABEL
 from backup.cluster.lease import RECORD, lease_name
+from backup.cluster.rescue import STATEFULSET_LABEL
 from backup.cluster.rights import Rule
 from backup.cluster.strategies import RULES
 from tests.cluster.controlplane import until

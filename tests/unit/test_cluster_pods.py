@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from backup.cluster.api import Object
-from backup.cluster.pods import Pod, Pods, owner
+from backup.cluster.pods import Pod, Pods, events_about, owner
 from backup.errors import ClusterDeniedError, SignalledError
 from backup.stop import Stop
 from tests.simulated_cluster import BILLING, SimulatedCluster, World, hasten
@@ -175,3 +175,35 @@ def test_pod_that_comes_and_goes_between_two_looks_is_known(world: World) -> Non
     assert pods.of_job("journal-backup-1") is None
     assert pods.has_had("journal-backup-1")
     assert not pods.has_had("journal-backup-2")
+
+
+# -- events
+
+
+def test_events_explain_the_rest(world: World, cluster: SimulatedCluster) -> None:
+    """The last of each reason that explains something, of the Job and of its pod."""
+    world.add_event("job", "FailedCreate", "quota of 10 pods")
+    world.add_event("job", "FailedCreate", "quota of 11 pods")
+    world.add_event("job", "SuccessfulCreate", "pod p")
+    world.add_event("p", "FailedMount", "timed out")
+    world.add_event("p", "FailedAttachVolume", None)
+    world.add_event("another", "FailedMount", "not ours")
+
+    said = events_about(cluster, "job", "p")
+
+    assert said == "FailedCreate: quota of 11 pods; FailedMount: timed out; FailedAttachVolume: "
+    assert events_about(cluster, "nothing") == ""
+
+
+def test_events_from_before_a_pod_was_scheduled_are_over(
+    world: World, cluster: SimulatedCluster
+) -> None:
+    """They come by name, not by time, and with their times in different fields."""
+    mounted, bound = ("2026-11-23T02:00:0" + second for second in ("3Z", "2.000004Z"))
+    refused = {"lastObservedTime": "2026-11-23T02:00:01.000002Z"}
+    world.add_event("p", "FailedMount", "timed out", lastTimestamp=mounted)
+    world.add_event("p", "Scheduled", "to node-a", eventTime=bound, lastTimestamp=None)
+    world.add_event("p", "FailedScheduling", "no claim", series=refused, eventTime=bound)
+    world.add_event("q", "FailedScheduling", "no node", eventTime=bound)
+
+    assert events_about(cluster, "p", "q") == "FailedMount: timed out; FailedScheduling: no node"

@@ -12,9 +12,9 @@ from backup import answer
 from backup.answer import Answer
 from backup.cluster.api import Object
 from backup.cluster.billing import StatefulSet
-from backup.cluster.jobs import ROLE_LABEL, RUN_LABEL, STATEFULSET_LABEL
 from backup.cluster.layout import Volume
 from backup.cluster.pods import Pod
+from backup.cluster.rescue import ROLE_LABEL, RUN_LABEL, STATEFULSET_LABEL
 from backup.cluster.workers import (
     GATE,
     MAX_NAME,
