@@ -24,7 +24,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -45,7 +45,6 @@ from backup.cluster.replies import (
     message_of,
     read_reply,
 )
-from backup.cluster.rights import Rule
 from backup.errors import (
     ClusterConflictError,
     ClusterMissingError,
@@ -78,15 +77,24 @@ WATCH_SECONDS: Final = 300
 
 _GROUPS: Mapping[str, str] = {
     "statefulsets": "apps",
-    "pods": "",
-    "persistentvolumeclaims": "",
     "jobs": "batch",
     "leases": "coordination.k8s.io",
-    "events": "",
 }
+"""Of the kinds that are not in the core."""
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _PIECE_BYTES = 1 << 16
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A right that a strategy needs in its namespace."""
+
+    group: str
+    resource: str
+    verbs: tuple[str, ...]
+    named: bool = False
+    """Whether it can be granted on the one object that it is about, by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,39 +114,23 @@ class Calls:
     """When the API server was last not there, in seconds of :func:`time.monotonic`."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Api:  # half of its methods are what can be asked, and half how
     """What the cluster wing asks of Kubernetes, in one namespace, by HTTP."""
 
-    def __init__(
-        self,
-        client: Any,  # noqa: ANN401 - kubernetes.client.ApiClient, which has no types
-        namespace: str,
-        *,
-        stop: Stop,
-        patience: float = PATIENCE_SECONDS,
-        calls: Calls | None = None,
-    ) -> None:
-        """Take a client that knows where the cluster is, and who we are."""
-        self.namespace = namespace
-        self.calls = calls or Calls()
-        self._client = client
-        self._stop = stop
-        self._patience = patience
+    client: Any
+    """A kubernetes.client.ApiClient, which has no types: it knows where and who we are."""
+    namespace: str
+    _: KW_ONLY
+    stop: Stop
+    """Asked wherever there is something to wait for."""
+    patience: float = PATIENCE_SECONDS
+    """Seconds for retries."""
+    calls: Calls = field(default_factory=Calls)
 
     def under(self, stop: Stop, *, patience: float | None = None) -> Self:
-        """Return this API with another stop.
-
-        Args:
-            stop: asked wherever there is something to wait for.
-            patience: seconds for retries; None: as before.
-        """
-        return type(self)(
-            self._client,
-            self.namespace,
-            stop=stop,
-            patience=self._patience if patience is None else patience,
-            calls=self.calls,
-        )
+        """Return this API with another stop, and perhaps another patience."""
+        return replace(self, stop=stop, patience=self.patience if patience is None else patience)
 
     def get(self, kind: Kind, name: str, *, sub: str = "") -> Object | None:
         """Read an object, or a subresource of it; None if it is not there."""
@@ -222,7 +214,7 @@ class Api:  # half of its methods are what can be asked, and half how
                     version = "" if is_broken else changed["metadata"]["resourceVersion"]
                     if kind_of_change in _KINDS_OF_CHANGE:
                         yield Change((changed,), _KINDS_OF_CHANGE[kind_of_change])
-                self._stop.sleep(PAUSE_SECONDS)
+                self.stop.sleep(PAUSE_SECONDS)
 
     def _watch(self, kind: Kind, version: str) -> Iterator[tuple[str, Object]]:
         """Read one watch to its end. A broken watch yields ``ERROR``, and the caller lists anew."""
@@ -251,7 +243,7 @@ class Api:  # half of its methods are what can be asked, and half how
     # -- requests
 
     def _path(self, kind: Kind, name: str = "", sub: str = "") -> str:
-        version = f"apis/{_GROUPS[kind]}/v1" if _GROUPS[kind] else "api/v1"
+        version = f"apis/{_GROUPS[kind]}/v1" if kind in _GROUPS else "api/v1"
         parts = (version, "namespaces", self.namespace, kind, name, sub)
         return "/" + "/".join(part for part in parts if part)
 
@@ -284,11 +276,11 @@ class Api:  # half of its methods are what can be asked, and half how
         """
         failed: list[str] = []
         retrying = Retrying(
-            stop=stop_after_delay(self._patience),
+            stop=stop_after_delay(self.patience),
             wait=wait_random_exponential(multiplier=0.2, max=5),
             retry=retry_if_exception_type(ClusterUnavailableError),
             before_sleep=lambda now: failed.append(str(now.outcome and now.outcome.exception())),
-            sleep=self._stop.sleep,
+            sleep=self.stop.sleep,
             reraise=True,
         )
         try:
@@ -305,7 +297,7 @@ class Api:  # half of its methods are what can be asked, and half how
             return response.status, response.read()
 
         try:
-            status, content = call(request, stop=self._stop)
+            status, content = call(request, stop=self.stop)
         except self._lost as error:
             self.calls.away_at = time.monotonic()
             message = f"the API server does not answer: {cause_of(error)}"
@@ -331,7 +323,7 @@ class Api:  # half of its methods are what can be asked, and half how
         self.calls.made += 1
         sent = "application/json-patch+json" if method == "PATCH" else "application/json"
         headers = {"Accept": "application/json", "Content-Type": sent}
-        request = self._client.param_serialize(
+        request = self.client.param_serialize(
             method,
             path,
             query_params=list(query.items()),
@@ -339,7 +331,7 @@ class Api:  # half of its methods are what can be asked, and half how
             body=body,
             auth_settings=["BearerToken"],
         )
-        return self._client.call_api(*request, _request_timeout=(ANSWER_SECONDS, seconds)).response
+        return self.client.call_api(*request, _request_timeout=(ANSWER_SECONDS, seconds)).response
 
 
 _AWAY = "is the control plane up? what can be reached from this pod?"

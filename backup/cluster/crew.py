@@ -20,12 +20,11 @@ from typing import ClassVar, Final
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from backup.answer import Answer, JournalAnswer
-from backup.cluster.api import Api
+from backup.cluster.api import Api, Rule
 from backup.cluster.billing import StatefulSet
 from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease
 from backup.cluster.pods import Pod, Pods, events_about, in_brackets
-from backup.cluster.rights import WORKERS, Rule
 from backup.cluster.workers import Order, Template, make_job, remove_gate, worker_name
 from backup.errors import NEEDS_A_LOOK, BackupError, ClusterConflictError, JournalError
 from backup.events import Problem, Step
@@ -41,6 +40,17 @@ LOOK_SECONDS: Final = 5.0
 """After this long events are asked why a Job has no pod, and again after as long."""
 PUT: Final = "put"
 """State of a journal whose worker left no answer: something may be stored; the commit will show."""
+WORKERS: Final = (
+    Rule(group="apps", resource="statefulsets", verbs=("get",), named=True),
+    Rule(group="apps", resource="statefulsets/scale", verbs=("get",), named=True),
+    Rule(group="", resource="pods", verbs=("get", "list", "watch")),
+    Rule(group="", resource="persistentvolumeclaims", verbs=("list",)),
+    Rule(group="", resource="events", verbs=("list",)),
+    Rule(group="batch", resource="jobs", verbs=("get", "list", "create", "delete")),
+    Rule(group="coordination.k8s.io", resource="leases", verbs=("create",)),
+    Rule(group="coordination.k8s.io", resource="leases", verbs=("get", "update"), named=True),
+)
+"""The rights for sending workers; a strategy that needs more says so itself."""
 
 Find = Callable[[str], Mapping[str, JournalAnswer]]
 """Gives the backups that the run of this id has committed, by journal."""

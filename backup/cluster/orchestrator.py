@@ -95,7 +95,7 @@ class Orchestrator:
     find: Find
     strategy: Strategy = field(init=False)
     """Set by :meth:`plan`, as is all that follows."""
-    _owner: Owner = field(init=False)
+    _lease: Lease = field(init=False)
     _billing: StatefulSet = field(init=False)
     _volumes: tuple[Volume, ...] = field(init=False)
     _claims: Sequence[Object] = field(init=False)
@@ -111,18 +111,14 @@ class Orchestrator:
             ClusterError: the cluster does not say.
         """
         name = self.settings.statefulset
-        self._owner = Owner.of(self.api, self.run.pod)
-        self._take_in(resume(self._lease(), take_over=False))
+        self._lease = Lease(self.run, self.api, name, owner=Owner.of(self.api, self.run.pod))
+        self._take_in(resume(self._lease, take_over=False))
         self._held = self.ask_sinks()
         known = {journal for journal in self._held.journals if Journal.is_of(name, journal)}
         self._expected = known | journals_of(name, self.settings.expect_replicas)
         self._claims = self.api.list("persistentvolumeclaims")
         self._read_volumes()
         self.strategy = decide(self.settings, self._volumes, has_source=self.has_source)
-
-    def _lease(self, *, may_scale: bool = False) -> Lease:
-        owner = replace(self._owner, may_scale=may_scale)
-        return Lease(self.run, self.api, self.settings.statefulset, owner=owner)
 
     def _take_in(self, resumed: ResumeResult) -> None:
         """Tell of billing that a rescue has brought back."""
@@ -146,7 +142,8 @@ class Orchestrator:
         template = read_template(run, self.api, self._billing)
         require_rwx(self._claims, template)
         outcomes = Outcomes(run, self.find, copies.are_drafts)
-        lease = self._lease(may_scale=copies.may_scale)
+        owner = replace(self._lease.owner, may_scale=copies.may_scale)
+        lease = replace(self._lease, owner=owner)
         left = lease.take()
         try:
             self._clear_away(lease, left)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from backup.cluster.api import Api
+from backup.cluster.api import Api, Rule
 from backup.cluster.billing import Back, bring_back, still_down
 from backup.cluster.lease import Held, Lease, Record
 from backup.errors import BackupError, BillingDownError, LeaseHeldError, LeaseLostError
@@ -35,6 +35,13 @@ ROLE_LABEL: Final = "deepgram-journal-backup/role"
 """Bears ``worker``: people select by it."""
 REMOVAL_SECONDS: Final = 10.0
 """How long removing workers may take before billing is scaled back all the same."""
+RESUME: Final = (
+    Rule(group="coordination.k8s.io", resource="leases", verbs=("get", "update"), named=True),
+    Rule(group="apps", resource="statefulsets/scale", verbs=("get", "update"), named=True),
+    Rule(group="", resource="pods", verbs=("get",)),
+    Rule(group="batch", resource="jobs", verbs=("list", "delete")),
+)
+"""For the verb ``resume-billing``, which the guard and the hooks run."""
 
 _TRIES = 20
 _NOT_SCALED: Final = {

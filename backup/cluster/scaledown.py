@@ -24,15 +24,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from backup.cluster.api import Api
+from backup.cluster.api import Api, Rule
 from backup.cluster.billing import Back, StatefulSet, bring_back, require_harmless, scale_down
-from backup.cluster.crew import Copies, Crew, Task
+from backup.cluster.crew import WORKERS, Copies, Crew, Task
 from backup.cluster.downtime import Downtime
 from backup.cluster.drafts import commit
 from backup.cluster.lease import MEASURED, Measured, Record
 from backup.cluster.pods import Pod
 from backup.cluster.rescue import REMOVAL_SECONDS
-from backup.cluster.rights import WORKERS, Rule
 from backup.errors import (
     NEEDS_A_LOOK,
     BackupError,
