@@ -35,16 +35,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from backup.cluster.replies import (
-    BUSY,
-    DENIED,
-    NOT_FOUND,
-    OK,
-    cause_of,
-    lines,
-    message_of,
-    read_reply,
-)
+from backup.cluster.replies import BUSY, DENIED, OK, cause_of, lines, message_of, read_reply
 from backup.errors import (
     ClusterConflictError,
     ClusterMissingError,
@@ -134,8 +125,7 @@ class Api:  # half of its methods are what can be asked, and half how
 
     def get(self, kind: Kind, name: str, *, sub: str = "") -> Object | None:
         """Read an object, or a subresource of it; None if it is not there."""
-        status, body = self._ask("GET", self._path(kind, name, sub))
-        return None if status == NOT_FOUND else body
+        return self._ask("GET", self._path(kind, name, sub))
 
     def list(self, kind: Kind, *, labels: str = "", fields: str = "") -> Objects:
         """List the objects that selectors fit."""
@@ -158,8 +148,8 @@ class Api:  # half of its methods are what can be asked, and half how
         Raises:
             ClusterConflictError: it is not; perhaps by a try of ours whose reply was lost.
         """
-        status, stored = self._ask("PUT", self._path(kind, name, sub), body)
-        if status == NOT_FOUND:
+        stored = self._ask("PUT", self._path(kind, name, sub), body)
+        if stored is None:
             message = f"{kind} {name} is gone"
             raise ClusterConflictError(message)
         return stored
@@ -199,7 +189,7 @@ class Api:  # half of its methods are what can be asked, and half how
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": {**wanted, "resource": resource, "subresource": sub}},
         }
-        _, review = self._ask("POST", _REVIEWS, body)
+        review = self._ask("POST", _REVIEWS, body) or {}
         return bool(review["status"].get("allowed"))
 
     def changes(self, kind: Kind) -> Iterator[Change]:
@@ -259,16 +249,16 @@ class Api:  # half of its methods are what can be asked, and half how
         self, method: str, kind: Kind, body: Object | None = None, *, query: _Query | None = None
     ) -> Object:
         """Ask about a whole kind, where 404 can only mean that the namespace is missing."""
-        status, found = self._ask(method, self._path(kind), body, query=query)
-        if status == NOT_FOUND:
+        found = self._ask(method, self._path(kind), body, query=query)
+        if found is None:
             message = f"there are no {kind} to ask for: is there a namespace {self.namespace}?"
             raise ClusterMissingError(message)
         return found
 
     def _ask(
         self, method: str, path: str, body: _Body = None, *, query: _Query | None = None
-    ) -> tuple[int, Object]:
-        """Ask until there is an answer; give its status and body.
+    ) -> Object | None:
+        """Ask until there is an answer; give it, or None where nothing is there.
 
         Raises:
             ClusterUnavailableError: there is none.
@@ -291,7 +281,7 @@ class Api:  # half of its methods are what can be asked, and half how
             message = f"{failed[-1]}, and {error.message}"
             raise DeadlineError(message, _AWAY) from error
 
-    def _ask_once(self, method: str, path: str, query: _Query, body: _Body) -> tuple[int, Object]:
+    def _ask_once(self, method: str, path: str, query: _Query, body: _Body) -> Object | None:
         def request() -> tuple[int, bytes]:
             response = self._send(method, path, query, body)
             return response.status, response.read()

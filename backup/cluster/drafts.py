@@ -74,17 +74,13 @@ def _judged(
     """
     silence = crew.outcomes.silent.get(outcome.journal)
     if backup is None:
-        crew.run.fail(_uncommitted(crew, silence, why), journal=outcome.journal)
+        hint = f"journal-backup commit --run {crew.run.id}"
+        lost: BackupError = SinkError(f"was put, and is not committed{why}", hint)
+        if silence:  # it was not put at all, if its worker has not said so
+            lost = JournalError(f"its worker {silence}")
+        crew.run.fail(lost, journal=outcome.journal)
         return replace(outcome, state="failed", id=None)
     if silence:
         crew.run.fail(half_known(outcome.journal, silence))
     state = backup.state if outcome.state == PUT else outcome.state
     return replace(outcome, **{**asdict(backup), "state": state})
-
-
-def _uncommitted(crew: Crew, silence: str | None, why: str) -> BackupError:
-    """Say why there is no backup: it was not put at all, if its worker has not said so."""
-    if silence:
-        return JournalError(f"its worker {silence}")
-    message = f"was put, and is not committed{why}"
-    return SinkError(message, f"journal-backup commit --run {crew.run.id}")

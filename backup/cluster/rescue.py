@@ -15,6 +15,7 @@ Every run begins with it, the guard repeats it, and the hooks of the chart insis
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -100,10 +101,8 @@ def resume(lease: Lease, *, take_over: bool) -> ResumeResult:
         if held is None or not (held.record or (take_over and _may_scale(held))):
             return ResumeResult(statefulset=lease.statefulset, state="nothing to do")
         if take_over or lease.is_stale(held):
-            try:
+            with suppress(LeaseHeldError):  # by the run itself, which renewed it, or a rescuer
                 return _take_over(lease, held)
-            except LeaseHeldError:  # by the run itself, which renewed it, or by another rescuer
-                pass
         if not take_over:
             return ResumeResult(
                 statefulset=lease.statefulset,
