@@ -52,7 +52,7 @@ class Result(ABC):
         return ()
 
 
-class JournalResult:
+class JournalResult(ABC):
     """What came of one journal of a run: a dataclass with at least these fields."""
 
     __slots__ = ()

@@ -42,7 +42,7 @@ RESUME: Final = (
     Rule(group="", resource="pods", verbs=("get",)),
     Rule(group="batch", resource="jobs", verbs=("list", "delete")),
 )
-"""For the verb ``resume-billing``, which the guard and the hooks run."""
+"""The rights for the verb ``resume-billing``, which the guard and the hooks run."""
 
 _TRIES = 20
 _NOT_SCALED: Final = {
