@@ -52,6 +52,48 @@ class Result(ABC):
         return ()
 
 
+class JournalResult(ABC):
+    """What came of one journal of a run: a dataclass with at least these fields."""
+
+    __slots__ = ()
+
+    size_bytes: int
+    records: int
+
+    @property
+    @abstractmethod
+    def is_stored(self) -> bool:
+        """Whether any sink holds it."""
+
+
+class RunResult(Result):
+    """What came of a run that makes backups."""
+
+    __slots__ = ()
+
+    duration_seconds: float
+    journals: tuple[JournalResult, ...]
+    warnings: tuple[Warned, ...]
+
+    def figures(self) -> dict[str, int]:
+        """Count what the last line of the log tells."""
+        stored = [journal for journal in self.journals if journal.is_stored]
+        return {
+            "warnings": len(self.warnings),
+            "journals": len(self.journals),
+            "journals_stored": len(stored),
+            "size_bytes": sum(journal.size_bytes for journal in stored),
+            "records": sum(journal.records for journal in stored),
+        }
+
+    def say(self, page: Page, more: str) -> None:
+        """Write the warnings, and how many journals are backed up."""
+        say_warnings(page, self.warnings)
+        stored = sum(journal.is_stored for journal in self.journals)
+        of = count(len(self.journals), "journal")
+        page.say(f"{stored} of {of} backed up in {self.duration_seconds:.1f} s{more}")
+
+
 def say_problem(
     page: Page, message: str, hints: Sequence[str], *, label: str = "error: ", style: str = "red"
 ) -> None:

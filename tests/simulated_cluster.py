@@ -49,9 +49,8 @@ import pytest
 from backup import answer, lanes
 from backup.answer import Answer, JournalAnswer
 from backup.cluster import colocated, crew, pods
-from backup.cluster.api import Api, Calls, Change, Kind, Object, Objects
+from backup.cluster.api import Api, Calls, Change, Kind, Object, Objects, Rule
 from backup.cluster.orchestrator import ClusterResult, Orchestrator
-from backup.cluster.rights import Rule
 from backup.errors import ClusterConflictError, ClusterError
 from backup.events import Emit, Problem, Warned
 from backup.model import Clock as ClockLike

@@ -136,10 +136,10 @@ def _resume(call: Call) -> Result:
     from backup.cluster.lease import Lease, Owner
     from backup.cluster.rescue import resume
 
-    run, statefulset = call.run, call.settings.statefulset
-    api = connect(stop=run.stop)
-    lease = Lease(run, api, statefulset, owner=Owner.of(api, run.pod))
-    return resume(run, api, statefulset, lease, take_over=call.args.take_over)
+    api = connect(stop=call.run.stop)
+    owner = Owner.of(api, call.run.pod)
+    lease = Lease(call.run, api, call.settings.statefulset, owner=owner)
+    return resume(lease, take_over=call.args.take_over)
 
 
 # -- what is there, and getting it back

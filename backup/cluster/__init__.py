@@ -7,16 +7,13 @@ handed in by :mod:`backup.cli`.
 In the order in which they are best read, and in which alone they import each other:
 
 - :mod:`~backup.cluster.replies`: what an API server replies, as an object or an error
-- :mod:`~backup.cluster.rights`: what may be granted in a namespace, and who needs it
 - :mod:`~backup.cluster.api`: what is asked of Kubernetes, and how
-- :mod:`~backup.cluster.jobs`: by which labels the Jobs of runs are known, and how they are removed
 - :mod:`~backup.cluster.lease`: the lock between runs, and the record by which billing comes back
 - :mod:`~backup.cluster.billing`: the StatefulSet, scaled down and back
-- :mod:`~backup.cluster.rescue`: what a run that is gone has left is put right
-- :mod:`~backup.cluster.layout`: on which volumes journals are, and what ``auto`` makes of them
-- :mod:`~backup.cluster.events`: what events say about Jobs and pods
-- :mod:`~backup.cluster.pods`: what becomes of all pods, by one watch
-- :mod:`~backup.cluster.workers`: one worker, from the making of its Job to what its pod says
+- :mod:`~backup.cluster.rescue`: what a run that is gone has left is put right: Jobs, and billing
+- :mod:`~backup.cluster.layout`: on which volumes journals are
+- :mod:`~backup.cluster.pods`: what becomes of all pods, by one watch, and what explains it
+- :mod:`~backup.cluster.workers`: one worker, and how its Job is made
 - :mod:`~backup.cluster.crew`: the workers of a run: making them, waiting, taking in what they say;
   and what a strategy is
 - :mod:`~backup.cluster.colocated`: a run's copies beside billing, while it runs

@@ -22,10 +22,9 @@ import json
 import math
 import os
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -36,17 +35,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from backup.cluster.replies import (
-    BUSY,
-    DENIED,
-    NOT_FOUND,
-    OK,
-    cause_of,
-    lines,
-    message_of,
-    read_reply,
-)
-from backup.cluster.rights import Rule
+from backup.cluster.replies import BUSY, DENIED, OK, cause_of, lines, message_of, read_reply
 from backup.errors import (
     ClusterConflictError,
     ClusterMissingError,
@@ -61,6 +50,7 @@ Object = dict[str, Any]
 """An object of the API, as JSON has it."""
 Objects = list[Object]
 _Query = Mapping[str, str]
+_Body = Object | Objects | None
 
 Kind = Literal["statefulsets", "pods", "persistentvolumeclaims", "jobs", "leases", "events"]
 
@@ -78,18 +68,24 @@ WATCH_SECONDS: Final = 300
 
 _GROUPS: Mapping[str, str] = {
     "statefulsets": "apps",
-    "pods": "",
-    "persistentvolumeclaims": "",
     "jobs": "batch",
     "leases": "coordination.k8s.io",
-    "events": "",
 }
+"""Of the kinds that are not in the core."""
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _PIECE_BYTES = 1 << 16
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
-# -- the interface
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A right that a strategy needs in its namespace."""
+
+    group: str
+    resource: str
+    verbs: tuple[str, ...]
+    named: bool = False
+    """Whether it can be granted on the one object that it is about, by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,41 +105,59 @@ class Calls:
     """When the API server was last not there, in seconds of :func:`time.monotonic`."""
 
 
-class Api(ABC):
-    """What the cluster wing asks of Kubernetes, in one namespace."""
+@dataclass(slots=True, eq=False, repr=False)
+class Api:  # half of its methods are what can be asked, and half how
+    """What the cluster wing asks of Kubernetes, in one namespace, by HTTP."""
 
+    client: Any
+    """A kubernetes.client.ApiClient, which has no types: it knows where and who we are."""
     namespace: str
-    calls: Calls
+    _: KW_ONLY
+    stop: Stop
+    """Asked wherever there is something to wait for."""
+    patience: float = PATIENCE_SECONDS
+    """Seconds for retries."""
+    calls: Calls = field(default_factory=Calls)
 
-    @abstractmethod
+    def under(self, stop: Stop, *, patience: float | None = None) -> Self:
+        """Return this API with another stop, and perhaps another patience."""
+        return replace(self, stop=stop, patience=self.patience if patience is None else patience)
+
     def get(self, kind: Kind, name: str, *, sub: str = "") -> Object | None:
         """Read an object, or a subresource of it; None if it is not there."""
+        return self._ask("GET", self._path(kind, name, sub))
 
-    @abstractmethod
     def list(self, kind: Kind, *, labels: str = "", fields: str = "") -> Objects:
         """List the objects that selectors fit."""
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+        query = {name: value for name, value in selectors.items() if value}
+        items: Objects = self._ask_about_all("GET", kind, query=query)["items"]
+        return items
 
-    @abstractmethod
     def create(self, kind: Kind, body: Object) -> Object:
         """Create an object.
 
         Raises:
             ClusterConflictError: the name is taken; perhaps by a try of ours whose reply was lost.
         """
+        return self._ask_about_all("POST", kind, body)
 
-    @abstractmethod
     def replace(self, kind: Kind, name: str, body: Object, *, sub: str = "") -> Object:
         """Write an object whose ``resourceVersion`` is still what the body says.
 
         Raises:
             ClusterConflictError: it is not; perhaps by a try of ours whose reply was lost.
         """
+        stored = self._ask("PUT", self._path(kind, name, sub), body)
+        if stored is None:
+            message = f"{kind} {name} is gone"
+            raise ClusterConflictError(message)
+        return stored
 
-    @abstractmethod
     def patch(self, kind: Kind, name: str, body: Objects) -> None:
         """Change an object by JSON patch; one that does not exist is ignored."""
+        self._ask("PATCH", self._path(kind, name), body)
 
-    @abstractmethod
     def delete(self, kind: Kind, name: str, *, uid: str | None = None) -> None:
         """Delete an object and, in the background, what it owns.
 
@@ -154,93 +168,6 @@ class Api(ABC):
             name: its name.
             uid: delete only the object that has it.
         """
-
-    @abstractmethod
-    def may(self, verb: str, rule: Rule, *, name: str = "") -> bool:
-        """Ask whether we have a right.
-
-        Args:
-            verb: one of the rule's.
-            rule: about which resource.
-            name: on the object of this name; empty: on all.
-        """
-
-    @abstractmethod
-    def changes(self, kind: Kind) -> Iterator[Change]:
-        """Report all objects of a kind, and then what changes, for ever."""
-
-    @abstractmethod
-    def under(self, stop: Stop, *, patience: float | None = None) -> Self:
-        """Return this API with another stop.
-
-        Args:
-            stop: asked wherever there is something to wait for.
-            patience: seconds for retries; None: as before.
-        """
-
-
-# -- the real one
-
-
-class KubernetesApi(Api):  # its methods are mostly the interface's
-    """A namespace of a cluster, by HTTP."""
-
-    def __init__(
-        self,
-        client: Any,  # noqa: ANN401 - kubernetes.client.ApiClient, which has no types
-        namespace: str,
-        *,
-        stop: Stop,
-        patience: float = PATIENCE_SECONDS,
-        calls: Calls | None = None,
-    ) -> None:
-        """Take a client that knows where the cluster is, and who we are."""
-        self.namespace = namespace
-        self.calls = calls or Calls()
-        self._client = client
-        self._stop = stop
-        self._patience = patience
-
-    def under(self, stop: Stop, *, patience: float | None = None) -> Self:
-        """See :class:`Api`."""
-        return type(self)(
-            self._client,
-            self.namespace,
-            stop=stop,
-            patience=self._patience if patience is None else patience,
-            calls=self.calls,
-        )
-
-    def get(self, kind: Kind, name: str, *, sub: str = "") -> Object | None:
-        """See :class:`Api`."""
-        status, body = self._ask("GET", self._path(kind, name, sub))
-        return None if status == NOT_FOUND else body
-
-    def list(self, kind: Kind, *, labels: str = "", fields: str = "") -> Objects:
-        """See :class:`Api`."""
-        selectors = {"labelSelector": labels, "fieldSelector": fields}
-        query = {name: value for name, value in selectors.items() if value}
-        items: Objects = self._ask_about_all("GET", kind, query=query)["items"]
-        return items
-
-    def create(self, kind: Kind, body: Object) -> Object:
-        """See :class:`Api`."""
-        return self._ask_about_all("POST", kind, body)
-
-    def replace(self, kind: Kind, name: str, body: Object, *, sub: str = "") -> Object:
-        """See :class:`Api`."""
-        status, stored = self._ask("PUT", self._path(kind, name, sub), body)
-        if status == NOT_FOUND:
-            message = f"{kind} {name} is gone"
-            raise ClusterConflictError(message)
-        return stored
-
-    def patch(self, kind: Kind, name: str, body: Objects) -> None:
-        """See :class:`Api`."""
-        self._ask("PATCH", self._path(kind, name), body)
-
-    def delete(self, kind: Kind, name: str, *, uid: str | None = None) -> None:
-        """See :class:`Api`."""
         options: Object = {"propagationPolicy": "Background"}
         if uid is not None:
             options["preconditions"] = {"uid": uid}
@@ -248,7 +175,13 @@ class KubernetesApi(Api):  # its methods are mostly the interface's
             self._ask("DELETE", self._path(kind, name), options)
 
     def may(self, verb: str, rule: Rule, *, name: str = "") -> bool:
-        """See :class:`Api`; anybody who is somebody may ask this (``system:basic-user``)."""
+        """Ask whether we have a right, as anybody who is somebody may (``system:basic-user``).
+
+        Args:
+            verb: one of the rule's.
+            rule: about which resource.
+            name: on the object of this name; empty: on all.
+        """
         resource, _, sub = rule.resource.partition("/")
         wanted = {"namespace": self.namespace, "verb": verb, "group": rule.group, "name": name}
         body = {
@@ -256,11 +189,11 @@ class KubernetesApi(Api):  # its methods are mostly the interface's
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": {**wanted, "resource": resource, "subresource": sub}},
         }
-        _, review = self._ask("POST", _REVIEWS, body)
+        review = self._ask("POST", _REVIEWS, body) or {}
         return bool(review["status"].get("allowed"))
 
     def changes(self, kind: Kind) -> Iterator[Change]:
-        """See :class:`Api`."""
+        """Report all objects of a kind, and then what changes, for ever."""
         while True:
             listed = self._ask_about_all("GET", kind)
             version = listed["metadata"]["resourceVersion"]
@@ -271,7 +204,7 @@ class KubernetesApi(Api):  # its methods are mostly the interface's
                     version = "" if is_broken else changed["metadata"]["resourceVersion"]
                     if kind_of_change in _KINDS_OF_CHANGE:
                         yield Change((changed,), _KINDS_OF_CHANGE[kind_of_change])
-                self._stop.sleep(PAUSE_SECONDS)
+                self.stop.sleep(PAUSE_SECONDS)
 
     def _watch(self, kind: Kind, version: str) -> Iterator[tuple[str, Object]]:
         """Read one watch to its end. A broken watch yields ``ERROR``, and the caller lists anew."""
@@ -300,7 +233,7 @@ class KubernetesApi(Api):  # its methods are mostly the interface's
     # -- requests
 
     def _path(self, kind: Kind, name: str = "", sub: str = "") -> str:
-        version = f"apis/{_GROUPS[kind]}/v1" if _GROUPS[kind] else "api/v1"
+        version = f"apis/{_GROUPS[kind]}/v1" if kind in _GROUPS else "api/v1"
         parts = (version, "namespaces", self.namespace, kind, name, sub)
         return "/" + "/".join(part for part in parts if part)
 
@@ -316,21 +249,16 @@ class KubernetesApi(Api):  # its methods are mostly the interface's
         self, method: str, kind: Kind, body: Object | None = None, *, query: _Query | None = None
     ) -> Object:
         """Ask about a whole kind, where 404 can only mean that the namespace is missing."""
-        status, found = self._ask(method, self._path(kind), body, query=query)
-        if status == NOT_FOUND:
+        found = self._ask(method, self._path(kind), body, query=query)
+        if found is None:
             message = f"there are no {kind} to ask for: is there a namespace {self.namespace}?"
             raise ClusterMissingError(message)
         return found
 
     def _ask(
-        self,
-        method: str,
-        path: str,
-        body: Object | Objects | None = None,
-        *,
-        query: _Query | None = None,
-    ) -> tuple[int, Object]:
-        """Ask until there is an answer; give its status and body.
+        self, method: str, path: str, body: _Body = None, *, query: _Query | None = None
+    ) -> Object | None:
+        """Ask until there is an answer; give it, or None where nothing is there.
 
         Raises:
             ClusterUnavailableError: there is none.
@@ -338,11 +266,11 @@ class KubernetesApi(Api):  # its methods are mostly the interface's
         """
         failed: list[str] = []
         retrying = Retrying(
-            stop=stop_after_delay(self._patience),
+            stop=stop_after_delay(self.patience),
             wait=wait_random_exponential(multiplier=0.2, max=5),
             retry=retry_if_exception_type(ClusterUnavailableError),
             before_sleep=lambda now: failed.append(str(now.outcome and now.outcome.exception())),
-            sleep=self._stop.sleep,
+            sleep=self.stop.sleep,
             reraise=True,
         )
         try:
@@ -353,15 +281,13 @@ class KubernetesApi(Api):  # its methods are mostly the interface's
             message = f"{failed[-1]}, and {error.message}"
             raise DeadlineError(message, _AWAY) from error
 
-    def _ask_once(
-        self, method: str, path: str, query: _Query, body: Object | Objects | None
-    ) -> tuple[int, Object]:
+    def _ask_once(self, method: str, path: str, query: _Query, body: _Body) -> Object | None:
         def request() -> tuple[int, bytes]:
             response = self._send(method, path, query, body)
             return response.status, response.read()
 
         try:
-            status, content = call(request, stop=self._stop)
+            status, content = call(request, stop=self.stop)
         except self._lost as error:
             self.calls.away_at = time.monotonic()
             message = f"the API server does not answer: {cause_of(error)}"
@@ -380,14 +306,14 @@ class KubernetesApi(Api):  # its methods are mostly the interface's
         method: str,
         path: str,
         query: _Query,
-        body: Object | Objects | None = None,
+        body: _Body = None,
         *,
         seconds: float = ANSWER_SECONDS,
     ) -> Any:  # noqa: ANN401 - as the client
         self.calls.made += 1
         sent = "application/json-patch+json" if method == "PATCH" else "application/json"
         headers = {"Accept": "application/json", "Content-Type": sent}
-        request = self._client.param_serialize(
+        request = self.client.param_serialize(
             method,
             path,
             query_params=list(query.items()),
@@ -395,7 +321,7 @@ class KubernetesApi(Api):  # its methods are mostly the interface's
             body=body,
             auth_settings=["BearerToken"],
         )
-        return self._client.call_api(*request, _request_timeout=(ANSWER_SECONDS, seconds)).response
+        return self.client.call_api(*request, _request_timeout=(ANSWER_SECONDS, seconds)).response
 
 
 _AWAY = "is the control plane up? what can be reached from this pod?"
@@ -409,7 +335,7 @@ _KINDS_OF_CHANGE: Mapping[str, Literal["there", "gone"]] = {
 # -- where we are
 
 
-def connect(*, stop: Stop) -> KubernetesApi:
+def connect(*, stop: Stop) -> Api:
     """Find the cluster: that of the pod, or of ``KUBECONFIG`` outside of one.
 
     Raises:
@@ -441,9 +367,8 @@ def connect(*, stop: Stop) -> KubernetesApi:
         ) from error
     settings.retries = False  # they are made here
     settings.keep_alive = True  # a watch whose server has vanished is to end within a minute
-    return KubernetesApi(
-        client.ApiClient(settings), os.environ.get("POD_NAMESPACE") or namespace, stop=stop
-    )
+    namespace = os.environ.get("POD_NAMESPACE") or namespace
+    return Api(client.ApiClient(settings), namespace, stop=stop)
 
 
 def _read_token(settings: Any) -> None:  # noqa: ANN401 - as the client

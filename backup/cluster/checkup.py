@@ -24,7 +24,7 @@ from backup.cluster.billing import (
     was_stopped,
 )
 from backup.cluster.layout import Volume, bound_journals, read_volumes
-from backup.cluster.lease import Lease, Owner, lease_name
+from backup.cluster.lease import Lease, Owner
 from backup.cluster.strategies import decide, rights_of
 from backup.errors import (
     BillingDownError,
@@ -55,9 +55,9 @@ def look(
     """
     lease = Lease(run, api, settings.statefulset, owner=Owner())
     for probe in (
-        _rights(api, settings),
-        _lease(lease, settings),
-        _billing(api, settings, lease, has_source),
+        _rights(lease, settings),
+        _lease(lease),
+        _billing(lease, settings, has_source),
     ):
         try:
             yield from probe
@@ -65,12 +65,9 @@ def look(
             yield Problem.of(error)
 
 
-def _rights(api: Api, settings: ClusterSettings) -> Iterator[Item]:
-    names = {
-        "leases": lease_name(settings.statefulset),
-        "statefulsets": settings.statefulset,
-        "statefulsets/scale": settings.statefulset,
-    }
+def _rights(lease: Lease, settings: ClusterSettings) -> Iterator[Item]:
+    api, billing = lease.api, lease.statefulset
+    names = {"leases": lease.name, "statefulsets": billing, "statefulsets/scale": billing}
     missing = [
         f"{verb} {rule.resource}"
         for rule in rights_of(settings)
@@ -78,37 +75,31 @@ def _rights(api: Api, settings: ClusterSettings) -> Iterator[Item]:
         if not api.may(verb, rule, name=names.get(rule.resource, "") if rule.named else "")
     ]
     if missing:
-        yield Problem(
-            exit_code=ClusterDeniedError.exit_code,
-            message=f"the service account may not: {', '.join(missing)}",
-            hints=(_HINT,),
-        )
+        message = f"the service account may not: {', '.join(missing)}"
+        yield Problem.of(ClusterDeniedError(message, _HINT))
     else:
         where = f"namespace {api.namespace}"
         yield Finding(subject=where, message="grants all the rights that a run needs")
 
 
-def _lease(lease: Lease, settings: ClusterSettings) -> Iterator[Item]:
+def _lease(lease: Lease) -> Iterator[Item]:
     held = lease.read()
     if held is None or not (held.holder or held.record):
         yield Finding(subject=lease.name, message="is free: no run is under way")
     elif not lease.is_stale(held):
         yield Warned(message=f"run {held.holder} is under way")
     elif held.record is not None:
-        down = f"has scaled {settings.statefulset} down from {held.record.replicas}, and is gone"
-        yield Problem(
-            exit_code=BillingDownError.exit_code,
-            message=f"run {held.holder} {down}",
-            hints=("journal-backup resume-billing, which the guard runs too, brings it back",),
-        )
+        down = f"has scaled {lease.statefulset} down from {held.record.replicas}, and is gone"
+        hint = "journal-backup resume-billing, which the guard runs too, brings it back"
+        yield Problem.of(BillingDownError(f"run {held.holder} {down}", hint))
     else:
         yield Finding(subject=lease.name, message=f"was left by run {held.holder}, and is stale")
 
 
 def _billing(
-    api: Api, settings: ClusterSettings, lease: Lease, has_source: Callable[[], bool]
+    lease: Lease, settings: ClusterSettings, has_source: Callable[[], bool]
 ) -> Iterator[Item]:
-    billing = read_billing(api, settings.statefulset)
+    api, billing = lease.api, read_billing(lease.api, lease.statefulset)
     yield from _replicas(billing, lease, settings)
     if settings.may_scale:
         require_harmless(api, billing)
@@ -117,11 +108,8 @@ def _billing(
     for volume in volumes:
         yield _claim(volume)
     for journal in sorted((promised | billing.journals) - bound_journals(volumes)):
-        yield Problem(
-            exit_code=JournalMissingError.exit_code,
-            message="expected, but there is no volume claim of it that is bound",
-            journal=journal,
-        )
+        why = "expected, but there is no volume claim of it that is bound"
+        yield Problem.of(JournalMissingError(why), journal=journal)
     strategy = decide(settings, volumes, has_source=has_source)
     chosen = ", chosen by auto" if settings.strategy == "auto" else ""
     message = f"would be backed up by strategy {strategy}{chosen}"

@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
-from backup.cluster.api import Object
 from backup.cluster.billing import StatefulSet
 from backup.cluster.crew import WAIT_SECONDS, Copies, Crew, Task
-from backup.cluster.events import in_brackets
 from backup.cluster.layout import Volume
-from backup.cluster.pods import identity, is_leaving
-from backup.cluster.workers import Order, worker_name
+from backup.cluster.pods import Pod, in_brackets
 from backup.errors import ConfigError
 
 ATTEMPTS: Final = 3
@@ -85,31 +83,25 @@ class Colocated(Copies):
             return True
         return task.volume.is_idle and not self._billing_pods(task)
 
-    def _billing_pods(self, task: Task) -> list[Object]:
+    def _billing_pods(self, task: Task) -> list[Pod]:
         """Give the pods of billing that have a volume, or want it."""
         return [pod for name in task.volume.pods if (pod := self._crew.pods.get(name))]
 
-    def _billing_pod(self, task: Task) -> Object | None:
+    def _billing_pod(self, task: Task) -> Pod | None:
         """Give the pod of billing to be beside: one that is on a node, and stays there."""
         pods = self._billing_pods(task)
-        return next((p for p in pods if p["spec"].get("nodeName") and not is_leaving(p)), None)
+        return next((p for p in pods if p.node and not p.is_leaving), None)
 
     def _begin(self, task: Task) -> None:
         pod = self._billing_pod(task)
-        task.billing_pod = identity(pod) if pod else None
+        task.billing_pod = pod.identity if pod else None
         task.pod = None
         task.made_at = time.monotonic()
         self._running.append(task)
-        task.job = self._crew.create(
-            Order(
-                name=worker_name(self._crew.template, "worker", task.volume.claim, task.attempt),
-                arguments=self._crew.arguments(task.volume),
-                volume=task.volume,
-                beside=(pod["metadata"]["name"],) if pod else (),
-                billing_pods=(pod,) if pod else (),
-                seconds=self._crew.seconds_left(),
-            )
-        )
+        order = self._crew.order(task)
+        if pod:
+            order = replace(order, beside=pod.name, billing_pods=(pod.body,))
+        task.job = self._crew.create(order)
 
     def _settle_some(self) -> bool:
         """Take in what has come of workers; return whether any is over."""
@@ -142,7 +134,7 @@ class Colocated(Copies):
         if task.billing_pod is None:  # there was none: has billing been scaled up?
             return bool(self._billing_pods(task))
         now = self._billing_pod(task)
-        return now is None or identity(now) != task.billing_pod
+        return now is None or now.identity != task.billing_pod
 
     def _try_again(self, task: Task, why: str) -> None:
         if task.attempt >= ATTEMPTS:

@@ -14,23 +14,22 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import ClassVar, Final
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from backup.answer import Answer, JournalAnswer
-from backup.cluster.api import Api, Object
+from backup.cluster.api import Api, Rule
 from backup.cluster.billing import StatefulSet
-from backup.cluster.events import events_about, in_brackets
 from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease
-from backup.cluster.pods import Pods
-from backup.cluster.rights import WORKERS, Rule
-from backup.cluster.workers import Order, Pod, Template, make_job, remove_gate
+from backup.cluster.pods import Pod, Pods, events_about, in_brackets
+from backup.cluster.workers import Order, Template, make_job, remove_gate, worker_name
 from backup.errors import NEEDS_A_LOOK, BackupError, ClusterConflictError, JournalError
 from backup.events import Problem, Step
 from backup.model import State, Strategy
+from backup.results import JournalResult
 from backup.run import Run
 from backup.settings import ClusterSettings
 from backup.stop import SLICE_SECONDS
@@ -41,13 +40,24 @@ LOOK_SECONDS: Final = 5.0
 """After this long events are asked why a Job has no pod, and again after as long."""
 PUT: Final = "put"
 """State of a journal whose worker left no answer: something may be stored; the commit will show."""
+WORKERS: Final = (
+    Rule(group="apps", resource="statefulsets", verbs=("get",), named=True),
+    Rule(group="apps", resource="statefulsets/scale", verbs=("get",), named=True),
+    Rule(group="", resource="pods", verbs=("get", "list", "watch")),
+    Rule(group="", resource="persistentvolumeclaims", verbs=("list",)),
+    Rule(group="", resource="events", verbs=("list",)),
+    Rule(group="batch", resource="jobs", verbs=("get", "list", "create", "delete")),
+    Rule(group="coordination.k8s.io", resource="leases", verbs=("create",)),
+    Rule(group="coordination.k8s.io", resource="leases", verbs=("get", "update"), named=True),
+)
+"""The rights for sending workers; a strategy that needs more says so itself."""
 
 Find = Callable[[str], Mapping[str, JournalAnswer]]
 """Gives the backups that the run of this id has committed, by journal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerOutcome:
+class WorkerOutcome(JournalResult):
     """What came of one journal."""
 
     journal: str
@@ -62,6 +72,11 @@ class WorkerOutcome:
     size_bytes: int = 0
     records: int = 0
     id: str | None = None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is a backup."""
+        return self.id is not None
 
     @property
     def is_put(self) -> bool:
@@ -128,7 +143,10 @@ class Outcomes:
         others = [name for name in task.volume.journals if name not in answered]
         silence = "does not speak of it" if pod.answer else pod.why_ended()
         found = self._find_others(others, pod, silence) if answer.is_cut else ()
-        self._note(task, pod, (*answer.journals, *found))
+        self.all.extend(
+            WorkerOutcome(**asdict(one), claim=task.volume.claim, node=pod.node, worker=task.job)
+            for one in (*answer.journals, *found)
+        )
         self.hear(answer, task.job, about=task.volume.journals[0])
         known = {journal.journal for journal in found}
         lost = [name for name in others if name not in known]
@@ -167,21 +185,6 @@ class Outcomes:
                     journal=about,
                 )
             )
-
-    def _note(self, task: Task, pod: Pod, journals: Iterable[JournalAnswer]) -> None:
-        self.all.extend(
-            WorkerOutcome(
-                journal=journal.journal,
-                claim=task.volume.claim,
-                state=journal.state,
-                node=pod.node,
-                worker=task.job,
-                size_bytes=journal.size_bytes,
-                records=journal.records,
-                id=journal.id,
-            )
-            for journal in journals
-        )
 
 
 @dataclass(slots=True)
@@ -233,40 +236,43 @@ class Crew:
     # -- making and removing
 
     def create(self, order: Order) -> str:
-        """Make a worker; give its Job's name."""
+        """Make a worker; give its Job's name.
+
+        Raises:
+            ClusterConflictError: it is not there: a quota meets conflicts, too.
+        """
+        body = make_job(self.template, order)
         tried_again = retry_if_exception_type(ClusterConflictError)
-        retrying = Retrying(stop=stop_after_attempt(3), retry=tried_again, reraise=True)
-        retrying(self._make, order.name, make_job(self.template, order))
+        for attempt in Retrying(stop=stop_after_attempt(3), retry=tried_again, reraise=True):
+            with attempt:
+                try:
+                    self.api.create("jobs", body)
+                except ClusterConflictError:  # also by a try of ours whose reply was lost
+                    if self.api.get("jobs", order.name) is None:
+                        raise
         self.step(f"worker {order.name} made")
         return order.name
 
-    def _make(self, name: str, body: Object) -> None:
-        """Create a Job, unless it is there: by a try of ours whose reply was lost.
-
-        Raises:
-            ClusterConflictError: it is not: a quota meets conflicts, too.
-        """
-        try:
-            self.api.create("jobs", body)
-        except ClusterConflictError:
-            if self.api.get("jobs", name) is None:
-                raise
-
-    def arguments(self, volume: Volume) -> tuple[str, ...]:
-        """Give the command line of a worker."""
-        return (
-            "worker",
-            f"--run={self.run.id}",
-            f"--strategy={self.copies.name}",
-            f"--journal={','.join(volume.journals)}",
-            *(["--draft"] if self.copies.are_drafts else []),
+    def order(self, task: Task) -> Order:
+        """Give what a volume's worker is to do; where, is for the strategy to say."""
+        return Order(
+            name=worker_name(self.template, "worker", task.volume.claim, task.attempt),
+            arguments=(
+                "worker",
+                f"--run={self.run.id}",
+                f"--strategy={self.copies.name}",
+                f"--journal={','.join(task.volume.journals)}",
+                *(["--draft"] if self.copies.are_drafts else []),
+            ),
+            volume=task.volume,
+            seconds=self.seconds_left(),
         )
 
     def open_gate(self, task: Task) -> None:
         """Let a worker that waits for billing's end begin."""
         task.made_at = time.monotonic()
-        if body := self.pods.of_job(task.job):
-            remove_gate(self.api, body)
+        if pod := self.pods.of_job(task.job):
+            remove_gate(self.api, pod)
 
     def remove(self, task: Task) -> None:
         """Delete a worker, and with it its pod, which gets the little grace that it was made with.
@@ -279,10 +285,9 @@ class Crew:
 
     def look(self, task: Task) -> bool:
         """Take in how a worker's pod is now; False if there is none."""
-        body = self.pods.of_job(task.job)
-        if body is not None:
-            task.pod = Pod(body)
-        return body is not None
+        pod = self.pods.of_job(task.job)
+        task.pod = pod or task.pod
+        return pod is not None
 
     def is_late(self, task: Task) -> bool:
         """Whether it has not begun in time."""
@@ -342,10 +347,9 @@ class Copies(ABC):
         self._crew = crew
         self._billing = billing
 
-    @classmethod
-    @abstractmethod
+    @classmethod  # noqa: B027 - without it, all can be mounted
     def require_readable(cls, volumes: Iterable[Volume]) -> None:
-        """Insist that workers can mount these volumes.
+        """Insist that workers can mount these volumes, where the strategy has a say in it.
 
         Raises:
             ConfigError: they cannot.

@@ -11,12 +11,12 @@ Rules:
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from backup.answer import JournalAnswer
 from backup.cluster.crew import PUT, WAIT_SECONDS, Crew, WorkerOutcome, half_known
-from backup.cluster.events import in_brackets
-from backup.cluster.workers import Order, Pod, worker_name
+from backup.cluster.pods import Pod, in_brackets
+from backup.cluster.workers import Order, worker_name
 from backup.errors import BackupError, JournalError, SinkError
 
 
@@ -52,8 +52,7 @@ def _await_end(crew: Crew, job: str) -> Pod | None:
     """Wait for a Job's end; None if it has not begun in time."""
     begun = time.monotonic()
     while True:
-        body = crew.pods.of_job(job)
-        pod = Pod(body) if body else None
+        pod = crew.pods.of_job(job)
         if pod is not None and pod.has_ended:
             return pod
         is_late = time.monotonic() - begun > WAIT_SECONDS
@@ -75,22 +74,13 @@ def _judged(
     """
     silence = crew.outcomes.silent.get(outcome.journal)
     if backup is None:
-        crew.run.fail(_uncommitted(crew, silence, why), journal=outcome.journal)
+        hint = f"journal-backup commit --run {crew.run.id}"
+        lost: BackupError = SinkError(f"was put, and is not committed{why}", hint)
+        if silence:  # it was not put at all, if its worker has not said so
+            lost = JournalError(f"its worker {silence}")
+        crew.run.fail(lost, journal=outcome.journal)
         return replace(outcome, state="failed", id=None)
     if silence:
         crew.run.fail(half_known(outcome.journal, silence))
-    return replace(
-        outcome,
-        state=backup.state if outcome.state == PUT else outcome.state,
-        id=backup.id,
-        size_bytes=backup.size_bytes,
-        records=backup.records,
-    )
-
-
-def _uncommitted(crew: Crew, silence: str | None, why: str) -> BackupError:
-    """Say why there is no backup: it was not put at all, if its worker has not said so."""
-    if silence:
-        return JournalError(f"its worker {silence}")
-    message = f"was put, and is not committed{why}"
-    return SinkError(message, f"journal-backup commit --run {crew.run.id}")
+    state = backup.state if outcome.state == PUT else outcome.state
+    return replace(outcome, **{**asdict(backup), "state": state})

@@ -7,9 +7,6 @@ Rules:
   the file at its root). Layout is not access mode: a shared claim may be ReadWriteOnce.
 - Every claim counts, also those that a scale-in has left: their journals are owed too.
 - Only a bound claim gets a worker. A Pending one would be bound by it, to a node of its choice.
-- ``auto``: a shared ReadWriteMany volume is read directly, if our pod mounts it; ReadWriteOncePod
-  leaves no way but to scale down, which somebody has to have allowed, by BACKUP_MAX_DOWNTIME; all
-  else is read beside billing.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from typing import Final
 from backup.cluster.api import Object
 from backup.cluster.billing import StatefulSet
 from backup.errors import ConfigError
-from backup.model import Journal, Strategy
+from backup.model import Journal
 
 VOLUME: Final = "journal"
 """The name of billing's volume, and of its claim template."""
@@ -76,7 +73,7 @@ def read_volumes(
             f"its pods have neither a volume nor a claim template named {VOLUME}",
             "is BACKUP_STATEFULSET billing's?",
         )
-    own = [n for n in named if (j := Journal.parse(n)) and j.statefulset == billing.name]
+    own = [name for name in named if Journal.is_of(billing.name, name)]
     return tuple(_volume(named[name], (name,), running, is_shared=False) for name in _sorted(own))
 
 
@@ -86,11 +83,10 @@ def _sorted(names: Iterable[str]) -> list[str]:
 
 
 def _shared_claim(body: Object) -> str | None:
-    for volume in body["spec"]["template"]["spec"].get("volumes") or []:
-        if volume["name"] == VOLUME:
-            claim: str | None = (volume.get("persistentVolumeClaim") or {}).get("claimName")
-            return claim
-    return None
+    volumes = body["spec"]["template"]["spec"].get("volumes") or []
+    ours: Object = next((volume for volume in volumes if volume["name"] == VOLUME), {})
+    claim: str | None = (ours.get("persistentVolumeClaim") or {}).get("claimName")
+    return claim
 
 
 def _volume(
@@ -110,27 +106,3 @@ def _volume(
 def bound_journals(volumes: Iterable[Volume]) -> set[str]:
     """Name the journals that can be read."""
     return {journal for volume in volumes if volume.is_bound for journal in volume.journals}
-
-
-def choose(volumes: Iterable[Volume], *, has_source: bool, may_scale: bool) -> Strategy:
-    """Choose the strategy where the settings leave it open.
-
-    Args:
-        volumes: where journals are.
-        has_source: our own pod has BACKUP_SOURCE, to read what is mounted there.
-        may_scale: somebody has allowed billing to be scaled down.
-
-    Raises:
-        ConfigError: billing would have to be scaled down, and nobody has allowed it.
-    """
-    modes = {mode for volume in volumes for mode in volume.access_modes}
-    if "ReadWriteOncePod" in modes:
-        if may_scale:
-            return "scale-down"
-        raise ConfigError(
-            "a journal's volume is ReadWriteOncePod: nobody can read it while billing runs",
-            "set BACKUP_MAX_DOWNTIME, say 5m, to allow billing to be scaled down for the copy",
-        )
-    is_shared = all(volume.is_shared for volume in volumes)
-    is_direct = has_source and is_shared and "ReadWriteMany" in modes
-    return "direct" if is_direct else "colocated"

@@ -88,7 +88,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A Lease as it was read."""
+    """A Lease as it was read, or is to be."""
 
     body: Object
     holder: str
@@ -174,12 +174,13 @@ class Lease:  # each of its many methods is a step of one protocol
             LeaseHeldError: another run was faster.
         """
         kind = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+        before = held or _held({**kind, "metadata": {"name": self.name}})
+        body = self._signed(replace(before, holder=self.run.id))
         try:
             if held is None:
-                new = self._signed({**kind, "metadata": {"name": self.name}}, None)
-                self.api.create("leases", new)
+                self.api.create("leases", body)
             else:
-                self.api.replace("leases", self.name, self._signed(held.body, held.record))
+                self.api.replace("leases", self.name, body)
         except ClusterConflictError as error:  # another run's, or a try of ours without an answer
             now = self.read()
             if now is None or now.holder != self.run.id:
@@ -200,18 +201,13 @@ class Lease:  # each of its many methods is a step of one protocol
             raise LeaseLostError(message, *_HOW_LOST)
         return held
 
-    def is_for_another(self) -> bool:
-        """Whether another run holds it with a record in it, so that scaling back is its task."""
-        held = self.read()
-        return held is not None and held.holder not in {"", self.run.id} and bool(held.record)
-
     def renew(self) -> None:
         """Give a sign of life.
 
         Raises:
             LeaseLostError: the Lease is not ours any more.
         """
-        self._write(lambda held: self._signed(held.body, held.record))
+        self._write(lambda held: held)
 
     def write_record(self, record: Record) -> None:
         """Say what has to be put back; it is there when this returns.
@@ -219,7 +215,7 @@ class Lease:  # each of its many methods is a step of one protocol
         Raises:
             LeaseLostError: the Lease is not ours any more.
         """
-        self._write(lambda held: self._signed(held.body, record))
+        self._write(lambda held: replace(held, record=record))
 
     def clear_record(self) -> None:
         """Say that nothing has to be put back any more; where nothing had to, change nothing.
@@ -227,7 +223,7 @@ class Lease:  # each of its many methods is a step of one protocol
         Raises:
             LeaseLostError: the Lease is not ours any more.
         """
-        self._write(lambda held: self._signed(held.body, None) if held.record else None)
+        self._write(lambda held: replace(held, record=None) if held.record else None)
 
     def remember(self, measured: Measured) -> None:
         """Keep a measure, beside the last few, for the runs to come.
@@ -235,7 +231,7 @@ class Lease:  # each of its many methods is a step of one protocol
         Raises:
             LeaseLostError: the Lease is not ours any more.
         """
-        self._write(lambda held: self._signed(_with_measure(held.body, measured), held.record))
+        self._write(lambda held: replace(held, measured=(measured, *held.measured)[:MEASURES]))
 
     def release(self) -> None:
         """Let others have it; with a record it stays as it is, for whoever brings billing back.
@@ -243,19 +239,17 @@ class Lease:  # each of its many methods is a step of one protocol
         Raises:
             LeaseLostError: the Lease is not ours any more.
         """
-        self._write(
-            lambda held: None if held.record else _without_holder(self._signed(held.body, None))
-        )
+        self._write(lambda held: None if held.record else replace(held, holder=""))
 
-    def _write(self, change: Callable[[Held], Object | None]) -> None:
+    def _write(self, change: Callable[[Held], Held | None]) -> None:
         """Change it, as long as it is ours; where the change is None, leave it.
 
         What others write on it meanwhile is read, and kept.
         """
         held = self.require()
         for _ in range(_TRIES):
-            body = change(held)
-            if body is None or self._has_replaced(body):
+            changed = change(held)
+            if changed is None or self._has_replaced(self._signed(changed)):
                 return
             held = self.require()
         message = f"the lease {self.name} was changed by others {_TRIES} times"
@@ -270,36 +264,26 @@ class Lease:  # each of its many methods is a step of one protocol
             return now is not None and _what_it_says(now.body) == _what_it_says(body)
         return True
 
-    def _signed(self, body: Object, record: Record | None) -> Object:
-        """Give a Lease of ours, renewed now, with that record and no other."""
+    def _signed(self, held: Held) -> Object:
+        """Give a Lease as it is to be, renewed now and signed by us; notes of others stay."""
         now = self.run.clock().strftime(_TIME)
-        metadata = body["metadata"]
+        metadata, record = held.body["metadata"], held.record
         notes = {**(metadata.get("annotations") or {}), OWNER: json.dumps(asdict(self.owner))}
         notes.pop(RECORD, None)
         if record is not None:
             deadline = record.deadline.strftime(_TIME)
             notes[RECORD] = json.dumps({**asdict(record), "deadline": deadline})
-        before = body.get("spec") or {}
+        if held.measured != _measured(notes):
+            notes[MEASURED] = json.dumps([asdict(one) for one in held.measured])
+        before = held.body.get("spec") or {}
         is_ours = before.get("holderIdentity") == self.run.id
         spec = {
-            "holderIdentity": self.run.id,
+            "holderIdentity": held.holder,
             "leaseDurationSeconds": STALE_SECONDS,
             "acquireTime": before.get("acquireTime", now) if is_ours else now,
             "renewTime": now,
         }
-        return {**body, "metadata": {**metadata, "annotations": notes}, "spec": spec}
-
-
-def _without_holder(body: Object) -> Object:
-    return {**body, "spec": {**body["spec"], "holderIdentity": ""}}
-
-
-def _with_measure(body: Object, measured: Measured) -> Object:
-    metadata = body["metadata"]
-    notes = metadata.get("annotations") or {}
-    kept = [measured, *_measured(notes)][:MEASURES]
-    notes = {**notes, MEASURED: json.dumps([asdict(one) for one in kept])}
-    return {**body, "metadata": {**metadata, "annotations": notes}}
+        return {**held.body, "metadata": {**metadata, "annotations": notes}, "spec": spec}
 
 
 def _what_it_says(body: Object) -> tuple[Object, Object]:

@@ -22,10 +22,9 @@ from datetime import datetime
 from backup.cluster.api import Api, Object
 from backup.cluster.billing import StatefulSet, journals_of, read_billing, was_stopped
 from backup.cluster.crew import Copies, Crew, Find, Outcomes, Task, WorkerOutcome
-from backup.cluster.jobs import remove_running, remove_workers
 from backup.cluster.layout import Volume, bound_journals, read_volumes
 from backup.cluster.lease import Held, Lease, Owner
-from backup.cluster.rescue import ResumeResult, recover, resume
+from backup.cluster.rescue import ResumeResult, recover, remove_running, remove_workers, resume
 from backup.cluster.scaledown import CLEANUP_SECONDS
 from backup.cluster.strategies import STRATEGIES, decide
 from backup.cluster.workers import read_template, require_rwx
@@ -33,14 +32,14 @@ from backup.errors import BackupError, JournalError
 from backup.events import Problem, RunStarted, Warned
 from backup.model import Holdings, Journal, Strategy, size_text
 from backup.page import Cell, Page
-from backup.results import STATE_STYLES, Result, count, say_warnings
+from backup.results import STATE_STYLES, RunResult
 from backup.run import Run
 from backup.settings import ClusterSettings
 from backup.stop import Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterResult(Result):
+class ClusterResult(RunResult):
     """What came of a run."""
 
     run_id: str
@@ -57,15 +56,7 @@ class ClusterResult(Result):
 
     def figures(self) -> dict[str, int]:
         """Count what the last line of the log tells."""
-        stored = [j for j in self.journals if j.id]
-        return {
-            "warnings": len(self.warnings),
-            "journals": len(self.journals),
-            "journals_stored": len(stored),
-            "size_bytes": sum(j.size_bytes for j in stored),
-            "records": sum(j.records for j in stored),
-            "api_calls": self.api_calls,
-        }
+        return {**RunResult.figures(self), "api_calls": self.api_calls}
 
     def write(self, page: Page) -> None:
         """Write it, for people."""
@@ -83,19 +74,10 @@ class ClusterResult(Result):
             for row in self.journals
         ]
         page.table(columns, rows)
-        say_warnings(page, self.warnings)
-        stored = sum(row.id is not None for row in self.journals)
-        page.say(
-            f"{stored} of {count(len(self.journals), 'journal')} backed up"
-            f" in {self.duration_seconds:.1f} s, {self.strategy}; {_billing(self)}"
-        )
-
-
-def _billing(result: ClusterResult) -> str:
-    """Say what the run has meant for billing."""
-    if result.downtime_seconds is not None:
-        return f"billing was away for {result.downtime_seconds:.1f} s"
-    return STRATEGIES[result.strategy].billing_stays
+        billing = STRATEGIES[self.strategy].billing_stays
+        if self.downtime_seconds is not None:
+            billing = f"billing was away for {self.downtime_seconds:.1f} s"
+        self.say(page, f", {self.strategy}; {billing}")
 
 
 @dataclass(slots=True)
@@ -113,7 +95,7 @@ class Orchestrator:
     find: Find
     strategy: Strategy = field(init=False)
     """Set by :meth:`plan`, as is all that follows."""
-    _owner: Owner = field(init=False)
+    _lease: Lease = field(init=False)
     _billing: StatefulSet = field(init=False)
     _volumes: tuple[Volume, ...] = field(init=False)
     _claims: Sequence[Object] = field(init=False)
@@ -129,18 +111,14 @@ class Orchestrator:
             ClusterError: the cluster does not say.
         """
         name = self.settings.statefulset
-        self._owner = Owner.of(self.api, self.run.pod)
-        self._take_in(resume(self.run, self.api, name, self._lease(), take_over=False))
+        self._lease = Lease(self.run, self.api, name, owner=Owner.of(self.api, self.run.pod))
+        self._take_in(resume(self._lease, take_over=False))
         self._held = self.ask_sinks()
         known = {journal for journal in self._held.journals if Journal.is_of(name, journal)}
         self._expected = known | journals_of(name, self.settings.expect_replicas)
         self._claims = self.api.list("persistentvolumeclaims")
         self._read_volumes()
         self.strategy = decide(self.settings, self._volumes, has_source=self.has_source)
-
-    def _lease(self, *, may_scale: bool = False) -> Lease:
-        owner = replace(self._owner, may_scale=may_scale)
-        return Lease(self.run, self.api, self.settings.statefulset, owner=owner)
 
     def _take_in(self, resumed: ResumeResult) -> None:
         """Tell of billing that a rescue has brought back."""
@@ -164,7 +142,8 @@ class Orchestrator:
         template = read_template(run, self.api, self._billing)
         require_rwx(self._claims, template)
         outcomes = Outcomes(run, self.find, copies.are_drafts)
-        lease = self._lease(may_scale=copies.may_scale)
+        owner = replace(self._lease.owner, may_scale=copies.may_scale)
+        lease = replace(self._lease, owner=owner)
         left = lease.take()
         try:
             self._clear_away(lease, left)
@@ -206,12 +185,10 @@ class Orchestrator:
 
     def _clear_away(self, lease: Lease, left: Held | None) -> None:
         """Recover from a run that died after this one began; remove workers that were left."""
-        name = self.settings.statefulset
         if left is not None and left.record is not None:
-            found = recover(self.run, self.api, name, lease, left.record, of=left.holder)
-            self._take_in(found)
+            self._take_in(recover(lease, left.record, of=left.holder))
             lease.take()
-        remove_workers(self.api, name, but=self.run.id)
+        remove_workers(self.api, lease.statefulset, but=self.run.id)
 
     def _tidy(self, tidy: Callable[[Api], None]) -> None:
         """Do what is left to do, in a time of its own; a failure here hides no other."""

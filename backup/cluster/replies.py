@@ -10,8 +10,8 @@ from backup.errors import ClusterConflictError, ClusterDeniedError, ClusterError
 
 OK: Final = 200
 DENIED: Final = {401, 403}
-NOT_FOUND: Final = 404
 BUSY: Final = {429, 500, 503, 504}
+_NOT_FOUND = 404
 _ERROR = 400
 _CONFLICT = 409
 
@@ -19,8 +19,8 @@ _SHOWN_BYTES = 200
 """Of a body that nobody expected."""
 
 
-def read_reply(status: int, content: bytes, what: str) -> tuple[int, dict[str, Any]]:
-    """Read a reply that is not to be asked for again; "not found" is a status, and no error.
+def read_reply(status: int, content: bytes, what: str) -> dict[str, Any] | None:
+    """Read a reply that is not to be asked for again; None is "not found", which is no error.
 
     Args:
         status: of the reply.
@@ -33,9 +33,9 @@ def read_reply(status: int, content: bytes, what: str) -> tuple[int, dict[str, A
         ClusterError: any other refusal, or not the reply of an API server.
     """
     if status < _ERROR:
-        return status, _object(content)
-    if status == NOT_FOUND:
-        return status, {}
+        return _object(content)
+    if status == _NOT_FOUND:
+        return None
     said = message_of(content)
     if status == _CONFLICT:
         raise ClusterConflictError(said)

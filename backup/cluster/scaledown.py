@@ -18,22 +18,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from backup.cluster.api import Api, Object
+from backup.cluster.api import Api, Rule
 from backup.cluster.billing import Back, StatefulSet, bring_back, require_harmless, scale_down
-from backup.cluster.crew import Copies, Crew, Task
+from backup.cluster.crew import WORKERS, Copies, Crew, Task
 from backup.cluster.downtime import Downtime
 from backup.cluster.drafts import commit
-from backup.cluster.jobs import REMOVAL_SECONDS
-from backup.cluster.layout import Volume
 from backup.cluster.lease import MEASURED, Measured, Record
-from backup.cluster.pods import is_leaving, is_ready
-from backup.cluster.rights import WORKERS, Rule
-from backup.cluster.workers import Order, worker_name
+from backup.cluster.pods import Pod
+from backup.cluster.rescue import REMOVAL_SECONDS
 from backup.errors import (
     NEEDS_A_LOOK,
     BackupError,
@@ -63,11 +61,6 @@ _BY_OTHERS: Final = {
 }
 
 
-def _is_back(pod: Object) -> bool:
-    """Ready and not being deleted: a deleted pod stays ready for a while."""
-    return is_ready(pod) and not is_leaving(pod)
-
-
 class ScaleDown(Copies):
     """The copies of a run, while billing is down."""
 
@@ -88,10 +81,6 @@ class ScaleDown(Copies):
         self._seconds_for_copies: float | None = None
         self._is_in_doubt = False
 
-    @classmethod
-    def require_readable(cls, volumes: Iterable[Volume]) -> None:
-        """See :class:`Copies`; nobody else has them then."""
-
     def copy(self, tasks: Sequence[Task], *, size_bytes: int) -> None:
         """See :class:`Copies`.
 
@@ -102,7 +91,10 @@ class ScaleDown(Copies):
         is_stopped = self._billing.replicas == 0
         if not is_stopped:
             require_harmless(self._crew.api, self._billing)
-            self._require_affordable(size_bytes)
+            lease, namespace = self._crew.lease, self._crew.api.namespace
+            forget = f"kubectl -n {namespace} annotate lease {lease.name} {MEASURED}-"
+            measured = lease.require().measured
+            self._downtime.require_affordable(size_bytes, measured, forget=forget)
         self._make_gated(tasks)
         if is_stopped:
             while self._pods_of_billing:
@@ -114,25 +106,24 @@ class ScaleDown(Copies):
         self._note_measure()
 
     @property
-    def _pods_of_billing(self) -> list[Object]:
+    def _pods_of_billing(self) -> list[Pod]:
         return self._crew.pods.of_billing(self._billing.name)
 
     # -- before billing goes
-
-    def _require_affordable(self, size_bytes: int) -> None:
-        lease, namespace = self._crew.lease, self._crew.api.namespace
-        self._downtime.require_affordable(
-            size_bytes,
-            lease.require().measured,
-            forget=f"kubectl -n {namespace} annotate lease {lease.name} {MEASURED}-",
-        )
 
     def _make_gated(self, tasks: Sequence[Task]) -> None:
         """Make all workers, and see that each has a pod."""
         pods = self._pods_of_billing
         for task in tasks:
             task.made_at = time.monotonic()
-            task.job = self._crew.create(_order(self._crew, task.volume, pods))
+            were_on = {p.node for p in pods if p.name in task.volume.pods and p.node}
+            order = replace(
+                self._crew.order(task),
+                near=tuple(sorted(were_on)),
+                billing_pods=tuple(pod.body for pod in pods),
+                is_gated=True,
+            )
+            task.job = self._crew.create(order)
         while overdue := [task for task in tasks if not self._crew.look(task)]:
             for task in overdue:
                 _require_admitted(self._crew, task)
@@ -183,7 +174,7 @@ class ScaleDown(Copies):
             raise
         self._crew.step("waiting for billing's pods to end")
         while left := self._pods_of_billing:
-            if not any(map(is_ready, left)):
+            if not any(pod.is_ready for pod in left):
                 self._downtime.note_away()
             self._downtime.require_time("billing's pods have not ended")
             self._crew.wait()
@@ -261,7 +252,7 @@ class ScaleDown(Copies):
         """Wait for so many pods of billing, and say how long it was away."""
         self._crew.step("waiting for billing to be ready")
         until = time.monotonic() + READY_SECONDS
-        while sum(map(_is_back, self._pods_of_billing)) < replicas:
+        while sum(p.is_ready and not p.is_leaving for p in self._pods_of_billing) < replicas:
             if time.monotonic() > until:
                 self._run.fail(
                     Problem(
@@ -288,19 +279,6 @@ class ScaleDown(Copies):
             self._run.warn(f"how long this took could not be noted: {error.message}")
 
 
-def _order(crew: Crew, volume: Volume, pods: Sequence[Object]) -> Order:
-    theirs = [pod["spec"] for pod in pods if pod["metadata"]["name"] in volume.pods]
-    return Order(
-        name=worker_name(crew.template, "worker", volume.claim),
-        arguments=crew.arguments(volume),
-        volume=volume,
-        near=tuple(sorted({spec["nodeName"] for spec in theirs if spec.get("nodeName")})),
-        billing_pods=tuple(pods),
-        is_gated=True,
-        seconds=crew.seconds_left(),
-    )
-
-
 def _require_admitted(crew: Crew, task: Task) -> None:
     """Insist that a worker without a pod may yet get one."""
     why = crew.refusal(task)
@@ -325,10 +303,12 @@ def _clear_record(crew: Crew, api: Api) -> None:
 
 
 def _is_for_another(crew: Crew) -> bool:
+    """Whether another run holds the Lease, with a record in it: scaling back is its task."""
     api = crew.api.under(Stop(seconds=REMOVAL_SECONDS))
+    held = None  # as far as is known; and two that bring billing back do no harm
     with suppress(BackupError):
-        return crew.lease.under(api).is_for_another()
-    return False  # as far as is known; and two that bring billing back do no harm
+        held = crew.lease.under(api).read()
+    return held is not None and bool(held.record) and held.holder not in {"", crew.run.id}
 
 
 def _remove_workers(crew: Crew, tasks: Sequence[Task]) -> None:

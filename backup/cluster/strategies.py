@@ -6,7 +6,9 @@ Rules:
   is to name it in :mod:`backup.model` and for ``worker --strategy``, to write that class, and to
   put it here.
 - ``direct`` sends nobody: it asks the cluster for nothing, and has no class.
-- ``auto`` may come to any of them, and has the rights of the one that needs most.
+- ``auto``: a shared ReadWriteMany volume is read directly, if our pod mounts it; ReadWriteOncePod
+  leaves no way but to scale down, which somebody has to have allowed, by BACKUP_MAX_DOWNTIME; all
+  else is read beside billing. It has the rights of the one that needs most.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from backup.cluster.api import Rule
 from backup.cluster.colocated import Colocated
 from backup.cluster.crew import Copies
-from backup.cluster.layout import Volume, choose
-from backup.cluster.rights import RESUME, Rule
+from backup.cluster.layout import Volume
+from backup.cluster.rescue import RESUME
 from backup.cluster.scaledown import ScaleDown
+from backup.errors import ConfigError
 from backup.model import Strategy
 from backup.settings import ClusterSettings
 
@@ -31,7 +35,7 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "auto": ScaleDown.rights,
     "resume-billing": RESUME,
 }
-"""The rights by strategy, and for the verb ``resume-billing``."""
+"""By strategy, and for the verb ``resume-billing``; the chart grants these rights and no more."""
 
 
 def rights_of(settings: ClusterSettings) -> tuple[Rule, ...]:
@@ -54,11 +58,24 @@ def decide(
     Raises:
         ConfigError: it does not fit the volumes.
     """
-    strategy: Strategy
-    if settings.strategy == "auto":
-        strategy = choose(volumes, has_source=has_source(), may_scale=settings.may_scale)
-    else:
-        strategy = settings.strategy
+    strategy = settings.strategy
+    if strategy == "auto":
+        strategy = _choose(settings, volumes, has_source=has_source())
     if copies := STRATEGIES.get(strategy):
         copies.require_readable(volumes)
     return strategy
+
+
+def _choose(settings: ClusterSettings, volumes: Sequence[Volume], *, has_source: bool) -> Strategy:
+    """Choose the strategy where the settings leave it open."""
+    modes = {mode for volume in volumes for mode in volume.access_modes}
+    if "ReadWriteOncePod" in modes:
+        if settings.may_scale:
+            return "scale-down"
+        raise ConfigError(
+            "a journal's volume is ReadWriteOncePod: nobody can read it while billing runs",
+            "set BACKUP_MAX_DOWNTIME, say 5m, to allow billing to be scaled down for the copy",
+        )
+    is_shared = all(volume.is_shared for volume in volumes)
+    is_direct = has_source and is_shared and "ReadWriteMany" in modes
+    return "direct" if is_direct else "colocated"

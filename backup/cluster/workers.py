@@ -13,24 +13,22 @@ Rules:
 - It answers by its termination message. A lost message is no failure: the backups of a run are
   found by its id.
 - Its pod says what went wrong: not scheduled, evicted, out of memory, ended without an answer.
-  Where it says too little, or is missing, events do: see :mod:`backup.cluster.events`.
+  Where it says too little, or is missing, events do: see :mod:`backup.cluster.pods`.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
-from backup import answer
-from backup.answer import Answer
 from backup.cluster.api import Api, Object
 from backup.cluster.billing import StatefulSet
-from backup.cluster.jobs import ROLE_LABEL, RUN_LABEL, STATEFULSET_LABEL
 from backup.cluster.layout import Volume
-from backup.cluster.pods import is_leaving, owner
+from backup.cluster.pods import Pod, owner
+from backup.cluster.rescue import ROLE_LABEL, RUN_LABEL, STATEFULSET_LABEL
 from backup.errors import ConfigError
 from backup.run import Run
 
@@ -80,10 +78,10 @@ class Order:
     arguments: tuple[str, ...]
     volume: Volume | None = None
     """None: it needs no journal."""
-    beside: tuple[str, ...] = ()
-    """Pods of billing, one of which has to be on its node."""
+    beside: str = ""
+    """The pod of billing whose node it has to be on."""
     near: tuple[str, ...] = ()
-    """Nodes that it should be on: the volume may still be attached there."""
+    """Else, nodes that it should be on: the volume may still be attached there."""
     billing_pods: tuple[Object, ...] = ()
     """Whose tolerations, SELinux options and priority it needs; where there are none, those of
     billing's template, if it reads a volume."""
@@ -158,7 +156,12 @@ def make_job(template: Template, order: Order) -> Object:
     """Make the Job of a worker."""
     pod = copy.deepcopy(template.job["spec"]["template"])
     metadata = pod.get("metadata") or {}
-    labels = _labels(template, metadata.get("labels") or {})
+    labels = {
+        **{n: v for n, v in (metadata.get("labels") or {}).items() if n not in _JOB_LABELS},
+        RUN_LABEL: template.run_id,
+        STATEFULSET_LABEL: template.statefulset,
+        ROLE_LABEL: "worker",
+    }
     ours = template.job["metadata"]
     reference = {"apiVersion": "batch/v1", "kind": "Job", "name": ours["name"], "uid": ours["uid"]}
     return {
@@ -177,18 +180,9 @@ def make_job(template: Template, order: Order) -> Object:
     }
 
 
-def _labels(template: Template, ours: Mapping[str, str]) -> dict[str, str]:
-    return {
-        **{name: value for name, value in ours.items() if name not in _JOB_LABELS},
-        RUN_LABEL: template.run_id,
-        STATEFULSET_LABEL: template.statefulset,
-        ROLE_LABEL: "worker",
-    }
-
-
 def _pod_spec(template: Template, order: Order, ours: Object) -> Object:
-    spec = {name: value for name, value in ours.items() if name not in _NOT_TAKEN_OVER}
-    spec |= {
+    spec = {
+        **{name: value for name, value in ours.items() if name not in _NOT_TAKEN_OVER},
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": GATED_GRACE_SECONDS if order.is_gated else GRACE_SECONDS,
@@ -239,23 +233,16 @@ def _is_token(source: Object) -> bool:
 
 def _place(spec: Object, order: Order) -> None:
     """Say on which node it has to be, and on which ones it should be."""
-    affinity: Object = {}
     if order.beside:
-        term = {
-            "topologyKey": _NODE_LABEL,
-            "labelSelector": {"matchExpressions": [_is_one_of(_POD_NAME_LABEL, order.beside)]},
-        }
-        affinity["podAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
-    if order.near:
-        place = {"matchExpressions": [_is_one_of(_NODE_LABEL, order.near)]}
-        wish = {"weight": 100, "preference": place}
-        affinity["nodeAffinity"] = {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}
-    if affinity:
-        spec["affinity"] = affinity
-
-
-def _is_one_of(label: str, values: Iterable[str]) -> Object:
-    return {"key": label, "operator": "In", "values": [*values]}
+        is_it = {"key": _POD_NAME_LABEL, "operator": "In", "values": [order.beside]}
+        term = {"topologyKey": _NODE_LABEL, "labelSelector": {"matchExpressions": [is_it]}}
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+        spec["affinity"] = {"podAffinity": required}
+    elif order.near:
+        is_one = {"key": _NODE_LABEL, "operator": "In", "values": [*order.near]}
+        wish = {"weight": 100, "preference": {"matchExpressions": [is_one]}}
+        preferred = {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}
+        spec["affinity"] = {"nodeAffinity": preferred}
 
 
 def _match_billing(spec: Object, billing: Sequence[Object], *, priority: int) -> None:
@@ -293,96 +280,14 @@ def _selinux(pod: Object) -> Object | None:
     return None
 
 
-def remove_gate(api: Api, pod: Object) -> None:
+def remove_gate(api: Api, pod: Pod) -> None:
     """Let a gated pod be scheduled, as far as it is for us to say.
 
     The patch can be made twice (its reply may be lost): ``add`` replaces what is there, while
     ``remove`` is refused where nothing is.
     """
-    gates = pod["spec"].get("schedulingGates") or []
+    gates = pod.body["spec"].get("schedulingGates") or []
     others = [gate for gate in gates if gate["name"] != GATE]
     if others != gates:
         change = {"op": "add", "path": "/spec/schedulingGates", "value": others}
-        api.patch("pods", pod["metadata"]["name"], [change])
-
-
-# -- what came of one
-
-
-@dataclass(slots=True)
-class Pod:
-    """What a worker's pod says about itself."""
-
-    body: Object
-    name: str = field(init=False)
-    node: str | None = field(init=False)
-    """The node that it is on."""
-    _phase: str | None = field(init=False)
-    _state: Mapping[str, Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Look at it, and at its only container."""
-        status = self.body.get("status", {})
-        self.name = self.body["metadata"]["name"]
-        self.node = self.body["spec"].get("nodeName")
-        self._phase = status.get("phase")
-        self._state = (status.get("containerStatuses") or [{}])[0].get("state") or {}
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing of it runs any more, and nothing will."""
-        return self._phase in {"Succeeded", "Failed"}
-
-    @property
-    def has_succeeded(self) -> bool:
-        """Whether it ended with exit code 0."""
-        return self._phase == "Succeeded"
-
-    @property
-    def was_deleted(self) -> bool:
-        """Whether somebody ended it before it was done: by a drain, say, or an eviction by the API.
-
-        (A kubelet that evicts a pod for what it uses does not delete it.)
-        """
-        return self.has_ended and is_leaving(self.body) and not self.has_succeeded
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it has begun."""
-        return "running" in self._state or self.has_ended
-
-    @property
-    def answer(self) -> Answer | None:
-        """What it says, if it has ended and says anything."""
-        return answer.read((self._state.get("terminated") or {}).get("message") or "")
-
-    def why_ended(self) -> str:
-        """Say why it ended without an answer."""
-        status = self.body.get("status", {})
-        ended = self._state.get("terminated") or {}
-        if ended.get("reason") == "OOMKilled":
-            return "ran out of memory: raise resources.limits.memory"
-        if status.get("reason") == "Evicted" or _condition(status, "DisruptionTarget"):
-            condition = _condition(status, "DisruptionTarget") or {}
-            why = status.get("message") or condition.get("message", "")
-            return f"was evicted: {why}".rstrip(": ")
-        if status.get("reason"):
-            return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
-        if ended:
-            return f"ended with exit code {ended.get('exitCode')} and without an answer"
-        return "ended without an answer"
-
-    def why_waiting(self) -> str:
-        """Say what it waits for, as far as the pod itself tells."""
-        status = self.body.get("status", {})
-        scheduled = _condition(status, "PodScheduled")
-        if scheduled is not None and scheduled.get("status") == "False":
-            return f"is not scheduled: {scheduled.get('message', scheduled.get('reason', ''))}"
-        waiting = self._state.get("waiting") or {}
-        if waiting.get("reason") not in {None, "ContainerCreating", "PodInitializing"}:
-            return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
-        return "does not begin"
-
-
-def _condition(status: Object, name: str) -> Object | None:
-    return next((c for c in status.get("conditions") or [] if c["type"] == name), None)
+        api.patch("pods", pod.name, [change])

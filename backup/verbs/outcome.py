@@ -15,12 +15,12 @@ from backup.answer import JournalAnswer
 from backup.events import Problem, Warned
 from backup.model import State, size_text
 from backup.page import Cell, Page
-from backup.results import STATE_STYLES, Result, count, say_warnings
+from backup.results import STATE_STYLES, JournalResult, RunResult
 from backup.transfer.destination import Copy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JournalOutcome:
+class JournalOutcome(JournalResult):
     """What came of one journal."""
 
     journal: str
@@ -67,7 +67,7 @@ class JournalOutcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackupResult(Result):
+class BackupResult(RunResult):
     """What came of a run."""
 
     run_id: str
@@ -79,29 +79,13 @@ class BackupResult(Result):
     problems: tuple[Problem, ...]
     warnings: tuple[Warned, ...]
 
-    def figures(self) -> dict[str, int]:
-        """Count what the last line of the log tells."""
-        stored = [j for j in self.journals if j.is_stored]
-        return {
-            "warnings": len(self.warnings),
-            "journals": len(self.journals),
-            "journals_stored": len(stored),
-            "size_bytes": sum(j.size_bytes for j in stored),
-            "records": sum(j.records for j in stored),
-        }
-
     def write(self, page: Page) -> None:
         """Write it, for people."""
         columns = ("JOURNAL", "STATE", "SIZE", "RECORDS", "ID", "CONTINUITY", "SINKS")
         page.table(columns, [_outcome_cells(o) for o in self.journals])
-        say_warnings(page, self.warnings)
-        stored = sum(outcome.is_stored for outcome in self.journals)
         entries = self.ignored_entries
         others = f"{entries:,} other {'entry' if entries == 1 else 'entries'} in the source"
-        page.say(
-            f"{stored} of {count(len(self.journals), 'journal')} backed up"
-            f" in {self.duration_seconds:.1f} s; {others} left alone"
-        )
+        self.say(page, f"; {others} left alone")
 
     def notes(self) -> tuple[Warned, ...]:
         """Give the warnings that a worker passes on."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backup.cluster.jobs import REMOVAL_SECONDS
+from backup.cluster.rescue import REMOVAL_SECONDS
 from backup.cluster.scaledown import CLEANUP_SECONDS
 from tests.chart import helm, shapes
 from tests.chart.helm import HelmError

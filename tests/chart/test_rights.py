@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from backup.cluster.api import Rule
 from backup.cluster.lease import lease_name
-from backup.cluster.rights import Rule
 from backup.cluster.strategies import RULES
 from tests.chart import helm, shapes
 from tests.chart.helm import NAME, Object, Rendered

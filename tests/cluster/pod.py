@@ -49,11 +49,11 @@ def main() -> int:
 
 def _watch(doom: dict[str, Any], requests: Path | None) -> None:
     """Note down what is asked for, number the writes, and end the process at one of them."""
-    send = api.KubernetesApi._send
+    send = api.Api._send
     count = 0
 
     def sent(
-        self: api.KubernetesApi,
+        self: api.Api,
         method: str,
         path: str,
         query: Mapping[str, str],
@@ -73,7 +73,7 @@ def _watch(doom: dict[str, Any], requests: Path | None) -> None:
         finally:
             _die(doom, count, "after")
 
-    api.KubernetesApi._send = sent  # type: ignore[method-assign]
+    api.Api._send = sent  # type: ignore[method-assign]
 
 
 def _wish(method: str, path: str, query: Mapping[str, str]) -> str:

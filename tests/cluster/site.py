@@ -28,8 +28,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from backup.cluster.api import Rule
 from backup.cluster.lease import OWNER, RECORD, lease_name
-from backup.cluster.rights import Rule
 from backup.cluster.strategies import RULES
 from tests.cluster.containers import Container
 from tests.cluster.controlplane import Answer, ControlPlane, until

@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import pytest
 
-from backup.cluster.jobs import STATEFULSET_LABEL
+from backup.cluster.api import Rule
 from backup.cluster.lease import RECORD, lease_name
-from backup.cluster.rights import Rule
+from backup.cluster.rescue import STATEFULSET_LABEL
 from backup.cluster.strategies import RULES
 from tests.cluster.controlplane import until
 from tests.cluster.site import BILLING, Site

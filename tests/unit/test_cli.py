@@ -24,8 +24,8 @@ from backup import answer, cli, config, report
 from backup.answer import Answer, JournalAnswer
 from backup.catalog import holdings, manifest_key
 from backup.cli import command, grammar, wiring
-from backup.cluster.jobs import RUN_LABEL
 from backup.cluster.lease import Lease, Owner, Record
+from backup.cluster.rescue import RUN_LABEL
 from backup.errors import (
     BackupError,
     ClusterError,

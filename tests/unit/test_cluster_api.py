@@ -14,15 +14,14 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from ssl import PROTOCOL_TLS_SERVER, SSLContext
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from kubernetes import client
 from kubernetes.config import incluster_config
 
 from backup.cluster import api
-from backup.cluster.api import Calls, Change, KubernetesApi, connect
-from backup.cluster.rights import Rule
+from backup.cluster.api import Api, Calls, Change, Rule, connect
 from backup.cluster.strategies import RULES
 from backup.errors import (
     ClusterConflictError,
@@ -60,14 +59,12 @@ def door() -> Iterator[Door]:
         yield door
 
 
-def asking(door: Door, *, stop: Stop | None = None, patience: float = 0.0) -> KubernetesApi:
+def asking(door: Door, *, stop: Stop | None = None, patience: float = 0.0) -> Api:
     """Make the client; without patience it asks once."""
     settings: Any = client.Configuration()
     settings.host = door.endpoint
     settings.retries = False
-    return KubernetesApi(
-        client.ApiClient(settings), "billing", stop=stop or Stop(), patience=patience
-    )
+    return Api(client.ApiClient(settings), "billing", stop=stop or Stop(), patience=patience)
 
 
 def serving_as(made: Certificates) -> SSLContext:
@@ -224,7 +221,7 @@ def test_a_name_that_is_taken_is_a_conflict(door: Door) -> None:
     ],
 )
 def test_a_namespace_that_is_not_there_is_an_error(
-    door: Door, ask: Callable[[KubernetesApi], object]
+    door: Door, ask: Callable[[Api], object]
 ) -> None:
     """Nothing was made, and nothing is not what there is: neither may look like success."""
     door.on(httpd.is_(), refuses(404, 'namespaces "billing" not found'))
@@ -450,7 +447,7 @@ def test_a_server_of_another_authority_is_told_as_such(tmp_path: Path) -> None:
     settings.ssl_ca_cert = str(made.other_ca)
     with httpd.serving(tls=serving_as(made)) as door:
         settings.host = door.endpoint
-        asked = KubernetesApi(client.ApiClient(settings), "billing", stop=Stop(), patience=0.0)
+        asked = Api(client.ApiClient(settings), "billing", stop=Stop(), patience=0.0)
         with pytest.raises(ClusterUnavailableError, match=r"SSLError: .*certificate verify failed"):
             asked.get("pods", "a")
 
@@ -874,7 +871,7 @@ def test_rights_are_no_wider_than_they_have_to_be() -> None:
     }
     assert all("*" not in (rule.group, rule.resource, *rule.verbs) for rule in rules)
     groups = {rule.resource.partition("/")[0]: rule.group for rule in rules}
-    assert groups == dict(api._GROUPS)
+    assert groups == {kind: api._GROUPS.get(kind, "") for kind in get_args(api.Kind)}
 
 
 def test_colocated_cannot_scale() -> None:

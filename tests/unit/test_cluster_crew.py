@@ -19,8 +19,9 @@ from backup.cluster.colocated import Colocated
 from backup.cluster.crew import PUT, Copies, Crew, Outcomes, Task, WorkerOutcome
 from backup.cluster.layout import Volume
 from backup.cluster.lease import BEAT_SECONDS, Lease, Owner, lease_name
+from backup.cluster.pods import Pod
 from backup.cluster.scaledown import ScaleDown
-from backup.cluster.workers import GATE, Order, Pod, read_template
+from backup.cluster.workers import GATE, read_template
 from backup.errors import ClusterConflictError, ClusterDeniedError, LeaseLostError
 from backup.events import Problem, Warned
 from backup.run import Run
@@ -93,11 +94,10 @@ def task(*journals: str) -> Task:
 
 def begin(crew: Crew, what: Task, **order: Any) -> Task:
     """Make a task's worker, and see its pod, if it gets one."""
-    arguments = crew.arguments(what.volume)
-    what.job = crew.create(Order(name="w", arguments=arguments, volume=what.volume, **order))
+    what.job = crew.create(replace(crew.order(what), name="w", **order))
     assert isinstance(crew.api, SimulatedCluster)
     for name in crew.api.world.pods_of("w", "Job"):
-        while crew.pods.get(name) != crew.api.world.get("pods", name):
+        while (pod := crew.pods.get(name)) is None or pod.body != crew.api.world.get("pods", name):
             crew.pods.poll(1)
     crew.look(what)
     return what
@@ -194,7 +194,7 @@ def test_worker_is_made_once(
 
 def test_command_line_names_all_journals_of_the_volume(drafting: Crew) -> None:
     """And the run, by which what it stores is found."""
-    assert drafting.arguments(task(ONE, TWO).volume) == (
+    assert drafting.order(task(ONE, TWO)).arguments == (
         "worker",
         f"--run={RUN_ID}",
         "--strategy=scale-down",

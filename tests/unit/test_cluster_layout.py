@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from backup.cluster.billing import read_billing
-from backup.cluster.layout import Volume, choose, read_volumes
+from backup.cluster.layout import Volume, read_volumes
 from backup.cluster.strategies import decide
 from backup.errors import ConfigError
 from backup.model import Strategy
@@ -136,6 +138,13 @@ def read_by(strategy: Strategy, volumes: list[Volume]) -> Strategy:
     """Have a strategy read these volumes."""
     settings = ClusterSettings(strategy=strategy)
     return decide(settings, volumes, has_source=lambda: True)
+
+
+def choose(volumes: list[Volume], *, has_source: bool, may_scale: bool) -> Strategy:
+    """Leave the strategy open."""
+    allowed = timedelta(minutes=5) if may_scale else None
+    settings = ClusterSettings(strategy="auto", max_downtime=allowed)
+    return decide(settings, volumes, has_source=lambda: has_source)
 
 
 @pytest.mark.parametrize("may_scale", [True, False])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from backup.cluster.jobs import RUN_LABEL, STATEFULSET_LABEL
 from backup.cluster.lease import RECORD, lease_name
+from backup.cluster.rescue import RUN_LABEL, STATEFULSET_LABEL
 from backup.errors import (
     BillingDownError,
     ClusterError,

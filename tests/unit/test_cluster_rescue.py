@@ -7,9 +7,14 @@ from datetime import timedelta
 
 import pytest
 
-from backup.cluster.jobs import RUN_LABEL, STATEFULSET_LABEL
 from backup.cluster.lease import RECORD, Lease, Owner, Record, lease_name
-from backup.cluster.rescue import resume
+from backup.cluster.rescue import (
+    RUN_LABEL,
+    STATEFULSET_LABEL,
+    remove_running,
+    remove_workers,
+    resume,
+)
 from backup.errors import (
     BackupError,
     BillingDownError,
@@ -22,7 +27,7 @@ from backup.errors import (
 from backup.events import Problem, Warned
 from backup.run import Run
 from tests.journal_data import NOON, Clock, Events
-from tests.simulated_cluster import BILLING, SimulatedCluster, World
+from tests.simulated_cluster import BILLING, RUN_ID, SimulatedCluster, World
 from tests.simulated_sink import CrashError
 
 SCALE = "replace statefulsets/scale"
@@ -77,7 +82,7 @@ def test_without_a_record_there_is_nothing_to_do(
     if is_made:
         lease_of("other", SimulatedCluster(cluster.world), clock).take()
 
-    result = resume(Run(), cluster, BILLING, lease_of("me", cluster, clock), take_over=True)
+    result = resume(lease_of("me", cluster, clock), take_over=True)
 
     assert (result.state, result.replicas, result.holder) == ("nothing to do", None, None)
     assert (cluster.writes, result.exit_codes) == ([], ())
@@ -89,7 +94,7 @@ def test_run_under_way_is_left_alone(cluster: SimulatedCluster, world: World, cl
     leave_down(world, clock)
     clock.advance(seconds=30)
 
-    result = resume(Run(), cluster, BILLING, lease_of("me", cluster, clock), take_over=False)
+    result = resume(lease_of("me", cluster, clock), take_over=False)
 
     assert (result.state, result.replicas, result.holder) == ("under way", 3, "dead")
     assert (world.replicas, cluster.writes) == (0, [])
@@ -104,7 +109,7 @@ def test_billing_comes_back_after_a_run_that_is_gone(
     world.put("jobs", {"metadata": {"name": "not-ours"}, "status": {"active": 0}})
     clock.advance(seconds=61)
 
-    result = resume(Run(), cluster, BILLING, lease_of("me", cluster, clock), take_over=False)
+    result = resume(lease_of("me", cluster, clock), take_over=False)
 
     assert (result.state, result.replicas, result.holder) == ("restored", 3, "dead")
     assert (world.replicas, is_recorded(world)) == (3, False)
@@ -122,7 +127,7 @@ def test_take_over_does_not_wait(cluster: SimulatedCluster, world: World, clock:
     """The release is about to be removed, and the rights to scale go with it."""
     leave_down(world, clock)
 
-    result = resume(Run(), cluster, BILLING, lease_of("hook", cluster, clock), take_over=True)
+    result = resume(lease_of("hook", cluster, clock), take_over=True)
 
     assert (result.state, world.replicas) == ("restored", 3)
 
@@ -135,7 +140,7 @@ def test_billing_that_somebody_scaled_up_is_left_alone(
     world.scale(2)
     clock.advance(minutes=2)
 
-    result = resume(Run(), cluster, BILLING, lease_of("me", cluster, clock), take_over=False)
+    result = resume(lease_of("me", cluster, clock), take_over=False)
 
     assert (result.state, world.replicas, is_recorded(world)) == ("was up", 2, False)
     assert result.warnings == ()
@@ -152,11 +157,10 @@ def test_record_of_another_billing_is_dropped_with_a_warning(
     else:
         world.make_billing_anew(0)
     clock.advance(minutes=2)
-    events = Events()
+    lease, events = lease_of("me", cluster, clock), Events()
+    lease.run.emit = events
 
-    result = resume(
-        Run(emit=events), cluster, BILLING, lease_of("me", cluster, clock), take_over=False
-    )
+    result = resume(lease, take_over=False)
 
     assert (result.state, is_recorded(world)) == (state, False)
     assert [w.message for w in events.of(Warned)] == [
@@ -174,7 +178,7 @@ def test_run_that_renews_at_the_last_moment_is_left_alone(
     alive = lease_of("dead", SimulatedCluster(world), clock)
     cluster.on("replace leases", alive.renew)
 
-    result = resume(Run(), cluster, BILLING, lease_of("me", cluster, clock), take_over=False)
+    result = resume(lease_of("me", cluster, clock), take_over=False)
 
     assert (result.state, world.replicas) == ("under way", 0)
 
@@ -197,7 +201,7 @@ def test_take_over_does_not_end_at_a_heartbeat(
     leave_down(world, clock)
     cluster.on("replace leases", heartbeat(world, clock))
 
-    result = resume(Run(), cluster, BILLING, lease_of("me", cluster, clock), take_over=True)
+    result = resume(lease_of("me", cluster, clock), take_over=True)
 
     assert (result.state, world.replicas) == ("restored", 3)
 
@@ -210,7 +214,7 @@ def test_take_over_that_never_gets_through_is_no_success(
     cluster.on("replace leases", heartbeat(world, clock), times=None)
 
     with pytest.raises(LeaseHeldError, match="was written by others 20 times"):
-        resume(Run(), cluster, BILLING, lease_of("me", cluster, clock), take_over=True)
+        resume(lease_of("me", cluster, clock), take_over=True)
 
     assert is_recorded(world)
 
@@ -223,7 +227,7 @@ def test_take_over_pushes_a_run_aside_that_may_scale_down_yet(
     owner = Owner(pod="", uid="", may_scale=may_scale)
     Lease(Run(id="run", clock=clock), SimulatedCluster(world), BILLING, owner=owner).take()
 
-    result = resume(Run(), cluster, BILLING, lease_of("me", cluster, clock), take_over=True)
+    result = resume(lease_of("me", cluster, clock), take_over=True)
 
     assert (result.state, result.holder) == (
         ("pushed aside", "run") if may_scale else ("nothing to do", None)
@@ -242,11 +246,10 @@ def test_workers_that_cannot_be_removed_do_not_keep_billing_down(
     add_worker(world, "w-1", "dead")
     clock.advance(minutes=2)
     cluster.fail(step, ClusterError(f"the cluster refuses {step}"))
-    events = Events()
+    lease, events = lease_of("me", cluster, clock), Events()
+    lease.run.emit = events
 
-    result = resume(
-        Run(emit=events), cluster, BILLING, lease_of("me", cluster, clock), take_over=False
-    )
+    result = resume(lease, take_over=False)
 
     assert (result.state, world.replicas, is_recorded(world)) == ("restored", 3, False)
     assert [(p.exit_code, p.message) for p in result.problems] == [
@@ -268,7 +271,7 @@ def test_rescue_that_fails_says_how_to_bring_billing_back(
     cluster.fail(step, error)
 
     with pytest.raises(BillingDownError, match=error.message) as caught:
-        resume(Run(), cluster, BILLING, lease_of("me", cluster, clock), take_over=False)
+        resume(lease_of("me", cluster, clock), take_over=False)
 
     assert (caught.value.hints[0], caught.value.exit_code) == (LINE, 8)
 
@@ -282,7 +285,7 @@ def test_push_that_fails_is_no_billing_that_is_down(
     cluster.fail("replace leases", ClusterDeniedError("the cluster refuses"))
 
     with pytest.raises(ClusterDeniedError):
-        resume(Run(), cluster, BILLING, lease_of("me", cluster, clock), take_over=True)
+        resume(lease_of("me", cluster, clock), take_over=True)
 
 
 def test_record_that_cannot_be_removed_is_a_problem_of_its_own(
@@ -293,7 +296,7 @@ def test_record_that_cannot_be_removed_is_a_problem_of_its_own(
     clock.advance(minutes=2)
     cluster.fail("replace leases", ClusterDeniedError("the cluster refuses PUT"), after=1)
 
-    result = resume(Run(), cluster, BILLING, lease_of("me", cluster, clock), take_over=False)
+    result = resume(lease_of("me", cluster, clock), take_over=False)
 
     assert (result.state, world.replicas, result.exit_codes) == ("restored", 3, (7,))
 
@@ -304,11 +307,11 @@ def test_failure_keeps_the_record(cluster: SimulatedCluster, world: World, clock
     clock.advance(minutes=2)
     cluster.fail(SCALE, ClusterUnavailableError("away"), times=1)
     with pytest.raises(BillingDownError):
-        resume(Run(), cluster, BILLING, lease_of("me", cluster, clock), take_over=False)
+        resume(lease_of("me", cluster, clock), take_over=False)
     assert is_recorded(world)
     clock.advance(minutes=2)
 
-    result = resume(Run(), cluster, BILLING, lease_of("again", cluster, clock), take_over=False)
+    result = resume(lease_of("again", cluster, clock), take_over=False)
 
     assert (result.state, world.replicas, is_recorded(world)) == ("restored", 3, False)
 
@@ -327,7 +330,7 @@ def test_of_two_rescuers_the_slower_one_hides_no_success(
 
     cluster.on(f"{SCALE} reply", push_aside)
 
-    result = resume(Run(), cluster, BILLING, lease_of("me", cluster, clock), take_over=True)
+    result = resume(lease_of("me", cluster, clock), take_over=True)
 
     assert (result.state, world.replicas) == ("restored", 3)
     assert is_recorded(world)  # it is the other one's to remove
@@ -343,10 +346,41 @@ def test_rescuer_that_dies_is_rescued(world: World, clock: Clock, write: int, ki
     dying = SimulatedCluster(world)
     getattr(dying, f"crash_{kind}")(write)
     with pytest.raises(CrashError):
-        resume(Run(), dying, BILLING, lease_of("first", dying, clock), take_over=False)
+        resume(lease_of("first", dying, clock), take_over=False)
     clock.advance(minutes=2)
     cluster = SimulatedCluster(world)
 
-    resume(Run(), cluster, BILLING, lease_of("second", cluster, clock), take_over=False)
+    resume(lease_of("second", cluster, clock), take_over=False)
 
     assert (world.replicas, is_recorded(world), world.names("jobs")) == (3, False, [])
+
+
+# -- jobs
+
+
+@pytest.mark.parametrize(("but", "left"), [("mine", ["mine", "other"]), ("", ["other"])])
+def test_workers_of_a_statefulset_are_removed(
+    cluster: SimulatedCluster, world: World, but: str, left: list[str]
+) -> None:
+    """Whatever run they are of; only those of the run that asks stay."""
+    for name, of in {"mine": BILLING, "old": BILLING, "other": "vosk"}.items():
+        labels = {RUN_LABEL: name, STATEFULSET_LABEL: of}
+        world.put("jobs", {"metadata": {"name": name, "labels": labels}, "status": {"active": 0}})
+
+    remove_workers(cluster, BILLING, but=but)
+
+    assert world.names("jobs") == left
+
+
+def test_what_has_ended_can_be_looked_at(world: World, cluster: SimulatedCluster) -> None:
+    """Of a run's workers, those that have not ended are removed."""
+    states = {"new": {}, "on": {"active": 1}, "done": {"succeeded": 1}, "bad": {"failed": 1}}
+    world.paused.add("jobs")
+    for name, status in states.items():
+        metadata = {"name": name, "labels": {RUN_LABEL: RUN_ID}}
+        world.put("jobs", {"metadata": metadata, "status": status})
+    world.put("jobs", {"metadata": {"name": "other", "labels": {RUN_LABEL: "other"}}})
+
+    remove_running(cluster, RUN_ID)
+
+    assert world.names("jobs") == ["bad", "done", "other"]

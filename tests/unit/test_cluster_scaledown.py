@@ -112,7 +112,7 @@ def guard(world: World, clock: Clock, *, take_over: bool = False) -> Any:
     cluster = SimulatedCluster(world)
     run = Run(id="guard", clock=clock)
     lease = Lease(run, cluster, BILLING, owner=Owner(pod="", uid=""))
-    return resume(run, cluster, BILLING, lease, take_over=take_over)
+    return resume(lease, take_over=take_over)
 
 
 def jobs_of(world: World, role: str) -> list[str]:

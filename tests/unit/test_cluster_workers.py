@@ -12,14 +12,14 @@ from backup import answer
 from backup.answer import Answer
 from backup.cluster.api import Object
 from backup.cluster.billing import StatefulSet
-from backup.cluster.jobs import ROLE_LABEL, RUN_LABEL, STATEFULSET_LABEL
 from backup.cluster.layout import Volume
+from backup.cluster.pods import Pod
+from backup.cluster.rescue import ROLE_LABEL, RUN_LABEL, STATEFULSET_LABEL
 from backup.cluster.workers import (
     GATE,
     MAX_NAME,
     MOUNT,
     Order,
-    Pod,
     Template,
     make_job,
     read_template,
@@ -278,7 +278,7 @@ def test_bare_template_is_enough() -> None:
 
 def test_worker_goes_beside_billing() -> None:
     """On the node of that very pod: the volume is there."""
-    spec = spec_of(make_job(template(), order(beside=(f"{BILLING}-0",))))
+    spec = spec_of(make_job(template(), order(beside=f"{BILLING}-0")))
 
     (term,) = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert term["topologyKey"] == "kubernetes.io/hostname"
@@ -410,7 +410,7 @@ def test_gate_is_opened(world: World, cluster: SimulatedCluster, *, has_reply: b
     if not has_reply:
         cluster.lose_reply("patch pods")
 
-    remove_gate(cluster, pod)
+    remove_gate(cluster, Pod(pod))
 
     assert not world.get("pods", "p")["spec"]["schedulingGates"]
 
@@ -419,7 +419,7 @@ def test_gates_of_others_stay_shut(world: World, cluster: SimulatedCluster) -> N
     """Somebody who queues pods has a gate of his own, and his reasons."""
     pod = world.put("pods", gated("kueue.x-k8s.io/admission", GATE))
 
-    remove_gate(cluster, pod)
+    remove_gate(cluster, Pod(pod))
 
     gates = world.get("pods", "p")["spec"]["schedulingGates"]
     assert gates == [{"name": "kueue.x-k8s.io/admission"}]
@@ -428,8 +428,8 @@ def test_gates_of_others_stay_shut(world: World, cluster: SimulatedCluster) -> N
 def test_open_gate_is_not_opened_again(world: World, cluster: SimulatedCluster) -> None:
     """Nothing is written."""
     world.paused.add("kubelet")
-    remove_gate(cluster, world.put("pods", gated("other")))
-    remove_gate(cluster, {"metadata": {"name": "p"}, "spec": {}})
+    remove_gate(cluster, Pod(world.put("pods", gated("other"))))
+    remove_gate(cluster, Pod({"metadata": {"name": "p"}, "spec": {}}))
 
     assert cluster.writes == []
 
