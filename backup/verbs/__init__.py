@@ -1,4 +1,4 @@
-"""Verbs: what a user asks for. Each takes sinks and plain options, emits events, returns a result.
+"""Verbs: what a user asks for. Each takes its run, the sinks and what was asked; it gives a result.
 
 A verb prints nothing, reads no environment and knows no cluster.
 
