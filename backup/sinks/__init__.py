@@ -10,8 +10,7 @@ from typing import Any
 
 from backup.errors import ConfigError
 from backup.sinks.base import Object, Sink
-from backup.sinks.kinds import SinkSettings
-from backup.sinks.places import Place, locate
+from backup.sinks.kinds import Place, SinkSettings, locate
 from backup.sinks.urls import redacted
 from backup.stop import Stop
 

@@ -26,15 +26,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-from backup.errors import (
-    BackupError,
-    ObjectExistsError,
-    SinkError,
-    SinkStalledError,
-)
+from backup.errors import BackupError, ObjectExistsError, SinkError, SinkStalledError
 from backup.lanes import unwatched
+from backup.sinks.kinds import O_co, Place, SinkSettings
 from backup.stop import Stop
 from backup.streams import call
 
@@ -299,6 +295,25 @@ class Sink(ABC):
         except SinkStalledError as error:
             message = f"{self}: cannot {what}: no answer for {self._stall_seconds:g} s"
             raise SinkStalledError(message) from error
+
+
+class PlacedSink(Sink, Generic[O_co]):
+    """A sink that a URL names."""
+
+    def __init__(
+        self, place: Place[O_co], settings: SinkSettings, *, stop: Stop, stall_seconds: float
+    ) -> None:
+        """Take the place, untouched.
+
+        Args:
+            place: where it is, how to reach it, and how to store in it.
+            settings: what holds for all sinks.
+            stop: see :class:`Sink`.
+            stall_seconds: likewise.
+        """
+        super().__init__(str(place), stop=stop, stall_seconds=stall_seconds)
+        self._place = place
+        self._settings = settings
 
 
 def _worth_repeating(error: BaseException) -> bool:

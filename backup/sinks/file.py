@@ -32,7 +32,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from backup.disk import flush_directory, write_all
@@ -49,10 +49,8 @@ from backup.errors import (
 )
 from backup.lanes import unwatched
 from backup.model import CHUNK_BYTES
-from backup.sinks.base import Object, Sink
-from backup.sinks.kinds import FileOptions, SinkSettings
-from backup.sinks.places import Place
-from backup.stop import Stop
+from backup.sinks.base import Object, PlacedSink
+from backup.sinks.kinds import FileOptions
 
 _PART = re.compile(r"(?:\.probe|journal-[^/]+/\.[A-Za-z0-9][A-Za-z0-9._-]*)\.[0-9a-f]{8}\.part")
 """The path below the root of a temporary file of ours."""
@@ -94,29 +92,20 @@ _PASSING = {
 }
 
 
-class FileSink(Sink):
+class FileSink(PlacedSink[FileOptions]):
     """Objects as files below a directory.
 
     It has many methods as ten are those of every sink: the others are steps of these.
     """
 
-    def __init__(
-        self, place: Place[FileOptions], settings: SinkSettings, *, stop: Stop, stall_seconds: float
-    ) -> None:
-        """Take the place, untouched.
+    @cached_property
+    def _root(self) -> Path:
+        return Path(self._place.path)
 
-        Args:
-            place: the directory, and what it has to be.
-            settings: they say where the journals are, which must not contain it.
-            stop: see :class:`~backup.sinks.base.Sink`.
-            stall_seconds: likewise.
-        """
-        super().__init__(str(place), stop=stop, stall_seconds=stall_seconds)
-        self._root = Path(place.path)
-        self._require_mount = place.options.require_mount
-        self._source = settings.source
-        self._flushed: set[Path] = set()
+    @cached_property
+    def _flushed(self) -> set[Path]:
         """Directories whose names the device holds."""
+        return set()
 
     # -- checks
 
@@ -145,7 +134,7 @@ class FileSink(Sink):
         if not is_directory:
             message = f"{self}: is not a directory"
             raise SinkMissingError(message, "name a directory, or mount the volume there")
-        if self._require_mount and _mount_point(self._root.resolve()) == Path("/"):
+        if self._place.options.require_mount and _mount_point(self._root.resolve()) == Path("/"):
             message = f"{self}: nothing is mounted there"
             raise SinkMissingError(
                 message,
@@ -154,7 +143,7 @@ class FileSink(Sink):
             )
 
     def _require_outside(self) -> None:
-        real, source = self._root.resolve(), self._source.resolve()
+        real, source = self._root.resolve(), self._settings.source.resolve()
         if real == source or source in real.parents:
             message = f"{self}: lies inside the journals' own directory {source}"
             raise ConfigError(message, "choose a directory outside BACKUP_SOURCE")

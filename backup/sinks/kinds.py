@@ -1,7 +1,9 @@
-"""The kinds of sinks: how the place of each is written, and which options it has.
+"""The kinds of sinks: which options each has, and the place that a URL names with them.
 
 Rules:
 
+- ``file:///directory``, ``s3://bucket/prefix``, ``gs://bucket/prefix``. Checking a URL imports no
+  SDK and touches no place: a kind names the class that does, and is opened by name.
 - A kind is a class. What it is called and where it is made are class variables; each field is an
   option of one sink, with its type, its rule and its default, once. A kind that is added here, with
   a field of :class:`KindSettings`, is known to URLs, to the settings and to the documents.
@@ -10,22 +12,23 @@ Rules:
   say is what the settings say.
 - Both are judged by the same rules; but a query is written in one way only, where a setting may say
   ``yes`` or ``1`` for true.
-- Nothing here imports an SDK: a kind names the class that does, and is opened by name.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Protocol
-from urllib.parse import SplitResult, unquote
+from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
+from backup.errors import ConfigError
 from backup.lean import Frozen
-from backup.sinks.urls import endpoint, refused
+from backup.sinks.urls import endpoint, redacted, refused
 
 ChecksumMode = Literal["crc32", "sha256", "md5", "none"]
 ServerSideEncryption = Literal["AES256", "aws:kms", "aws:kms:dsse"]
@@ -39,7 +42,7 @@ _PREFIX = re.compile(r"[^\0-\x1f\x7f/]+(?:/[^\0-\x1f\x7f/]+)*")
 _PREFIX_BYTES = 600
 """S3 and GCS take keys of 1,024 bytes; ours need up to 401 below the prefix."""
 
-QUERY = "query"
+_QUERY = "query"
 """The context of a validation whose values come from a URL."""
 
 
@@ -47,7 +50,7 @@ def _written(pattern: str, fix: str) -> BeforeValidator:
     """Make the rule how a query writes a value."""
 
     def check(value: object, info: ValidationInfo) -> object:
-        if info.context == QUERY and re.fullmatch(pattern, str(value)) is None:
+        if info.context == _QUERY and re.fullmatch(pattern, str(value)) is None:
             raise ValueError(fix)
         return value
 
@@ -216,3 +219,78 @@ KINDS = KindSettings().kinds
 
 _EXAMPLES = [kind.example for kind in KINDS.values()]
 SCHEMES = f"{', '.join(_EXAMPLES[:-1])} or {_EXAMPLES[-1]}"
+
+
+# -- places
+
+O_co = TypeVar("O_co", bound=Options, covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place(Generic[O_co]):
+    """A sink's URL, taken apart and checked."""
+
+    bucket: str = ""
+    """Empty for a file sink."""
+    path: str
+    """The directory, or the prefix in the bucket, without slashes at its ends."""
+    options: O_co
+
+    @property
+    def prefix(self) -> str:
+        """What all keys in the bucket begin with."""
+        return f"{self.path}/" if self.path else ""
+
+    def __str__(self) -> str:
+        """Read as what is shown of it: two places never read alike."""
+        scheme = self.options.scheme
+        if not self.bucket:
+            return f"{scheme}://{self.path}"
+        place = f"{scheme}://{self.bucket}/{self.path}".rstrip("/")
+        endpoint = getattr(self.options, "endpoint", None)
+        return place if endpoint is None else f"{place}?endpoint={endpoint}"
+
+
+def locate(url: str, kinds: Mapping[str, Options] = KINDS) -> Place[Any]:
+    """Take a sink's URL apart, without touching the place.
+
+    Args:
+        url: the URL.
+        kinds: the options of each kind, which the query overrides.
+
+    Raises:
+        ConfigError: it is not a URL of a sink.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise refused(url, "is not a URL", f"give {SCHEMES}") from error
+    kind = kinds.get(parts.scheme)
+    if kind is None:
+        raise refused(url, f"has the scheme {parts.scheme!r}", f"give {SCHEMES}")
+    bucket, path = kind.place(url, parts)
+    options = kind.model_copy(update=_query(url, parts, type(kind)))
+    return Place(bucket=bucket, path=path, options=options)
+
+
+def _query(url: str, parts: SplitResult, kind: type[Options]) -> dict[str, object]:
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    given, known = dict(pairs), kind.model_fields
+    if unknown := sorted(given.keys() - known.keys()) or ["#"] * bool(parts.fragment):
+        hint = f"this kind of sink knows {', '.join(known)}"
+        raise refused(url, f"has an unknown option {unknown[0]!r}", hint)
+    if len(given) < len(pairs):
+        raise refused(url, "gives an option twice", "give each option once")
+    return {name: _option(url, kind, name, value) for name, value in given.items()}
+
+
+def _option(url: str, kind: type[Options], name: str, value: str) -> object:
+    try:
+        return getattr(kind.model_validate({name: value}, context=_QUERY), name)
+    except ValidationError as error:
+        (wrong,) = error.errors(include_url=False)
+        choices = wrong.get("ctx", {}).get("expected", "").replace("'", "")
+        hint = f"give {choices}" if choices else fix(wrong)
+        shown = "" if "@" in value else f" {value!r}"  # it may hold a password
+        message = f"{redacted(url)!r}: {name} is{shown or ' not valid'}"
+        raise ConfigError(message, f"{name}: {hint}") from None  # the cause shows the value
