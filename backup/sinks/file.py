@@ -71,8 +71,6 @@ _GROWTH = 8
 _LAST_SECOND = 253_402_300_799
 """9999-12-31T23:59:59Z: calendars end there, file systems do not."""
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_DENIED = {errno.EACCES, errno.EPERM}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _PASSING = {
     errno.ESTALE,
@@ -90,6 +88,16 @@ _PASSING = {
     errno.EINTR,
     errno.EBUSY,
 }
+_MEANINGS: tuple[tuple[set[int], type[SinkError], *tuple[str, ...]], ...] = (
+    (
+        {errno.ENOSPC, errno.EDQUOT, errno.EFBIG},
+        SinkFullError,
+        "make room on the volume, or raise its quota",
+    ),
+    ({errno.EROFS}, SinkDeniedError, "mount the volume so that it can be written"),
+    (_PASSING, SinkUnavailableError, "is the file server up?"),
+    ({errno.EEXIST}, ObjectExistsError),
+)
 
 
 class FileSink(PlacedSink[FileOptions]):
@@ -286,18 +294,13 @@ class FileSink(PlacedSink[FileOptions]):
         message = f"{self}: cannot {what}: {error.strerror or error!r}"
         if error.errno in {errno.ENOENT, errno.ENOTDIR}:
             return self._missing(message)
-        for codes, kind, hint in self._meanings():
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            who = f"this process is uid {os.geteuid()} gid {os.getegid()}: give it access"
+            return SinkDeniedError(message, who)
+        for codes, kind, *hints in _MEANINGS:
             if error.errno in codes:
-                return kind(message, *hint)
+                return kind(message, *hints)
         return SinkError(message)
-
-    def _meanings(self) -> Iterator[tuple[set[int], type[SinkError], tuple[str, ...]]]:
-        yield _FULL, SinkFullError, ("make room on the volume, or raise its quota",)
-        who = f"this process is uid {os.geteuid()} gid {os.getegid()}: give it access"
-        yield _DENIED, SinkDeniedError, (who,)
-        yield {errno.EROFS}, SinkDeniedError, ("mount the volume so that it can be written",)
-        yield _PASSING, SinkUnavailableError, ("is the file server up?",)
-        yield {errno.EEXIST}, ObjectExistsError, ()
 
     def _missing(self, message: str) -> SinkError:
         try:
