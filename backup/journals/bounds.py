@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from backup.errors import JournalChangedError, JournalExtraError, JournalMissingError
-from backup.journals.paths import DIRECTORY, FILE, kind_of, listed, opened, read_at, translated
+from backup.journals.volume import DIRECTORY, FILE, kind_of, listed, opened, read_at, translated
 from backup.model import CHUNK_BYTES, JOURNAL_FILE, Clock, Consistency, Journal
 
 _PASSED_OVER = re.compile(rb"lost\+found|\.snapshot|\.nfs.*", re.DOTALL)

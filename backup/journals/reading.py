@@ -10,7 +10,7 @@ from itertools import islice
 
 from backup.errors import JournalChangedError, JournalExtraError, JournalHoleError
 from backup.journals.bounds import CHANGED, MAX_NAMED, MAX_TOLD, UNREADABLE, Capture, Member
-from backup.journals.paths import opened, read_at, state_of, translated
+from backup.journals.volume import opened, read_at, state_of, translated
 from backup.model import CHUNK_BYTES, JOURNAL_FILE, Digest, count_lines
 from backup.stop import Stop
 

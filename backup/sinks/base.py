@@ -244,10 +244,6 @@ class Sink(ABC):
         except Exception as error:
             raise self._translate(what, error) from error
 
-    def _declare(self, what: str, run: Callable[[], R]) -> R:
-        with self._declared(what):
-            return run()
-
     def _pages(self) -> Iterator[Object]:
         objects = self._answer("list", self._list)
         while page := self._answer("list", lambda: [*islice(objects, PAGE_OBJECTS)]):
@@ -289,7 +285,7 @@ class Sink(ABC):
         )(attempt)
 
     def _answer(self, what: str, run: Callable[[], R]) -> R:
-        once = partial(self._declare, what, run)  # to translate an error asks the sink, too
+        once = self._declared(what)(run)  # to translate an error asks the sink, too
         try:
             return call(once, stop=self._stop, stall_seconds=self._stall_seconds)
         except SinkStalledError as error:

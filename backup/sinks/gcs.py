@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from http import HTTPStatus
 from itertools import chain
 from typing import Any, ClassVar
@@ -221,7 +221,7 @@ class GcsSink(PlacedSink[GcsOptions]):
 
     def _try(self, put: _Put, run: Callable[[], R]) -> R:
         """Run what may be repeated in this thread, which is watched by whoever called us."""
-        return self._persist(partial(self._declare, f"store {put.key}", run))
+        return self._persist(self._declared(f"store {put.key}")(run))
 
     # -- reading and removing
 
