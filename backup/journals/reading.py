@@ -108,7 +108,6 @@ def leave_behind(captured: Capture, lost: JournalExtraError) -> Capture:
         passed_over=tuple(sorted([*captured.passed_over, *islice(kinds.items(), MAX_NAMED)])),
         passed_over_counts=captured.passed_over_counts + Counter(kinds.values()),
         unread=(*captured.unread, *unread)[:MAX_TOLD],
-        unread_count=captured.unread_count + len(unread),
     )
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from backup.errors import ConfigError
 from backup.sinks.base import Object, Sink
-from backup.sinks.kinds import Place, SinkSettings, locate
-from backup.sinks.urls import redacted
+from backup.sinks.kinds import Place, SinkSettings, locate, redacted
 from backup.stop import Stop
 
 __all__ = ["Object", "Place", "Sink", "check", "locate", "open_sink", "redacted"]

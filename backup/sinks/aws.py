@@ -42,9 +42,8 @@ from backup.errors import (
     SinkUnavailableError,
     SinkUnsupportedError,
 )
-from backup.sinks.kinds import S3Options
+from backup.sinks.kinds import S3Options, without_users
 from backup.sinks.trust import ca_bundle, tls_problem
-from backup.sinks.urls import without_users
 
 CONNECT_SECONDS: Final = 10
 CONNECTIONS: Final = 64

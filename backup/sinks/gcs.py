@@ -181,7 +181,7 @@ class GcsSink(PlacedSink[GcsOptions]):
             self._try(put, attempt)
 
     def _exchange(
-        self, put: _Put, content_range: str, data: _Body | None = None, *, is_last: bool = False
+        self, put: _Put, content_range: str, data: _Body | None = None, *, is_last: bool
     ) -> None:
         """Send to an upload, perhaps nothing, and see how far it is."""
         headers = {"Content-Range": content_range}

@@ -1,4 +1,4 @@
-"""The kinds of sinks: which options each has, and the place that a URL names with them.
+"""The kinds of sinks: their URLs, which options each has, and the place that a URL names.
 
 Rules:
 
@@ -12,6 +12,10 @@ Rules:
   say is what the settings say.
 - Both are judged by the same rules; but a query is written in one way only, where a setting may say
   ``yes`` or ``1`` for true.
+- A URL holds no credentials: they belong to the SDKs' own chains. One that seems to is refused, and
+  neither user nor query is ever shown; only the endpoint is, as it tells two places apart. What an
+  SDK says may quote a URL that is not ours (of an endpoint in its own settings, of a proxy): it is
+  shown without its user, too.
 """
 
 from __future__ import annotations
@@ -28,7 +32,6 @@ from pydantic_core import ErrorDetails
 
 from backup.errors import ConfigError
 from backup.lean import Frozen
-from backup.sinks.urls import endpoint, redacted, refused
 
 ChecksumMode = Literal["crc32", "sha256", "md5", "none"]
 ServerSideEncryption = Literal["AES256", "aws:kms", "aws:kms:dsse"]
@@ -42,8 +45,52 @@ _PREFIX = re.compile(r"[^\0-\x1f\x7f/]+(?:/[^\0-\x1f\x7f/]+)*")
 _PREFIX_BYTES = 600
 """S3 and GCS take keys of 1,024 bytes; ours need up to 401 below the prefix."""
 
+_USERS = re.compile(r"""(?<=//)[^\s"'<>]*@|[^\s"'<>@/]+@""")
+
 _QUERY = "query"
 """The context of a validation whose values come from a URL."""
+
+
+# -- what may be shown of a URL, and how one is refused
+
+
+def redacted(url: str) -> str:
+    """Return a URL as it may be shown: without a user, a password or a query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "<not a URL>"
+    if not (parts.netloc or parts.path.startswith("/")):  # what seems a scheme may be a user
+        return "<not a URL>"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def refused(url: str, what: str, fix: str) -> ConfigError:
+    """Make the error that says what is wrong with a URL, and how it should be."""
+    return ConfigError(f"{redacted(url)!r} {what}", fix)
+
+
+def without_users(text: str) -> str:
+    """Give what others said as it may be shown: what stands before the @ of a host is hidden."""
+    return _USERS.sub("***@", text)
+
+
+def _endpoint(value: str) -> str:
+    """Check the URL of a server.
+
+    Raises:
+        ValueError: it is none; says what is missing.
+    """
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+        raise ValueError("give https://host:port, without a user")
+    if parts.query or parts.fragment:
+        raise ValueError("give https://host:port, without a query")
+    parts.port  # noqa: B018 - raises ValueError if it is none
+    return value.rstrip("/")
+
+
+# -- kinds
 
 
 def _written(pattern: str, fix: str) -> BeforeValidator:
@@ -60,7 +107,7 @@ def _written(pattern: str, fix: str) -> BeforeValidator:
 Text = Annotated[str, _written("[!-~]+", "give it a value")]
 Flag = Annotated[bool, _written("true|false", "give true or false")]
 Days = Annotated[int, Field(ge=1, le=36_500), _written("[1-9][0-9]{0,4}", "give a number of days")]
-Endpoint = Annotated[str, AfterValidator(endpoint)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
 
 
 def fix(wrong: ErrorDetails) -> str:
