@@ -280,11 +280,9 @@ def _entry(info: tarfile.TarInfo, extended: dict[str, bytes]) -> Entry:
         raise ArchiveError(message)
     return Entry(
         name=extended.get("path", info.name.encode("utf-8", "surrogateescape")),
-        size_bytes=numbers["size"],
+        size_bytes=numbers.pop("size"),
         mode=info.mode & 0o777,
-        uid=numbers["uid"],
-        gid=numbers["gid"],
-        mtime=numbers["mtime"],
+        **numbers,
     )
 
 

@@ -62,14 +62,14 @@ class Access:
 
     client: Client
     session: AuthorizedSession
-    credentials: Any
 
     @property
     def who(self) -> str:
         """Who we are there."""
-        if isinstance(self.credentials, AnonymousCredentials):
+        credentials = self.session.credentials
+        if isinstance(credentials, AnonymousCredentials):
             return f"nobody, as {_EMULATOR} is set"
-        email = getattr(self.credentials, "service_account_email", None) or ""
+        email = getattr(credentials, "service_account_email", None) or ""
         return email if "@" in email else "whom the application default credentials name"
 
 
@@ -91,7 +91,7 @@ def access(endpoint: str | None, ca_cert_file: Path | None) -> Access:
     _mounted(session, ca)
     options = {"api_endpoint": endpoint} if endpoint else None
     client = Client(project=None, credentials=credentials, _http=session, client_options=options)
-    return Access(client=client, session=session, credentials=credentials)
+    return Access(client=client, session=session)
 
 
 class _Adapter(HTTPAdapter):
