@@ -225,20 +225,3 @@ def _shown(name: str, value: Any) -> Any:  # noqa: ANN401 - a setting is of any 
     if isinstance(value, timedelta):
         return duration_text(value)
     return str(value) if isinstance(value, Path) else value
-
-
-def table() -> str:
-    """Make the README's table of settings."""
-    lines = ["| variable | default | meaning |", "|---|---|---|"]
-    for variable, (at, field) in SETTINGS.items():
-        lines.append(f"| `{variable}` | {_default(at, field)} | {field.description} |")
-    return "\n".join(lines)
-
-
-def _default(name: str, field: FieldInfo) -> str:
-    if name == "sinks":
-        return "required"
-    value = _shown(name, field.default)
-    if value is None:
-        return "not set"
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"

@@ -58,13 +58,6 @@ def _rank(code: int) -> float:
     return _SEVERITY.index(code) if code in _SEVERITY else _SEVERITY.index(1)
 
 
-def exit_code_table() -> str:
-    """Make the README's table of exit codes."""
-    rows = [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
-    signals = "| 128+N | ended by signal N |"
-    return "\n".join(["| code | meaning |", "|---|---|", *rows, signals])
-
-
 def figures(result: Result) -> dict[str, int]:
     """Return what a run's canonical log line counts."""
     return {"problems": len(result.problems), **result.figures()}
