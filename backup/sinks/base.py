@@ -262,12 +262,7 @@ class Sink(ABC):
 
     def _try_again(self, run: Callable[[], R], first: SinkError) -> R:
         """Repeat what has failed once."""
-        from tenacity import (  # noqa: PLC0415 - start-up: only what has failed needs it
-            Retrying,
-            retry_if_exception,
-            stop_after_attempt,
-            wait_random_exponential,
-        )
+        import tenacity  # noqa: PLC0415 - start-up: only what has failed needs it
 
         failed: list[SinkError] = [first]
 
@@ -276,10 +271,10 @@ class Sink(ABC):
                 raise failed.pop()
             return run()
 
-        return Retrying(
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.1, max=5),
-            retry=retry_if_exception(_worth_repeating),
+        return tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
+            retry=tenacity.retry_if_exception(_worth_repeating),
             sleep=self._stop.sleep,
             reraise=True,
         )(attempt)

@@ -101,16 +101,15 @@ class _Adapter(HTTPAdapter):
         super().__init__(pool_maxsize=_CONNECTIONS)
         self._ca = ca
 
-    def send(  # noqa: PLR0917 - the signature of requests
+    def send(
         self,
         request: requests.PreparedRequest,
-        stream: bool = False,  # noqa: FBT001, FBT002 - as above
-        timeout: Any = None,  # noqa: ANN401 - as above
-        verify: bool | str = True,  # noqa: FBT001, FBT002 - as above
-        cert: Any = None,  # noqa: ANN401 - as above
-        proxies: Any = None,  # noqa: ANN401 - as above
+        *args: Any,  # noqa: ANN401 - of requests: they are passed on
+        **how: Any,  # noqa: ANN401 - as above
     ) -> requests.Response:
-        return super().send(request, stream, timeout, self._ca or verify, cert, proxies)
+        if self._ca is not None:
+            how["verify"] = self._ca
+        return super().send(request, *args, **how)
 
 
 def _mounted(session: S, ca: str | None) -> S:
