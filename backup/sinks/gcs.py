@@ -89,6 +89,7 @@ class GcsSink(PlacedSink[GcsOptions]):
 
     @cached_property
     def _access(self) -> Access:
+        """Look for credentials, at the first call."""
         # Two threads may come first: then there are two for a moment, and each is as good.
         return access(self._place.options.endpoint, self._settings.ca_cert_file)
 

@@ -65,7 +65,7 @@ def redacted(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def refused(url: str, what: str, fix: str) -> ConfigError:
+def _refused(url: str, what: str, fix: str) -> ConfigError:
     """Make the error that says what is wrong with a URL, and how it should be."""
     return ConfigError(f"{redacted(url)!r} {what}", fix)
 
@@ -133,15 +133,15 @@ class Options(Frozen):
             ConfigError: they are not written as they should be.
         """
         if "@" in parts.netloc:
-            raise refused(
+            raise _refused(
                 url, "holds credentials", f"give {self.example}; the SDK finds credentials"
             )
         if _BUCKET.fullmatch(parts.netloc) is None:
-            raise refused(url, "names no bucket", f"give {self.example}")
+            raise _refused(url, "names no bucket", f"give {self.example}")
         prefix = unquote(parts.path).strip("/")
         is_odd = prefix and _PREFIX.fullmatch(prefix) is None
         if is_odd or {".", ".."} & {*prefix.split("/")} or len(prefix.encode()) > _PREFIX_BYTES:
-            raise refused(
+            raise _refused(
                 url, "has an unusable prefix", f"give {self.example}, with single slashes"
             )
         return parts.netloc, prefix
@@ -166,7 +166,7 @@ class FileOptions(Options):
         """Take the directory out of a URL; there is no bucket."""
         path = unquote(parts.path)
         if parts.netloc or _DIRECTORY.fullmatch(path) is None or ".." in path.split("/"):
-            raise refused(url, "is not a file URL", f"give {self.example}, with three slashes")
+            raise _refused(url, "is not a file URL", f"give {self.example}, with three slashes")
         return "", str(Path(path))
 
 
@@ -311,10 +311,10 @@ def locate(url: str, kinds: Mapping[str, Options] = KINDS) -> Place[Any]:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise refused(url, "is not a URL", f"give {SCHEMES}") from error
+        raise _refused(url, "is not a URL", f"give {SCHEMES}") from error
     kind = kinds.get(parts.scheme)
     if kind is None:
-        raise refused(url, f"has the scheme {parts.scheme!r}", f"give {SCHEMES}")
+        raise _refused(url, f"has the scheme {parts.scheme!r}", f"give {SCHEMES}")
     bucket, path = kind.place(url, parts)
     options = kind.model_copy(update=_query(url, parts, type(kind)))
     return Place(bucket=bucket, path=path, options=options)
@@ -325,9 +325,9 @@ def _query(url: str, parts: SplitResult, kind: type[Options]) -> dict[str, objec
     given, known = dict(pairs), kind.model_fields
     if unknown := sorted(given.keys() - known.keys()) or ["#"] * bool(parts.fragment):
         hint = f"this kind of sink knows {', '.join(known)}"
-        raise refused(url, f"has an unknown option {unknown[0]!r}", hint)
+        raise _refused(url, f"has an unknown option {unknown[0]!r}", hint)
     if len(given) < len(pairs):
-        raise refused(url, "gives an option twice", "give each option once")
+        raise _refused(url, "gives an option twice", "give each option once")
     return {name: _option(url, kind, name, value) for name, value in given.items()}
 
 
