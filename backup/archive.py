@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Protocol
 
 from isal import isal_zlib
 
@@ -105,12 +104,18 @@ def _header(entry: Entry) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-class _Each(Protocol):
-    """What :func:`map` is: calls a function with each item, in order."""
+_Block = tuple[memoryview, ...]
 
-    def __call__(
-        self, function: Callable[[_Block], _Deflated], items: Iterable[_Block], /
-    ) -> Iterable[_Deflated]: ...
+
+@dataclass(frozen=True, slots=True)
+class _Deflated:
+    data: bytes
+    crc: int
+    size_bytes: int
+
+
+_Each = Callable[[Callable[[_Block], _Deflated], Iterable[_Block]], Iterable[_Deflated]]
+"""What :func:`map` is: calls a function with each item, in order."""
 
 
 def gzip(chunks: Iterable[bytes], *, level: int = 1, each: _Each = map) -> Iterator[bytes]:
@@ -131,16 +136,6 @@ def gzip(chunks: Iterable[bytes], *, level: int = 1, each: _Each = map) -> Itera
         crc = isal_zlib.crc32_combine(crc, block.crc, block.size_bytes)
         size += block.size_bytes
     yield _LAST_BLOCK + struct.pack("<II", crc, size & 0xFFFFFFFF)
-
-
-_Block = tuple[memoryview, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Deflated:
-    data: bytes
-    crc: int
-    size_bytes: int
 
 
 def _blocks(chunks: Iterable[bytes]) -> Iterator[_Block]:
@@ -285,11 +280,9 @@ def _entry(info: tarfile.TarInfo, extended: dict[str, bytes]) -> Entry:
         raise ArchiveError(message)
     return Entry(
         name=extended.get("path", info.name.encode("utf-8", "surrogateescape")),
-        size_bytes=numbers["size"],
+        size_bytes=numbers.pop("size"),
         mode=info.mode & 0o777,
-        uid=numbers["uid"],
-        gid=numbers["gid"],
-        mtime=numbers["mtime"],
+        **numbers,
     )
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from operator import attrgetter
@@ -76,9 +76,9 @@ def load(*, sinks: Sequence[str] = (), only: Collection[str] = ()) -> Settings:
     Raises:
         SettingsError: one or more of them are wrong; it names all.
     """
-    problems = list(_unknown(os.environ, only))
+    problems = list(_unknown(only))
     try:
-        settings = Settings.model_validate(_given(os.environ, only))
+        settings = Settings.model_validate(_given(only))
         if sinks:
             chosen = tuple(_chosen(url, settings.sinks) for url in sinks)
             settings = settings.model_copy(update={"sinks": chosen})
@@ -90,14 +90,14 @@ def load(*, sinks: Sequence[str] = (), only: Collection[str] = ()) -> Settings:
     return settings
 
 
-def _given(environ: Mapping[str, str], only: Collection[str]) -> dict[str, Any]:
+def _given(only: Collection[str]) -> dict[str, Any]:
     """Read the variables that are set; blanks around a value are dropped, and a blank one is unset.
 
     pydantic-settings would do it, too: its import takes some 60 ms of each start.
     """
     given: dict[str, Any] = {}
     for variable, (at, _) in SETTINGS.items():
-        value = environ.get(variable, "").strip()
+        value = os.environ.get(variable, "").strip()
         if value and (not only or at in only):
             kind, _, name = at.rpartition(".")
             (given.setdefault(kind, {}) if kind else given)[name] = value
@@ -124,9 +124,9 @@ def _shown_place(url: str) -> str | None:
         return None
 
 
-def _unknown(environ: Mapping[str, str], only: Collection[str]) -> Iterator[tuple[str, str]]:
+def _unknown(only: Collection[str]) -> Iterator[tuple[str, str]]:
     stems = [variable.removeprefix(PREFIX) for variable in SETTINGS]
-    for name in sorted(environ):
+    for name in sorted(os.environ):
         prefix, stem = name[: len(PREFIX)], name[len(PREFIX) :]
         if prefix.upper() != PREFIX or _SERVICE_LINK.fullmatch(name):
             continue
@@ -225,20 +225,3 @@ def _shown(name: str, value: Any) -> Any:  # noqa: ANN401 - a setting is of any 
     if isinstance(value, timedelta):
         return duration_text(value)
     return str(value) if isinstance(value, Path) else value
-
-
-def table() -> str:
-    """Make the README's table of settings."""
-    lines = ["| variable | default | meaning |", "|---|---|---|"]
-    for variable, (at, field) in SETTINGS.items():
-        lines.append(f"| `{variable}` | {_default(at, field)} | {field.description} |")
-    return "\n".join(lines)
-
-
-def _default(name: str, field: FieldInfo) -> str:
-    if name == "sinks":
-        return "required"
-    value = _shown(name, field.default)
-    if value is None:
-        return "not set"
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"

@@ -12,17 +12,14 @@ Rules:
 - Everything in it is checked on reading (:func:`parse`): a manifest comes from a place where
   others can write.
 
-The published schema is ``docs/manifest-v1.schema.json``; a test keeps it equal to :func:`schema`.
+The published schema is ``docs/manifest-v1.schema.json``: ``docs/generate.py`` makes it of these
+classes and of the docstrings below their fields, and a test keeps it equal.
 """
 
 from __future__ import annotations
 
-import ast
-import inspect
-import sys
 from collections.abc import Iterable
-from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -330,39 +327,6 @@ def parse(data: bytes) -> Manifest:
 
 def _major(version: str) -> int:
     return int(version.partition(".")[0])
-
-
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of format v1 (draft 2020-12)."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **_explained(Manifest.model_json_schema(mode="serialization")),
-    }
-
-
-def mark_schema() -> dict[str, Any]:
-    """Return the JSON schema of a mark."""
-    return _explained(Mark.model_json_schema())
-
-
-def _explained(found: dict[str, Any]) -> dict[str, Any]:
-    """Add the docstring below each field as its description.
-
-    pydantic can do so itself (``use_attribute_docstrings``), but does it at import: it parses this
-    file for each class, at every start of every run.
-    """
-    module = ast.parse(inspect.getsource(sys.modules[__name__]))
-    classes = {node.name: node.body for node in module.body if isinstance(node, ast.ClassDef)}
-    for model in (found, *found.get("$defs", {}).values()):
-        for field, note in pairwise(classes[model["title"]]):
-            match field, note:
-                case (
-                    ast.AnnAssign(target=ast.Name(id=name)),
-                    ast.Expr(value=ast.Constant(value=str(text))),
-                ):
-                    described = {**model["properties"][name], "description": inspect.cleandoc(text)}
-                    model["properties"][name] = dict(sorted(described.items()))
-    return found
 
 
 MarkKind = Literal["delivered", "acknowledged", "verified", "pruned", "retired"]

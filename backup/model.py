@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from backup.errors import IntegrityError
@@ -149,10 +149,12 @@ def stamp(when: datetime) -> str:
 # -- keys
 
 Role = Literal["archive", "checksum", "manifest", "draft", "mark"]
+"""What part an object plays: the group of the pattern that its suffix is matched by."""
 
 _KEY = re.compile(
     rf"(?P<journal>journal-{_LABEL}-(?:0|[1-9][0-9]{{0,8}}))/(?P=journal)-(?P<id>{_ID})\."
     r"(?:(?:(?P<attempt>[2-9])\.)?(?P<archive>tar\.gz)|(?P<checksum>sha256)"
+    r"|(?P<manifest>manifest\.json)|(?P<draft>draft\.json)"
     r"|(?P<mark>[a-z]{1,32})(?:-(?P<time>[0-9]{8}T[0-9]{6}Z))?\.json)"
 )
 
@@ -185,19 +187,14 @@ def parse_key(text: str) -> Key | None:
     match = _KEY.fullmatch(text)
     if match is None or not all(_is_time(t) for t in (match["id"], match["time"]) if t):
         return None
-    journal, backup_id = match["journal"], match["id"]
-    if match["archive"]:
-        return Key(
-            journal=journal, id=backup_id, role="archive", attempt=int(match["attempt"] or 1)
-        )
-    if match["checksum"]:
-        return Key(journal=journal, id=backup_id, role="checksum")
-    word = match["mark"]
-    if word == "manifest" and not match["time"]:
-        return Key(journal=journal, id=backup_id, role="manifest")
-    if word == "draft" and not match["time"]:
-        return Key(journal=journal, id=backup_id, role="draft")
-    return Key(journal=journal, id=backup_id, role="mark", mark=word, time=match["time"])
+    return Key(
+        journal=match["journal"],
+        id=match["id"],
+        role=next(role for role in get_args(Role) if match[role]),
+        attempt=int(match["attempt"] or 1),
+        mark=match["mark"],
+        time=match["time"],
+    )
 
 
 def encode_name(name: bytes) -> str:

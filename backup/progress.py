@@ -66,23 +66,15 @@ class _Terminal:
 
 
 def _bar() -> Progress:
-    from rich.console import Console  # noqa: PLC0415 - 60 ms that only a terminal has to pay
-    from rich.progress import (  # noqa: PLC0415 - as above
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich import console, progress  # noqa: PLC0415 - 60 ms that only a terminal has to pay
 
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        TaskProgressColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(
+    return progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=None),
+        progress.TaskProgressColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+        console=console.Console(
             file=_Terminal(),  # type: ignore[arg-type]  # all of a file that rich asks for
             soft_wrap=True,  # lines of the log are not folded
         ),

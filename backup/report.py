@@ -58,13 +58,6 @@ def _rank(code: int) -> float:
     return _SEVERITY.index(code) if code in _SEVERITY else _SEVERITY.index(1)
 
 
-def exit_code_table() -> str:
-    """Make the README's table of exit codes."""
-    rows = [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
-    signals = "| 128+N | ended by signal N |"
-    return "\n".join(["| code | meaning |", "|---|---|", *rows, signals])
-
-
 def figures(result: Result) -> dict[str, int]:
     """Return what a run's canonical log line counts."""
     return {"problems": len(result.problems), **result.figures()}
@@ -186,7 +179,9 @@ def answer(result: Result, exit_code: int) -> Answer:
     return Answer(
         exit_code=exit_code,
         journals=result.answers(),
-        problems=tuple(map(_printable_problem, sorted(result.problems, key=_severity))),
+        problems=tuple(
+            map(_printable_problem, sorted(result.problems, key=lambda p: _rank(p.exit_code)))
+        ),
         warnings=tuple(replace(w, message=printable(w.message)) for w in result.notes()),
     )
 
@@ -195,10 +190,6 @@ def answer_of_error(error: BackupError) -> Answer:
     """Make the answer of a worker that could not begin, or was ended."""
     problem = _printable_problem(Problem.of(error))
     return Answer(exit_code=error.exit_code, problems=(problem,))
-
-
-def _severity(problem: Problem) -> float:
-    return _rank(problem.exit_code)
 
 
 def _printable_problem(problem: Problem) -> Problem:

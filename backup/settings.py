@@ -197,8 +197,8 @@ class StoreSettings(KindSettings, SourceSettings):
     )
 
 
-class LogSettings(Frozen):
-    """What stderr is told."""
+class Settings(StoreSettings, RetentionSettings, ClusterSettings):
+    """All settings: those of each part, and what stderr is told."""
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="`debug`, `info`, `warning` or `error`: what stderr is told"
@@ -206,7 +206,3 @@ class LogSettings(Frozen):
     log_format: Literal["json", "console"] | None = Field(
         default=None, description="`json`, or `console`: sentences, the default on a terminal"
     )
-
-
-class Settings(LogSettings, StoreSettings, RetentionSettings, ClusterSettings):
-    """All settings."""

@@ -11,17 +11,21 @@ anything would have been.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from backup import config, manifest, report
 from backup.cluster.strategies import RULES
+from backup.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -47,17 +51,59 @@ def help_text() -> str:
 
 def manifest_schema() -> str:
     """Give the published schema of the manifest."""
-    return json.dumps(manifest.schema(), indent=2) + "\n"
+    return json.dumps(schema(), indent=2) + "\n"
+
+
+def schema() -> dict[str, Any]:
+    """Give the JSON schema of the manifest's format v1 (draft 2020-12)."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **_explained(manifest.Manifest.model_json_schema(mode="serialization")),
+    }
+
+
+def _explained(found: dict[str, Any]) -> dict[str, Any]:
+    """Add the docstring below each field as its description.
+
+    pydantic can do so itself (``use_attribute_docstrings``), but does it at import: it parses the
+    file for each class, at every start of every run.
+    """
+    module = ast.parse(inspect.getsource(manifest))
+    classes = {node.name: node.body for node in module.body if isinstance(node, ast.ClassDef)}
+    for model in (found, *found.get("$defs", {}).values()):
+        for field, note in pairwise(classes[model["title"]]):
+            match field, note:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    described = {**model["properties"][name], "description": inspect.cleandoc(text)}
+                    model["properties"][name] = dict(sorted(described.items()))
+    return found
 
 
 def settings_table() -> str:
     """Give the table of all settings."""
-    return f"\n{config.table()}\n\n"
+    rows = [
+        f"| `{row['name']}` | {_default(row['name'], row['value'])} | {row['description']} |"
+        for row in config.describe(Settings())
+    ]
+    return "\n".join(["", "| variable | default | meaning |", "|---|---|---|", *rows, "", ""])
+
+
+def _default(name: str, value: object) -> str:
+    if name == "BACKUP_SINKS":
+        return "required"
+    if value is None:
+        return "not set"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def exit_code_table() -> str:
     """Give the table of all exit codes."""
-    return f"\n{report.exit_code_table()}\n\n"
+    rows = [f"| {code} | {meaning} |" for code, meaning in report.EXIT_CODES.items()]
+    signals = "| 128+N | ended by signal N |"
+    return "\n".join(["", "| code | meaning |", "|---|---|", *rows, signals, "", ""])
 
 
 def rights_table() -> str:
@@ -79,14 +125,14 @@ def rights_table() -> str:
 
 def manifest_fields() -> str:
     """Give a table of fields for the manifest and for each part of it."""
-    schema = manifest.schema()
-    parts = [("manifest", schema), *schema["$defs"].items()]
+    whole = schema()
+    parts = [("manifest", whole), *whole["$defs"].items()]
     return "".join(_fields(name, part) for name, part in parts if "properties" in part) + "\n"
 
 
 def mark_fields() -> str:
     """Give the table of a mark's fields."""
-    return _fields("mark", manifest.mark_schema()) + "\n"
+    return _fields("mark", _explained(manifest.Mark.model_json_schema())) + "\n"
 
 
 def _fields(name: str, part: Mapping[str, Any]) -> str:

@@ -6,9 +6,9 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -42,14 +42,6 @@ class _Window:
     """Whether stderr is a terminal that a progress bar can be drawn on."""
     has_report: bool
     """Whether the report, which has the problems too, is printed in the same window."""
-
-
-@dataclass(slots=True)
-class _Ending:
-    """What the last line of a run's log says."""
-
-    exit_code: int = _UNEXPECTED
-    figures: Mapping[str, int] = field(default_factory=dict)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,7 +103,10 @@ _PLAIN = {"version": _version, "config": _config}
 
 
 def _perform(verb: Verb, args: Arguments) -> int:
+    import time
+
     from backup import config, log, report
+    from backup.events import RunFinished
 
     report_to = _report_stream(args)
     settings = config.load(sinks=getattr(args, "sink", ()), only=verb.settings)
@@ -122,24 +117,31 @@ def _perform(verb: Verb, args: Arguments) -> int:
     logger = log.set_up(
         level=settings.log_level, style=window.style, run_id=run_id, has_report=window.has_report
     )
-    with _last_line(args.verb, logger) as ending:
-        try:
-            with _listeners(logger, window) as emit:
-                result = _run(verb, args, settings, run_id=run_id, emit=emit)
-        except BackupError as error:
-            ending.exit_code = error.exit_code
-            if verb.is_hidden:
-                _leave(report.answer_of_error(error))
-            raise
-        ending.exit_code, ending.figures = report.worst(result.exit_codes), report.figures(result)
+    begun, exit_code, figures = time.monotonic(), _UNEXPECTED, dict[str, int]()
+    try:
+        with _listeners(logger, window) as emit:
+            result = _run(verb, args, settings, run_id=run_id, emit=emit)
+        exit_code, figures = report.worst(result.exit_codes), report.figures(result)
+    except BackupError as error:
+        exit_code = error.exit_code
+        if verb.is_hidden:
+            _leave(report.answer_of_error(error))
+        raise
+    finally:
+        seconds = round(time.monotonic() - begun, 3)
+        logger(
+            RunFinished(
+                verb=args.verb, exit_code=exit_code, duration_seconds=seconds, figures=figures
+            )
+        )
     if verb.is_hidden:
-        _leave(report.answer(result, ending.exit_code))
+        _leave(report.answer(result, exit_code))
     if args.json:
-        _print(report.to_json(args.verb, ending.exit_code, result))
+        _print(report.to_json(args.verb, exit_code, result))
     else:
-        text = report.result_text(result, ending.exit_code, _width(report_to))
+        text = report.result_text(result, exit_code, _width(report_to))
         (_print if report_to is sys.stdout else _tell)(text)
-    return ending.exit_code
+    return exit_code
 
 
 def _report_stream(args: Arguments) -> TextIO:
@@ -176,27 +178,6 @@ def _window(settings: Settings, args: Arguments, report_to: TextIO) -> _Window:
     style = settings.log_format or ("console" if is_terminal else "json")
     has_bar = is_terminal and style == "console"  # it would fold lines of JSON
     return _Window(style, has_bar, has_report=has_bar and not args.json and report_to.isatty())
-
-
-@contextmanager
-def _last_line(verb: str, logger: Emit) -> Iterator[_Ending]:
-    """Log the line that a run ends with, whatever else it ends with."""
-    import time
-
-    from backup.events import RunFinished
-
-    begun, ending = time.monotonic(), _Ending()
-    try:
-        yield ending
-    finally:
-        logger(
-            RunFinished(
-                verb=verb,
-                exit_code=ending.exit_code,
-                duration_seconds=round(time.monotonic() - begun, 3),
-                figures=ending.figures,
-            )
-        )
 
 
 def _run(verb: Verb, args: Arguments, settings: Settings, *, run_id: str, emit: Emit) -> Result:

@@ -104,85 +104,74 @@ def _add(verbs: Any, name: str, verb: Verb) -> None:
         parser.add_argument(flag, **how)
 
 
-_SELECTOR = {
-    "metavar": "SELECTOR",
-    "help": "'latest' (the latest good one), an id, or the beginning of one",
-}
-_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "json": ("--json", {"action": "store_true", "help": "print the result as one JSON object"}),
-    "sink": (
+def _option(name: str, **how: Any) -> tuple[str, dict[str, Any]]:
+    """Say how an option is written, as ``ArgumentParser.add_argument`` takes it."""
+    return name, how
+
+
+_SELECTOR = "'latest' (the latest good one), an id, or the beginning of one"
+_OPTIONS = {
+    "json": _option("--json", action="store_true", help="print the result as one JSON object"),
+    "sink": _option(
         "--sink",
-        {
-            "action": "append",
-            "default": [],
-            "metavar": "URL",
-            "help": "this sink instead of BACKUP_SINKS (may be repeated)",
-        },
+        action="append",
+        default=[],
+        metavar="URL",
+        help="this sink instead of BACKUP_SINKS (may be repeated)",
     ),
-    "journal": ("--journal", {"metavar": "NAME", "help": "only this journal"}),
-    "by": ("--by", {"metavar": "NAME", "help": "who says so; kept with the backup"}),
-    "note": ("--note", {"metavar": "TEXT", "help": "why; kept with the backup"}),
-    "long": ("--long", {"action": "store_true", "help": "read the manifests too"}),
-    "deep": (
-        "--deep",
-        {"action": "store_true", "help": "also unpack archives and parse every record"},
+    "journal": _option("--journal", metavar="NAME", help="only this journal"),
+    "by": _option("--by", metavar="NAME", help="who says so; kept with the backup"),
+    "note": _option("--note", metavar="TEXT", help="why; kept with the backup"),
+    "long": _option("--long", action="store_true", help="read the manifests too"),
+    "deep": _option(
+        "--deep", action="store_true", help="also unpack archives and parse every record"
     ),
-    "target": (
-        "--target",
-        {"required": True, "metavar": "DIR", "help": "directory that gets <journal>/journal"},
+    "target": _option(
+        "--target", required=True, metavar="DIR", help="directory that gets <journal>/journal"
     ),
-    "bundle": ("--target", {"metavar": "DIR", "help": "make this directory, the bundle"}),
-    "output": (
-        "--output",
-        {"metavar": "FILE", "help": "make this one tar instead; '-' is stdout"},
+    "bundle": _option("--target", metavar="DIR", help="make this directory, the bundle"),
+    "output": _option("--output", metavar="FILE", help="make this one tar instead; '-' is stdout"),
+    "selector": _option("selector", metavar="SELECTOR", help=_SELECTOR),
+    "selectors": _option("selectors", metavar="SELECTOR", nargs="+", help=_SELECTOR),
+    "selector?": _option(
+        "selector", metavar="SELECTOR", nargs="?", help=f"{_SELECTOR}; without it: every backup"
     ),
-    "selector": ("selector", _SELECTOR),
-    "selectors": ("selectors", {**_SELECTOR, "nargs": "+"}),
-    "ids": (
-        "what",
-        {"nargs": "+", "metavar": "ID", "help": "what was delivered, or the beginning of its id"},
+    "ids": _option(
+        "what", nargs="+", metavar="ID", help="what was delivered, or the beginning of its id"
     ),
-    "reference": (
+    "reference": _option(
         "--reference",
-        {"metavar": "TEXT", "help": "what the delivery is called there; kept with the backup"},
+        metavar="TEXT",
+        help="what the delivery is called there; kept with the backup",
     ),
-    "selector?": (
-        "selector",
-        {**_SELECTOR, "nargs": "?", "help": f"{_SELECTOR['help']}; without it: every backup"},
+    "id": _option("what", metavar="ID", help="the backup that raised it, or the beginning of one"),
+    "confirm": _option(
+        "--confirm", action="store_true", help="remove; without it, only say what would be removed"
     ),
-    "id": ("what", {"metavar": "ID", "help": "the backup that raised it, or the beginning of one"}),
-    "confirm": (
-        "--confirm",
-        {"action": "store_true", "help": "remove; without it, only say what would be removed"},
-    ),
-    "only": (
+    "only": _option(
         "--only",
-        {
-            "action": "append",
-            "choices": ("sinks", "journals", "cluster"),
-            "default": [],
-            "help": "look at nothing else (may be repeated)",
-        },
+        action="append",
+        choices=("sinks", "journals", "cluster"),
+        default=[],
+        help="look at nothing else (may be repeated)",
     ),
-    "run": ("--run", {"required": True, "metavar": "ID", "help": "the run that it belongs to"}),
-    "journals": (
-        "--journal",
-        {"dest": "journals", "required": True, "metavar": "NAMES", "help": "with commas between"},
+    "run": _option("--run", required=True, metavar="ID", help="the run that it belongs to"),
+    "journals": _option(
+        "--journal", dest="journals", required=True, metavar="NAMES", help="with commas between"
     ),
-    "strategy": (
+    "strategy": _option(
         "--strategy",
-        {
-            "default": "colocated",
-            "choices": ("colocated", "scale-down"),
-            "help": "whose part it is",
-        },
+        default="colocated",
+        choices=("colocated", "scale-down"),
+        help="whose part it is",
     ),
-    "draft": ("--draft", {"action": "store_true", "help": "put, and leave the rest to commit"}),
-    "take-over": (
+    "draft": _option("--draft", action="store_true", help="put, and leave the rest to commit"),
+    "take-over": _option(
         "--take-over",
-        {"action": "store_true", "help": "also if that run is under way: it is to be stopped"},
+        action="store_true",
+        help="also if that run is under way: it is to be stopped",
     ),
-    "which": ("what", {"metavar": "JOURNAL", "help": "journal-<statefulset>-<ordinal>"}),
+    "which": _option("what", metavar="JOURNAL", help="journal-<statefulset>-<ordinal>"),
 }
 
 

@@ -32,8 +32,8 @@ Rules:
 from __future__ import annotations
 
 from backup.journals.bounds import Capture, Member, capture, cut_before, few
-from backup.journals.discovery import Discovery, discover
 from backup.journals.reading import Reading, await_filled, leave_behind, read
+from backup.journals.volume import Discovery, discover
 
 __all__ = [
     "Capture",

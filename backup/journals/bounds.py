@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from backup.errors import JournalChangedError, JournalExtraError, JournalMissingError
-from backup.journals.paths import DIRECTORY, FILE, kind_of, listed, opened, read_at, translated
+from backup.journals.volume import DIRECTORY, FILE, kind_of, listed, opened, read_at, translated
 from backup.model import CHUNK_BYTES, JOURNAL_FILE, Clock, Consistency, Journal
 
 _PASSED_OVER = re.compile(rb"lost\+found|\.snapshot|\.nfs.*", re.DOTALL)
@@ -86,13 +86,13 @@ class Capture:
     """What of the journal could not be read as it should be."""
     unread: tuple[str, ...] = ()
     """What of the files beside it could not be read: the first of them."""
-    unread_count: int = 0
-    """How many they are in all."""
 
     @property
     def suspicion(self) -> str | None:
         """What could not be read as it should be, in one line of bounded length."""
-        unread = few(self.unread, count=self.unread_count)
+        counts = self.passed_over_counts
+        told = counts[UNREADABLE] + min(counts[_TOO_MANY], 1)  # of those too many it is told once
+        unread = few(self.unread, count=told)
         return "; ".join([*self.suspicions, *unread]) or None
 
     @property
@@ -156,7 +156,6 @@ class _Look:
         self._passed_over_counts = Counter[str]()
         self._suspicions: list[str] = []
         self._unread: list[str] = []
-        self._unread_count = 0
         self._room = MAX_NAMES_BYTES
 
     def capture(self, journal: Journal, clock: Clock) -> Capture:
@@ -174,7 +173,6 @@ class _Look:
             passed_over_counts=self._passed_over_counts,
             suspicions=tuple(self._suspicions),
             unread=tuple(self._unread),
-            unread_count=self._unread_count,
         )
 
     def _walk(self) -> None:
@@ -205,7 +203,6 @@ class _Look:
             self._passed_over[path] = kind
 
     def _tell(self, message: str) -> None:
-        self._unread_count += 1
         if len(self._unread) < MAX_TOLD:
             self._unread.append(message)
 

@@ -10,7 +10,7 @@ from itertools import islice
 
 from backup.errors import JournalChangedError, JournalExtraError, JournalHoleError
 from backup.journals.bounds import CHANGED, MAX_NAMED, MAX_TOLD, UNREADABLE, Capture, Member
-from backup.journals.paths import opened, read_at, state_of, translated
+from backup.journals.volume import opened, read_at, state_of, translated
 from backup.model import CHUNK_BYTES, JOURNAL_FILE, Digest, count_lines
 from backup.stop import Stop
 
@@ -108,7 +108,6 @@ def leave_behind(captured: Capture, lost: JournalExtraError) -> Capture:
         passed_over=tuple(sorted([*captured.passed_over, *islice(kinds.items(), MAX_NAMED)])),
         passed_over_counts=captured.passed_over_counts + Counter(kinds.values()),
         unread=(*captured.unread, *unread)[:MAX_TOLD],
-        unread_count=captured.unread_count + len(unread),
     )
 
 

@@ -10,9 +10,7 @@ from typing import Any
 
 from backup.errors import ConfigError
 from backup.sinks.base import Object, Sink
-from backup.sinks.kinds import SinkSettings
-from backup.sinks.places import Place, locate
-from backup.sinks.urls import redacted
+from backup.sinks.kinds import Place, SinkSettings, locate, redacted
 from backup.stop import Stop
 
 __all__ = ["Object", "Place", "Sink", "check", "locate", "open_sink", "redacted"]

@@ -42,9 +42,8 @@ from backup.errors import (
     SinkUnavailableError,
     SinkUnsupportedError,
 )
-from backup.sinks.kinds import S3Options
+from backup.sinks.kinds import S3Options, without_users
 from backup.sinks.trust import ca_bundle, tls_problem
-from backup.sinks.urls import without_users
 
 CONNECT_SECONDS: Final = 10
 CONNECTIONS: Final = 64
@@ -198,8 +197,8 @@ def _refusal(message: str, error: sdk.ClientError) -> SinkError:
     message = ": ".join(filter(None, (message, word, said.rstrip("."))))
     if word in _DENIED or word.startswith("KMS."):
         return SinkDeniedError(message, _HINTS.get(word, _permission(error)))
-    for words, statuses, translated, hints in _ANSWERS:
-        if word in words or status in statuses:
+    for signs, translated, hints in _ANSWERS:
+        if {word, status} & signs:
             return translated(message, *hints)
     return SinkError(message)
 
@@ -220,32 +219,23 @@ _HINTS = {
     "RequestTimeTooSkewed": "this node's clock and the store's differ: set it right (NTP)",
 }
 
-_Answer = tuple[set[str], set[int], type[SinkError], tuple[str, ...]]
-_ANSWERS: tuple[_Answer, ...] = (
-    ({"NoSuchKey", "404"}, set(), ObjectMissingError, ()),
+_ANSWERS: tuple[tuple[set[str | int], type[SinkError], tuple[str, ...]], ...] = (
+    ({"NoSuchKey", "404"}, ObjectMissingError, ()),
+    ({"NoSuchBucket"}, SinkMissingError, ("create the bucket, or name another in BACKUP_SINKS",)),
+    ({"PreconditionFailed", 412}, ObjectExistsError, ()),
     (
-        {"NoSuchBucket"},
-        set(),
-        SinkMissingError,
-        ("create the bucket, or name another in BACKUP_SINKS",),
-    ),
-    ({"PreconditionFailed"}, {412}, ObjectExistsError, ()),
-    (
-        set(),
         {301, 302, 303, 307, 308},
         SinkError,
         ("it redirects elsewhere: give that address as the endpoint, or the bucket's region",),
     ),
-    ({"400"}, set(), SinkError, ("that is no answer of S3: is it http:// or https://?",)),
+    ({"400"}, SinkError, ("that is no answer of S3: is it http:// or https://?",)),
     (
-        {"NotImplemented"},
-        {501},
+        {"NotImplemented", 501},
         SinkUnsupportedError,
         ("docs/sinks.md tells what a store has to know",),
     ),
     (
-        {"InsufficientStorage", "QuotaExceeded", "StorageFull", "XMinioStorageFull"},
-        {507},
+        {"InsufficientStorage", "QuotaExceeded", "StorageFull", "XMinioStorageFull", 507},
         SinkFullError,
         ("make room in the store, or raise its quota",),
     ),
@@ -255,13 +245,13 @@ _ANSWERS: tuple[_Answer, ...] = (
             "NoSuchUpload", "OperationAborted", "RequestTimeout", "RequestTimeoutException",
             "SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException",
             "TooManyRequests", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch",
+            429, 500, 502, 503, 504,
         },
-        {429, 500, 502, 503, 504},
         SinkUnavailableError,
         ("the store says that it may work later",),
     ),
 )  # fmt: skip
-"""By the word of an answer, or else its HTTP status: what it means; the first that fits."""
+"""By the word of an answer, or its HTTP status: what it means; the first that fits."""
 
 
 def _permission(error: sdk.ClientError) -> str:

@@ -26,15 +26,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-from backup.errors import (
-    BackupError,
-    ObjectExistsError,
-    SinkError,
-    SinkStalledError,
-)
+from backup.errors import BackupError, ObjectExistsError, SinkError, SinkStalledError
 from backup.lanes import unwatched
+from backup.sinks.kinds import O_co, Place, SinkSettings
 from backup.stop import Stop
 from backup.streams import call
 
@@ -248,10 +244,6 @@ class Sink(ABC):
         except Exception as error:
             raise self._translate(what, error) from error
 
-    def _declare(self, what: str, run: Callable[[], R]) -> R:
-        with self._declared(what):
-            return run()
-
     def _pages(self) -> Iterator[Object]:
         objects = self._answer("list", self._list)
         while page := self._answer("list", lambda: [*islice(objects, PAGE_OBJECTS)]):
@@ -270,12 +262,7 @@ class Sink(ABC):
 
     def _try_again(self, run: Callable[[], R], first: SinkError) -> R:
         """Repeat what has failed once."""
-        from tenacity import (  # noqa: PLC0415 - start-up: only what has failed needs it
-            Retrying,
-            retry_if_exception,
-            stop_after_attempt,
-            wait_random_exponential,
-        )
+        import tenacity  # noqa: PLC0415 - start-up: only what has failed needs it
 
         failed: list[SinkError] = [first]
 
@@ -284,21 +271,40 @@ class Sink(ABC):
                 raise failed.pop()
             return run()
 
-        return Retrying(
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.1, max=5),
-            retry=retry_if_exception(_worth_repeating),
+        return tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
+            retry=tenacity.retry_if_exception(_worth_repeating),
             sleep=self._stop.sleep,
             reraise=True,
         )(attempt)
 
     def _answer(self, what: str, run: Callable[[], R]) -> R:
-        once = partial(self._declare, what, run)  # to translate an error asks the sink, too
+        once = self._declared(what)(run)  # to translate an error asks the sink, too
         try:
             return call(once, stop=self._stop, stall_seconds=self._stall_seconds)
         except SinkStalledError as error:
             message = f"{self}: cannot {what}: no answer for {self._stall_seconds:g} s"
             raise SinkStalledError(message) from error
+
+
+class PlacedSink(Sink, Generic[O_co]):
+    """A sink that a URL names."""
+
+    def __init__(
+        self, place: Place[O_co], settings: SinkSettings, *, stop: Stop, stall_seconds: float
+    ) -> None:
+        """Take the place, untouched.
+
+        Args:
+            place: where it is, how to reach it, and how to store in it.
+            settings: what holds for all sinks.
+            stop: see :class:`Sink`.
+            stall_seconds: likewise.
+        """
+        super().__init__(str(place), stop=stop, stall_seconds=stall_seconds)
+        self._place = place
+        self._settings = settings
 
 
 def _worth_repeating(error: BaseException) -> bool:

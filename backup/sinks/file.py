@@ -32,7 +32,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from backup.disk import flush_directory, write_all
@@ -49,10 +49,8 @@ from backup.errors import (
 )
 from backup.lanes import unwatched
 from backup.model import CHUNK_BYTES
-from backup.sinks.base import Object, Sink
-from backup.sinks.kinds import FileOptions, SinkSettings
-from backup.sinks.places import Place
-from backup.stop import Stop
+from backup.sinks.base import Object, PlacedSink
+from backup.sinks.kinds import FileOptions
 
 _PART = re.compile(r"(?:\.probe|journal-[^/]+/\.[A-Za-z0-9][A-Za-z0-9._-]*)\.[0-9a-f]{8}\.part")
 """The path below the root of a temporary file of ours."""
@@ -73,8 +71,6 @@ _GROWTH = 8
 _LAST_SECOND = 253_402_300_799
 """9999-12-31T23:59:59Z: calendars end there, file systems do not."""
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_DENIED = {errno.EACCES, errno.EPERM}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _PASSING = {
     errno.ESTALE,
@@ -92,31 +88,32 @@ _PASSING = {
     errno.EINTR,
     errno.EBUSY,
 }
+_MEANINGS: tuple[tuple[set[int], type[SinkError], *tuple[str, ...]], ...] = (
+    (
+        {errno.ENOSPC, errno.EDQUOT, errno.EFBIG},
+        SinkFullError,
+        "make room on the volume, or raise its quota",
+    ),
+    ({errno.EROFS}, SinkDeniedError, "mount the volume so that it can be written"),
+    (_PASSING, SinkUnavailableError, "is the file server up?"),
+    ({errno.EEXIST}, ObjectExistsError),
+)
 
 
-class FileSink(Sink):
+class FileSink(PlacedSink[FileOptions]):
     """Objects as files below a directory.
 
     It has many methods as ten are those of every sink: the others are steps of these.
     """
 
-    def __init__(
-        self, place: Place[FileOptions], settings: SinkSettings, *, stop: Stop, stall_seconds: float
-    ) -> None:
-        """Take the place, untouched.
+    @cached_property
+    def _root(self) -> Path:
+        return Path(self._place.path)
 
-        Args:
-            place: the directory, and what it has to be.
-            settings: they say where the journals are, which must not contain it.
-            stop: see :class:`~backup.sinks.base.Sink`.
-            stall_seconds: likewise.
-        """
-        super().__init__(str(place), stop=stop, stall_seconds=stall_seconds)
-        self._root = Path(place.path)
-        self._require_mount = place.options.require_mount
-        self._source = settings.source
-        self._flushed: set[Path] = set()
+    @cached_property
+    def _flushed(self) -> set[Path]:
         """Directories whose names the device holds."""
+        return set()
 
     # -- checks
 
@@ -145,7 +142,7 @@ class FileSink(Sink):
         if not is_directory:
             message = f"{self}: is not a directory"
             raise SinkMissingError(message, "name a directory, or mount the volume there")
-        if self._require_mount and _mount_point(self._root.resolve()) == Path("/"):
+        if self._place.options.require_mount and _mount_point(self._root.resolve()) == Path("/"):
             message = f"{self}: nothing is mounted there"
             raise SinkMissingError(
                 message,
@@ -154,7 +151,7 @@ class FileSink(Sink):
             )
 
     def _require_outside(self) -> None:
-        real, source = self._root.resolve(), self._source.resolve()
+        real, source = self._root.resolve(), self._settings.source.resolve()
         if real == source or source in real.parents:
             message = f"{self}: lies inside the journals' own directory {source}"
             raise ConfigError(message, "choose a directory outside BACKUP_SOURCE")
@@ -297,18 +294,13 @@ class FileSink(Sink):
         message = f"{self}: cannot {what}: {error.strerror or error!r}"
         if error.errno in {errno.ENOENT, errno.ENOTDIR}:
             return self._missing(message)
-        for codes, kind, hint in self._meanings():
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            who = f"this process is uid {os.geteuid()} gid {os.getegid()}: give it access"
+            return SinkDeniedError(message, who)
+        for codes, kind, *hints in _MEANINGS:
             if error.errno in codes:
-                return kind(message, *hint)
+                return kind(message, *hints)
         return SinkError(message)
-
-    def _meanings(self) -> Iterator[tuple[set[int], type[SinkError], tuple[str, ...]]]:
-        yield _FULL, SinkFullError, ("make room on the volume, or raise its quota",)
-        who = f"this process is uid {os.geteuid()} gid {os.getegid()}: give it access"
-        yield _DENIED, SinkDeniedError, (who,)
-        yield {errno.EROFS}, SinkDeniedError, ("mount the volume so that it can be written",)
-        yield _PASSING, SinkUnavailableError, ("is the file server up?",)
-        yield {errno.EEXIST}, ObjectExistsError, ()
 
     def _missing(self, message: str) -> SinkError:
         try:

@@ -62,14 +62,14 @@ class Access:
 
     client: Client
     session: AuthorizedSession
-    credentials: Any
 
     @property
     def who(self) -> str:
         """Who we are there."""
-        if isinstance(self.credentials, AnonymousCredentials):
+        credentials = self.session.credentials
+        if isinstance(credentials, AnonymousCredentials):
             return f"nobody, as {_EMULATOR} is set"
-        email = getattr(self.credentials, "service_account_email", None) or ""
+        email = getattr(credentials, "service_account_email", None) or ""
         return email if "@" in email else "whom the application default credentials name"
 
 
@@ -91,7 +91,7 @@ def access(endpoint: str | None, ca_cert_file: Path | None) -> Access:
     _mounted(session, ca)
     options = {"api_endpoint": endpoint} if endpoint else None
     client = Client(project=None, credentials=credentials, _http=session, client_options=options)
-    return Access(client=client, session=session, credentials=credentials)
+    return Access(client=client, session=session)
 
 
 class _Adapter(HTTPAdapter):
@@ -101,16 +101,15 @@ class _Adapter(HTTPAdapter):
         super().__init__(pool_maxsize=_CONNECTIONS)
         self._ca = ca
 
-    def send(  # noqa: PLR0917 - the signature of requests
+    def send(
         self,
         request: requests.PreparedRequest,
-        stream: bool = False,  # noqa: FBT001, FBT002 - as above
-        timeout: Any = None,  # noqa: ANN401 - as above
-        verify: bool | str = True,  # noqa: FBT001, FBT002 - as above
-        cert: Any = None,  # noqa: ANN401 - as above
-        proxies: Any = None,  # noqa: ANN401 - as above
+        *args: Any,  # noqa: ANN401 - of requests: they are passed on
+        **how: Any,  # noqa: ANN401 - as above
     ) -> requests.Response:
-        return super().send(request, stream, timeout, self._ca or verify, cert, proxies)
+        if self._ca is not None:
+            how["verify"] = self._ca
+        return super().send(request, *args, **how)
 
 
 def _mounted(session: S, ca: str | None) -> S:

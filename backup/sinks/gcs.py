@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import cached_property
 from http import HTTPStatus
 from itertools import chain
 from typing import Any, ClassVar
@@ -49,10 +49,9 @@ from backup.errors import (
     SinkUnavailableError,
 )
 from backup.model import CHUNK_BYTES
-from backup.sinks.base import Object, R, Sink
+from backup.sinks.base import Object, PlacedSink, R
 from backup.sinks.gcp import Access, access, refusal, response_of, translate
-from backup.sinks.kinds import GcsOptions, SinkSettings
-from backup.sinks.places import Place
+from backup.sinks.kinds import GcsOptions
 from backup.stop import Stop
 
 PART_BYTES = 8 << 20
@@ -82,41 +81,29 @@ class _UploadLostError(SinkUnavailableError):
     transient: ClassVar[bool] = False
 
 
-class GcsSink(Sink):
+class GcsSink(PlacedSink[GcsOptions]):
     """Objects below a prefix of a bucket.
 
     It has many methods as ten are those of every sink: the others are steps of these.
     """
 
-    def __init__(
-        self, place: Place[GcsOptions], settings: SinkSettings, *, stop: Stop, stall_seconds: float
-    ) -> None:
-        """Take the place, untouched; credentials are looked for at the first call.
-
-        Args:
-            place: the bucket and the prefix, and how to reach them.
-            settings: what holds for all sinks.
-            stop: see :class:`~backup.sinks.base.Sink`.
-            stall_seconds: likewise.
-        """
-        super().__init__(str(place), stop=stop, stall_seconds=stall_seconds)
-        self._bucket = place.bucket
-        self._prefix = place.prefix
-        self._endpoint = place.options.endpoint
-        self._ca_cert_file = settings.ca_cert_file
-        self._timeout = (_CONNECT_SECONDS, stall_seconds + _LENIENCE_SECONDS)
-        self._once = {"timeout": self._timeout, "retry": None}
-        self._found: Access | None = None
+    @cached_property
+    def _access(self) -> Access:
+        """Look for credentials, at the first call."""
+        # Two threads may come first: then there are two for a moment, and each is as good.
+        return access(self._place.options.endpoint, self._settings.ca_cert_file)
 
     @property
-    def _access(self) -> Access:
-        # Two threads may come first: then there are two for a moment, and each is as good.
-        if self._found is None:
-            self._found = access(self._endpoint, self._ca_cert_file)
-        return self._found
+    def _timeout(self) -> tuple[float, float]:
+        return _CONNECT_SECONDS, self._stall_seconds + _LENIENCE_SECONDS
+
+    @property
+    def _once(self) -> dict[str, Any]:
+        """Keep the SDK from repeating a call."""
+        return {"timeout": self._timeout, "retry": None}
 
     def _blob(self, key: str, token: str | None = None) -> Blob:
-        blob = self._access.client.bucket(self._bucket).blob(self._prefix + key)
+        blob = self._access.client.bucket(self._place.bucket).blob(self._place.prefix + key)
         if token is not None:
             blob.metadata = {_MARK: token}
         return blob
@@ -195,7 +182,7 @@ class GcsSink(Sink):
             self._try(put, attempt)
 
     def _exchange(
-        self, put: _Put, content_range: str, data: _Body | None = None, *, is_last: bool = False
+        self, put: _Put, content_range: str, data: _Body | None = None, *, is_last: bool
     ) -> None:
         """Send to an upload, perhaps nothing, and see how far it is."""
         headers = {"Content-Range": content_range}
@@ -235,7 +222,7 @@ class GcsSink(Sink):
 
     def _try(self, put: _Put, run: Callable[[], R]) -> R:
         """Run what may be repeated in this thread, which is watched by whoever called us."""
-        return self._persist(partial(self._declare, f"store {put.key}", run))
+        return self._persist(self._declared(f"store {put.key}")(run))
 
     # -- reading and removing
 
@@ -257,15 +244,15 @@ class GcsSink(Sink):
     def _list(self) -> Iterator[Object]:
         for blob in self._blobs():
             yield Object(
-                key=blob.name.removeprefix(self._prefix),
+                key=blob.name.removeprefix(self._place.prefix),
                 size_bytes=blob.size,
                 modified_at=blob.time_created,
             )
 
     def _blobs(self, *, max_results: int | None = None) -> Iterator[Blob]:
         yield from self._access.client.list_blobs(
-            self._bucket,
-            prefix=self._prefix,
+            self._place.bucket,
+            prefix=self._place.prefix,
             max_results=max_results,
             fields="items(name,size,timeCreated),nextPageToken",
             **self._once,
@@ -306,7 +293,8 @@ class GcsSink(Sink):
             if response is None or response.status_code != HTTPStatus.NOT_FOUND:
                 return self._translate("list", error)
             return SinkMissingError(
-                f"{self}: bucket {self._bucket} does not exist", "create it, or correct the URL"
+                f"{self}: bucket {self._place.bucket} does not exist",
+                "create it, or correct the URL",
             )
         return ObjectMissingError(f"{message}there is no such object")
 

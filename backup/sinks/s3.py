@@ -52,10 +52,8 @@ from backup.errors import (
 from backup.lanes import unwatched
 from backup.model import CHUNK_BYTES, parse_key
 from backup.sinks.aws import OUT_OF_RANGE, code, connect, translate
-from backup.sinks.base import Object, Sink
-from backup.sinks.kinds import ChecksumMode, S3Options, SinkSettings
-from backup.sinks.places import Place
-from backup.stop import Stop
+from backup.sinks.base import Object, PlacedSink
+from backup.sinks.kinds import ChecksumMode, S3Options
 from backup.streams import call, each
 
 MAX_PARTS: Final = 10_000
@@ -131,40 +129,27 @@ class _Body:
         return self.tell()
 
 
-class S3Sink(Sink):
+class S3Sink(PlacedSink[S3Options]):
     """Objects in a bucket, below a prefix.
 
     It has many methods as ten are those of every sink: the others are steps of these.
     """
 
-    def __init__(
-        self, place: Place[S3Options], settings: SinkSettings, *, stop: Stop, stall_seconds: float
-    ) -> None:
-        """Take the place, untouched.
-
-        Args:
-            place: bucket and prefix, how to reach them, and how to store in them.
-            settings: what holds for all sinks.
-            stop: see :class:`~backup.sinks.base.Sink`.
-            stall_seconds: likewise.
-        """
-        super().__init__(str(place), stop=stop, stall_seconds=stall_seconds)
-        self._bucket = place.bucket
-        self._prefix = place.prefix
-        self._options = place.options
-        self._ca_cert_file = settings.ca_cert_file
-
     @cached_property
     def _client(self) -> Any:  # noqa: ANN401 - the SDK makes its classes at run time
-        return connect(self._options, self._ca_cert_file, stall_seconds=self._stall_seconds)
+        return connect(
+            self._place.options, self._settings.ca_cert_file, stall_seconds=self._stall_seconds
+        )
 
     def _at(self, key: str) -> dict[str, str]:
-        return {"Bucket": self._bucket, "Key": self._prefix + key}
+        return {"Bucket": self._place.bucket, "Key": self._place.prefix + key}
 
     # -- checks
 
     def _probe(self) -> None:
-        self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+        self._client.list_objects_v2(
+            Bucket=self._place.bucket, Prefix=self._place.prefix, MaxKeys=1
+        )
         upload = self._client.create_multipart_upload(**self._at(PROBE_KEY), **self._wishes())
         self._client.abort_multipart_upload(**self._at(PROBE_KEY), UploadId=upload["UploadId"])
 
@@ -172,7 +157,7 @@ class S3Sink(Sink):
 
     def _wishes(self) -> dict[str, Any]:
         """Return what the options ask of every new object."""
-        options = self._options
+        options = self._place.options
         wishes: dict[str, Any] = {
             "StorageClass": options.storage_class,
             "ServerSideEncryption": options.sse,
@@ -201,16 +186,13 @@ class S3Sink(Sink):
 
     def _put_exclusive(self, key: str, data: bytes) -> None:
         part = _Part(number=1, chunks=(memoryview(data),), is_last=True)
-        body = _Body(part, _Pulse(unwatched))
-        checksum = _checksum(self._options.checksum_mode, part)
-        self._client.put_object(
-            **self._at(key), **self._wishes(), **checksum, IfNoneMatch="*", Body=body
-        )
+        pulse = _Pulse(unwatched)
+        self._send_once(key, "put_object", part, pulse, **self._wishes(), IfNoneMatch="*")
 
     def _multipart(
         self, key: str, parts: Iterator[_Part], new: dict[str, Any], pulse: _Pulse, *, at_once: int
     ) -> None:
-        algorithm = _ALGORITHMS.get(self._options.checksum_mode)
+        algorithm = _ALGORITHMS.get(self._place.options.checksum_mode)
         named = {} if algorithm is None else {"ChecksumAlgorithm": algorithm}
         upload = self._ask(key, "create_multipart_upload", **new, **named)["UploadId"]
         try:
@@ -253,12 +235,13 @@ class S3Sink(Sink):
         self, key: str, operation: str, part: _Part, pulse: _Pulse, **params: object
     ) -> dict[str, Any]:
         """Make a request with a part as its body, again if need be."""
-        checksum = _checksum(self._options.checksum_mode, part)
+        return self._persist(partial(self._send_once, key, operation, part, pulse, **params))
 
-        def once() -> dict[str, Any]:
-            return self._ask_once(key, operation, **params, **checksum, Body=_Body(part, pulse))
-
-        return self._persist(once)
+    def _send_once(
+        self, key: str, operation: str, part: _Part, pulse: _Pulse, **params: object
+    ) -> dict[str, Any]:
+        checksum = _checksum(self._place.options.checksum_mode, part)
+        return self._ask_once(key, operation, **params, **checksum, Body=_Body(part, pulse))
 
     def _ask(self, key: str, operation: str, **params: object) -> dict[str, Any]:
         return self._persist(partial(self._ask_once, key, operation, **params))
@@ -319,7 +302,7 @@ class S3Sink(Sink):
 
     def _list(self) -> Iterator[Object]:
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._prefix
+            Bucket=self._place.bucket, Prefix=self._place.prefix
         )
         for page in pages:
             if "IsTruncated" not in page:  # of any other 200 the SDK makes an empty listing
@@ -327,7 +310,7 @@ class S3Sink(Sink):
                 raise SinkError(message, "is that an S3 endpoint, or a page for people?")
             for item in page.get("Contents", ()):
                 yield Object(
-                    key=item["Key"][len(self._prefix) :],
+                    key=item["Key"].removeprefix(self._place.prefix),
                     size_bytes=item["Size"],
                     modified_at=item["LastModified"].astimezone(UTC),
                 )
@@ -339,7 +322,7 @@ class S3Sink(Sink):
 
     def _sweep(self, before: datetime) -> int:
         pages = self._client.get_paginator("list_multipart_uploads").paginate(
-            Bucket=self._bucket  # of a prefix that is no key, MinIO lists none
+            Bucket=self._place.bucket  # of a prefix that is no key, MinIO lists none
         )
         old = [
             upload
@@ -349,14 +332,14 @@ class S3Sink(Sink):
         ]
         for upload in old:
             self._client.abort_multipart_upload(
-                Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                Bucket=self._place.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
             )
         return len(old)
 
     def _is_own(self, name: str) -> bool:
-        if not name.startswith(self._prefix):
+        if not name.startswith(self._place.prefix):
             return False
-        key = name[len(self._prefix) :]
+        key = name[len(self._place.prefix) :]
         return key == PROBE_KEY or parse_key(key) is not None
 
     # -- errors

@@ -21,7 +21,7 @@ import pytest
 
 from backup.errors import SinkDeniedError, SinkUnavailableError
 from backup.settings import StoreSettings
-from backup.sinks import Sink, places
+from backup.sinks import Sink, kinds
 from backup.sinks.file import FileSink
 from backup.sinks.kinds import FileOptions
 from backup.stop import Stop
@@ -103,7 +103,7 @@ class FilePlace:
     def sink(self, *, stop: Stop | None = None, stall_seconds: float = STALL_SECONDS) -> Sink:
         """Open it."""
         return FileSink(
-            places.Place(path=str(self.root), options=FileOptions()),
+            kinds.Place(path=str(self.root), options=FileOptions()),
             StoreSettings(source=self.root.parent / "source"),
             stop=stop or Stop(),
             stall_seconds=stall_seconds,

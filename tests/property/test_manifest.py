@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backup.errors import BackupError, ManifestError, UnsupportedFormatError
-from backup.manifest import Manifest, parse, parse_mark, schema
+from backup.manifest import Manifest, parse, parse_mark
+from docs.generate import schema
 from tests import manifests
 
 SEED = json.dumps(manifests.shared()).encode()

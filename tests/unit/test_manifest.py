@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 
 from backup.errors import ManifestError, UnsupportedFormatError
-from backup.manifest import FORMAT, Manifest, Mark, parse, parse_mark, schema
+from backup.manifest import FORMAT, Manifest, Mark, parse, parse_mark
+from docs.generate import schema
 from tests import manifests
 from tests.manifests import FIRST, JOURNAL, SECOND, SHA256, THIRD
 

@@ -12,9 +12,8 @@ from backup.settings import StoreSettings
 from backup.sinks import check, locate, open_sink, redacted
 from backup.sinks.file import FileSink
 from backup.sinks.gcs import GcsSink
-from backup.sinks.kinds import FileOptions, S3Options
+from backup.sinks.kinds import FileOptions, S3Options, without_users
 from backup.sinks.s3 import S3Sink
-from backup.sinks.urls import without_users
 from backup.stop import Stop
 
 BAD = {
