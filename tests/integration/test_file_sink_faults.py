@@ -855,7 +855,7 @@ def test_a_mounted_volume_is_one(tmp_path: Path, source: Path) -> None:
 
 
 _AS_ANOTHER = """
-import os, sys
+import locale, os, sys  # argparse imports locale when it is used: by then it may be out of reach
 from backup import cli, config, log, report
 from backup.sinks import file
 from backup.verbs import backup
