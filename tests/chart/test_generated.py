@@ -125,8 +125,9 @@ def test_objects_that_are_named_are_made(page: Path) -> None:
 
 def test_values_for_an_umbrella_render() -> None:
     """Those of the README, which are added to what a release has."""
-    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    rendered = helm.render(yaml.safe_load(shown)[helm.NAME])
+    shown = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (values,) = [each for text in shown if helm.NAME in (each := yaml.safe_load(text))]
+    rendered = helm.render(values[helm.NAME])
 
     assert helm.environment(rendered.pods[helm.NAME])["BACKUP_STRATEGY"] == "direct"
     assert rendered.one("CronJob", helm.NAME)["spec"]["suspend"] is False

@@ -65,13 +65,13 @@ def test_an_outdated_part_is_found_and_mended(
 ) -> None:
     """The check itself has to be able to fail."""
     (tmp_path / "docs").mkdir()
-    for name in ("README.md", "docs/format.md", "docs/manifest-v1.schema.json"):
+    for name in ("README.md", "docs/reference.md", "docs/manifest-v1.schema.json"):
         (tmp_path / name).write_text((ROOT / name).read_text().replace("BACKUP_SITE", "BACKUP_X"))
     monkeypatch.setattr(generate, "ROOT", tmp_path)
 
     monkeypatch.setattr(sys, "argv", ["generate.py", "--check"])
     assert generate.main() == 1
-    assert "README.md: outdated, run make docs" in capsys.readouterr().out
+    assert "docs/reference.md: outdated, run make docs" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["generate.py"])
     assert generate.main() == 0
     monkeypatch.setattr(sys, "argv", ["generate.py", "--check"])
@@ -164,7 +164,7 @@ def test_exit_codes_agree() -> None:
     for code in report.EXIT_CODES:
         assert f"| {code} |" in table
         assert re.search(rf"^  (\d, )?{code}\b", helped, re.MULTILINE)
-    order = re.search(r"counts: ([0-9a-z, ]+)\.", (ROOT / "README.md").read_text())
+    order = re.search(r"counts: ([0-9a-z, ]+)\.", (ROOT / "docs/reference.md").read_text())
     assert order is not None
     assert order[1] == ", ".join(["8", "signals", *map(str, report._SEVERITY[1:])])
 
@@ -236,7 +236,10 @@ def test_a_backup_is_checked_and_restored_by_hand_as_written(tmp_path: Path, pag
     assert (tmp_path / "restored" / JOURNAL / "journal").read_bytes() == data
 
 
-def test_a_backup_of_several_archives_is_restored_by_hand_as_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/format.md"])
+def test_a_backup_of_several_archives_is_restored_by_hand_as_written(
+    tmp_path: Path, page: str
+) -> None:
     """The pieces are put together in the order of their names."""
     pieces = {0: records(20), 7_000: records(15, seed=2), 90_000: records(3, seed=3)}
     content = manifests.shared()
@@ -254,7 +257,7 @@ def test_a_backup_of_several_archives_is_restored_by_hand_as_written(tmp_path: P
     (tmp_path / "nas" / key).write_bytes(model.to_bytes())
 
     shell(
-        block("docs/format.md", "/pieces"),
+        block(page, "/pieces"),
         replacing={
             "/mnt/nas": f"{tmp_path}/nas",
             "/pieces": f"{tmp_path}/pieces",
