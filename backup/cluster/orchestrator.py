@@ -203,7 +203,9 @@ class Orchestrator:
             claim = pending.get(name)
             why = f"its claim {claim} is not bound" if claim else "there is no volume claim of it"
             lost = WorkerOutcome(journal=name, claim=claim, state="missing")
-            outcomes.lose(lost, f"expected, but {why}")
+            replicas, held = self.settings.expect_replicas, self._held.journals
+            promises = self._billing.promises(name, replicas=replicas, held=held)
+            outcomes.lose(lost, f"expected, but {why}", *promises)
         if not bound and not outcomes.all:
             message = f"no journal of {self._billing.name} is on any volume claim"
             self.run.fail(JournalError(message))

@@ -164,7 +164,8 @@ class _Doctor:
             yield self._look_at(source, journal)
         wanted = expectation.expected(settings, self._opened)
         for journal in sorted(wanted - {*discovery.journals}):
-            yield Problem.of(expectation.absent(source, journal), journal=journal.name)
+            absent = expectation.absent(settings, journal, self._opened)
+            yield Problem.of(absent, journal=journal.name)
         if not (discovery.journals or wanted):
             yield Problem.of(expectation.nothing(settings))
 

@@ -211,6 +211,9 @@ def test_journals_that_have_to_be_there_are_named(
         (OTHER, 4),
         ("journal-deepgram-billing-4", 4),
     ]
+    promised, known = (p.hints[-1] for p in result.problems)
+    assert promised.startswith("BACKUP_EXPECT_REPLICAS=2 promises it")
+    assert known.endswith("run journal-backup retire journal-deepgram-billing-4")
 
 
 def test_no_journal_at_all_is_told(sink: SimulatedSink, tmp_path: Path) -> None:
