@@ -421,6 +421,8 @@ def test_stopped_billing_is_told_of_in_every_strategy(
 
     assert states(result) == dict.fromkeys(NAMES[:2], "backed up")
     assert result.exit_codes == (() if allowed else (3,))
+    told = "colocated; billing was at 0 when the run began, and was left so"
+    assert told in result_text(result, 0, None).splitlines()[3]
 
 
 def test_billing_that_stays_down_stays_recorded(cluster: SimulatedCluster, world: World) -> None:

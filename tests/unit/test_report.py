@@ -199,6 +199,7 @@ def cluster_result(*journals: WorkerOutcome, **changes: Any) -> ClusterResult:
         "started_at": NOON,
         "duration_seconds": 61.23456,
         "downtime_seconds": None,
+        "billing_replicas": 3,
         "api_calls": 34,
         "journals": journals,
         "problems": (),
@@ -464,6 +465,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             "started_at": None,
             "duration_seconds": None,
             "downtime_seconds": None,
+            "billing_replicas": None,
             "api_calls": None,
             "journals": [
                 {
@@ -852,11 +854,22 @@ def test_a_run_by_workers_tells_who_read_what_and_where() -> None:
     ]
 
 
-def test_a_run_that_found_billing_stopped_does_not_claim_that_it_ran() -> None:
-    """It was at 0 before, and is at 0 after."""
+def test_a_scale_down_that_did_not_happen_does_not_claim_that_billing_ran() -> None:
+    """Nobody may know whether it did."""
     result = cluster_result(read_by(ZERO), strategy="scale-down")
 
     assert text_lines(result_text(result, 0, None))[-1].endswith("billing was left as it is")
+
+
+@pytest.mark.parametrize("strategy", ["colocated", "scale-down"])
+def test_a_run_that_found_billing_stopped_says_so(strategy: str) -> None:
+    """It was at 0 before, and is at 0 after: it did not run on."""
+    result = cluster_result(read_by(ZERO), strategy=strategy, billing_replicas=0)
+
+    assert text_lines(result_text(result, 0, None))[-1] == (
+        f"1 of 1 journal backed up in 61.2 s, {strategy}; "
+        "billing was at 0 when the run began, and was left so"
+    )
 
 
 def test_a_run_that_scaled_down_tells_how_long_billing_was_away() -> None:
