@@ -124,6 +124,7 @@ LISTED = ListResult(
         row(ONE, SECOND, sinks=(PV,)),
     ),
     not_backups=1,
+    unfinished=2,
     problems=(),
 )
 SHOWN = ShowResult(
@@ -340,7 +341,12 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
         },
     ),
     "list": (
-        ListResult(backups=(row(ZERO, FIRST, details=DETAILS),), not_backups=0, problems=(FULL,)),
+        ListResult(
+            backups=(row(ZERO, FIRST, details=DETAILS),),
+            not_backups=0,
+            unfinished=0,
+            problems=(FULL,),
+        ),
         {
             "backups": [
                 {
@@ -360,6 +366,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
                 }
             ],
             "not_backups": None,
+            "unfinished": None,
             "problems": [PROBLEM],
         },
     ),
@@ -640,6 +647,7 @@ def test_a_list_numbers_the_sinks_and_leaves_empty_columns_out() -> None:
         f"sink 2: {PV}",
         "3 backups",
         "1 object without a manifest: not backups",
+        "2 unfinished uploads: a run is under way, or was interrupted",
     ]
 
 
@@ -652,6 +660,7 @@ def test_a_long_list_puts_what_does_not_fit_below_its_row() -> None:
             row(ONE, SECOND, details=Details(**{**_details(), "alarms": ()})),
         ),
         not_backups=0,
+        unfinished=0,
         problems=(),
     )
 
@@ -682,7 +691,10 @@ def test_a_heading_that_does_not_fit_is_left_out() -> None:
 
 def test_an_empty_list_says_so() -> None:
     """No backup yet is no error, and no table."""
-    assert result_text(ListResult(backups=(), not_backups=0, problems=()), 0, None) == "0 backups"
+    assert (
+        result_text(ListResult(backups=(), not_backups=0, unfinished=0, problems=()), 0, None)
+        == "0 backups"
+    )
 
 
 def test_a_backup_is_shown_with_all_that_proves_it() -> None:
