@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
@@ -87,6 +87,28 @@ class Journal:
         """Whether a name is that of a journal of this StatefulSet."""
         journal = cls.parse(name)
         return journal is not None and journal.statefulset == statefulset
+
+    def promises(self, *, replicas: int, holders: Sequence[str]) -> tuple[str, ...]:
+        """Say who promises that it is there, and what ends each promise.
+
+        Args:
+            replicas: the value of BACKUP_EXPECT_REPLICAS.
+            holders: the sinks that have backups of it, which nobody retired.
+        """
+        found: list[str] = []
+        if self.ordinal < replicas:
+            value = f"{self.ordinal} or less" if self.ordinal else "0"
+            found.append(
+                f"BACKUP_EXPECT_REPLICAS={replicas} promises it: if the journal is gone for good, "
+                f"set it to {value} (in the chart, billing.replicas)"
+            )
+        if holders:
+            have = "has" if len(holders) == 1 else "have"
+            found.append(
+                f"{' and '.join(holders)} {have} backups of it: if the journal is gone for good, "
+                f"run journal-backup retire {self}"
+            )
+        return tuple(found)
 
 
 # -- ids

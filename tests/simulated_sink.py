@@ -19,7 +19,7 @@ unfinished upload behind, as S3 does: no key shows it, and ``sweep`` removes it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -29,7 +29,17 @@ from backup.sinks.base import Object, Sink
 from backup.stop import Stop
 
 CHUNK = 64 << 10
-OPERATIONS = ("probe", "put", "put_exclusive", "open", "list", "size", "delete", "sweep")
+OPERATIONS = (
+    "probe",
+    "put",
+    "put_exclusive",
+    "open",
+    "list",
+    "size",
+    "delete",
+    "sweep",
+    "unfinished",
+)
 
 
 class CrashError(BaseException):
@@ -257,6 +267,10 @@ class SimulatedSink(Sink):
         for upload in old:
             self.place.uploads.remove(upload)
         return len(old)
+
+    def _unfinished(self) -> Sequence[str]:
+        self._meet("unfinished")
+        return super()._unfinished()
 
     def _translate(self, what: str, error: Exception) -> SinkError:
         return SinkError(f"{self}: cannot {what}: {error.__class__.__name__}: {error}")

@@ -58,10 +58,14 @@ def of_run(sinks: Sequence[Sink], run_id: str) -> list[Manifest]:
 
 
 def require_own_site(opened: OpenSink, site: str | None) -> None:
-    """Insist that a sink is not another site's, as the newest manifest there has it.
+    """Insist that a prefix keeps its site, as the newest manifest there has it.
+
+    A prefix without a site may get one: the first run with BACKUP_SITE names it. A prefix that has
+    a site keeps it: a run with another BACKUP_SITE, or with none, is refused, as it may be another
+    site's that would go on with these histories.
 
     Raises:
-        ForeignSiteError: it is.
+        ForeignSiteError: it has another one, or this run has none.
         UnsupportedFormatError: a newer major version of this package wrote that manifest.
         SinkError: the sink does not answer.
     """
@@ -71,16 +75,26 @@ def require_own_site(opened: OpenSink, site: str | None) -> None:
         except ManifestError:
             continue
         if manifest.site is not None and manifest.site != site:
-            mine = f"site {site!r}" if site else "no site"
-            message = f"{opened.url} holds backups of site {manifest.site!r}, this is {mine}"
-            place, mark, options = opened.url.partition("?")
-            raise ForeignSiteError(
-                message,
-                f"give each site a prefix of its own in BACKUP_SINKS: "
-                f"{place}/{site or '<site>'}{mark}{options}",
-                "or set BACKUP_SITE to what it was",
-            )
+            raise _foreign(opened.url, manifest.site, site)
         return
+
+
+def _foreign(url: str, theirs: str, ours: str | None) -> ForeignSiteError:
+    place, mark, options = url.partition("?")
+    own = f"prefix of its own in BACKUP_SINKS: {place}/{ours or '<site>'}{mark}{options}"
+    holds = f"{url} holds backups of site {theirs!r}"
+    if ours:
+        return ForeignSiteError(
+            f"{holds}, this is site {ours!r}",
+            f"give each site a {own}",
+            "or set BACKUP_SITE to what it was",
+        )
+    return ForeignSiteError(
+        f"{holds}, and BACKUP_SITE is not set: a prefix without a site may get one, and a prefix "
+        "that has one keeps it",
+        f"if they are backups of this site, set BACKUP_SITE={theirs}",
+        f"if not, give this site a {own}",
+    )
 
 
 def _newest(run: Run, opened: OpenSink, names: Iterable[str]) -> Iterator[Manifest]:

@@ -15,7 +15,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,6 +53,24 @@ class StatefulSet:
     def journals(self) -> frozenset[str]:
         """Those of its pods, by their names."""
         return journals_of(self.name, self.replicas)
+
+    def promises(
+        self, journal: str, *, replicas: int, held: Container[str] = ()
+    ) -> tuple[str, ...]:
+        """Say who promises that a journal is there, and what to do about each promise.
+
+        Args:
+            journal: one of its journals.
+            replicas: the value of BACKUP_EXPECT_REPLICAS.
+            held: the journals that sinks have backups of.
+        """
+        known = Journal(statefulset=self.name, ordinal=int(journal.rpartition("-")[2]))
+        holders = ["a sink"] if journal in held else []
+        others = known.promises(replicas=replicas, holders=holders)
+        if journal not in self.journals:
+            return others
+        claims = "kubectl get pvc shows their claims"
+        return (f"{self.name} has {self.replicas} replicas: {claims}", *others)
 
 
 def journals_of(statefulset: str, replicas: int) -> frozenset[str]:

@@ -109,7 +109,8 @@ def _billing(
         yield _claim(volume)
     for journal in sorted((promised | billing.journals) - bound_journals(volumes)):
         why = "expected, but there is no volume claim of it that is bound"
-        yield Problem.of(JournalMissingError(why), journal=journal)
+        promises = billing.promises(journal, replicas=settings.expect_replicas)
+        yield Problem.of(JournalMissingError(why, *promises), journal=journal)
     strategy = decide(settings, volumes, has_source=has_source)
     chosen = ", chosen by auto" if settings.strategy == "auto" else ""
     message = f"would be backed up by strategy {strategy}{chosen}"

@@ -124,10 +124,10 @@ class Outcomes:
     silent: dict[str, str] = field(default_factory=dict)
     """Journals whose worker ended without an answer, and how it ended."""
 
-    def lose(self, outcome: WorkerOutcome, why: str) -> None:
+    def lose(self, outcome: WorkerOutcome, why: str, *hints: str) -> None:
         """Note that a journal was not read."""
         self.all.append(outcome)
-        self.run.fail(JournalError(why), journal=outcome.journal)
+        self.run.fail(JournalError(why, *hints), journal=outcome.journal)
 
     def give_up(self, task: Task, why: str, journals: Iterable[str] | None = None) -> None:
         """Note that the journals of a volume were not read: these, or all of them."""

@@ -48,6 +48,8 @@ class ClusterResult(RunResult):
     duration_seconds: float
     downtime_seconds: float | None
     """None where billing was not scaled down."""
+    billing_replicas: int
+    """As many as billing was scaled to when the run began to copy."""
     api_calls: int
     """Requests to the API server."""
     journals: tuple[WorkerOutcome, ...]
@@ -77,6 +79,8 @@ class ClusterResult(RunResult):
         billing = STRATEGIES[self.strategy].billing_stays
         if self.downtime_seconds is not None:
             billing = f"billing was away for {self.downtime_seconds:.1f} s"
+        elif self.billing_replicas == 0:
+            billing = "billing was at 0 when the run began, and was left so"
         self.say(page, f", {self.strategy}; {billing}")
 
 
@@ -175,6 +179,7 @@ class Orchestrator:
             started_at=self.run.started_at,
             duration_seconds=self.run.seconds,
             downtime_seconds=downtime_seconds,
+            billing_replicas=self._billing.replicas,
             api_calls=self.api.calls.made,
             journals=tuple(found),
             problems=tuple(self.run.problems),
@@ -203,7 +208,9 @@ class Orchestrator:
             claim = pending.get(name)
             why = f"its claim {claim} is not bound" if claim else "there is no volume claim of it"
             lost = WorkerOutcome(journal=name, claim=claim, state="missing")
-            outcomes.lose(lost, f"expected, but {why}")
+            replicas, held = self.settings.expect_replicas, self._held.journals
+            promises = self._billing.promises(name, replicas=replicas, held=held)
+            outcomes.lose(lost, f"expected, but {why}", *promises)
         if not bound and not outcomes.all:
             message = f"no journal of {self._billing.name} is on any volume claim"
             self.run.fail(JournalError(message))

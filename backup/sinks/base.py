@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -194,6 +194,13 @@ class Sink(ABC):
         """Remove what interrupted puts of this package left behind before then; count it."""
         return self._repeat("sweep", lambda: self._sweep(before))
 
+    def unfinished(self) -> Sequence[str]:
+        """Name the keys that puts have not stored yet: under way, or interrupted.
+
+        None where a store hides them, or shows them only to who has one more right.
+        """
+        return self._repeat("look for unfinished uploads", self._unfinished)
+
     def free_bytes(self) -> int | None:
         """Return how much room is left; None where nobody knows of a limit."""
         return self._repeat("look at the room", self._free_bytes)
@@ -225,6 +232,9 @@ class Sink(ABC):
 
     @abstractmethod
     def _sweep(self, before: datetime) -> int: ...
+
+    def _unfinished(self) -> Sequence[str]:
+        return ()
 
     def _free_bytes(self) -> int | None:
         return None

@@ -29,7 +29,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -52,7 +52,10 @@ from backup.model import CHUNK_BYTES
 from backup.sinks.base import Object, PlacedSink
 from backup.sinks.kinds import FileOptions
 
-_PART = re.compile(r"(?:\.probe|journal-[^/]+/\.[A-Za-z0-9][A-Za-z0-9._-]*)\.[0-9a-f]{8}\.part")
+_PART = re.compile(
+    r"(?:\.probe|(?P<journal>journal-[^/]+)/\.(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*))"
+    r"\.[0-9a-f]{8}\.part"
+)
 """The path below the root of a temporary file of ours."""
 _BEGIN_BYTES = 8 << 20
 """After this many bytes Linux is asked to write them back: POSIX_FADV_DONTNEED has that effect on
@@ -280,6 +283,11 @@ class FileSink(PlacedSink[FileOptions]):
                     (self._root / path).unlink()
                     swept += 1
         return swept
+
+    def _unfinished(self) -> Sequence[str]:
+        paths = (path for path, _ in self._walk(self._root, ""))
+        parts = (match for match in map(_PART.fullmatch, paths) if match and match["name"])
+        return [f"{part['journal']}/{part['name']}" for part in parts]
 
     def _free_bytes(self) -> int | None:
         self._require_place()

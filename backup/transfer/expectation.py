@@ -3,14 +3,14 @@
 Rules:
 
 - Expected is what the settings promise, and what any sink has a backup of and nobody retired. A
-  volume that is not mounted must never look like success.
+  volume that is not mounted must never look like success. Each promise ends in its own way, so a
+  journal that is missing is reported with those that name it.
 - Journals of another StatefulSet are left alone, and named with the setting that would change that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from backup.catalog import OpenSink
 from backup.errors import JournalError, JournalMissingError
@@ -33,12 +33,16 @@ def expected(settings: BackupSettings, sinks: Iterable[OpenSink]) -> set[Journal
     return promised | {journal for journal in known if journal is not None}
 
 
-def absent(source: Path, journal: Journal) -> JournalMissingError:
-    """Make the error that an expected journal is not there."""
+def absent(
+    settings: BackupSettings, journal: Journal, sinks: Iterable[OpenSink]
+) -> JournalMissingError:
+    """Make the error that an expected journal is not there; its hints name who promises it."""
+    statefulset = settings.statefulset
+    holders = [s.url for s in sinks if journal.name in s.listing.expected(statefulset)]
     return JournalMissingError(
-        f"expected, but {source / journal.name} is not there",
-        "is its volume mounted? a journal that is gone for good is told by: "
-        f"journal-backup retire {journal}",
+        f"expected, but {settings.source / journal.name} is not there",
+        "is its volume mounted?",
+        *journal.promises(replicas=settings.expect_replicas, holders=holders),
     )
 
 

@@ -87,7 +87,8 @@ class _BackupRun:
         expectation.tell_oddities(run, settings, discovery, self._opened)
         self._wanted = self._expected()
         missing = sorted(self._wanted - set(discovery.journals))
-        outcomes = [self._lost(j, expectation.absent(settings.source, j)) for j in missing]
+        absent = partial(expectation.absent, settings, sinks=self._opened)
+        outcomes = [self._lost(journal, absent(journal)) for journal in missing]
         outcomes += self._each(discovery.journals)
         if not any(o.found or o.expected for o in outcomes):
             run.fail(expectation.nothing(settings))

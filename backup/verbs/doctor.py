@@ -6,6 +6,8 @@ Rules:
   the exit code that it has for every verb.
 - Nothing is left behind: a sink is probed as a backup does it at its start, a journal is opened and
   not read through, the cluster is asked and not changed.
+- A sink needs room for one more backup of all journals: as much as their last ones took, and for a
+  journal that it has no backup of what the journal holds, where that can be looked at.
 - What the cluster knows is handed in by who knows it: :mod:`backup.cluster.checkup`.
 """
 
@@ -89,6 +91,8 @@ def examine(
         doctor.take(doctor.look_at_backups(sink), sink=sink.url)
     if has_journals:
         doctor.take(doctor.look_at_journals())
+    for opened in doctor.took:
+        doctor.take(doctor.look_at_room(opened), sink=opened.url)
     doctor.take(cluster)
     return DoctorResult(
         findings=tuple(doctor.findings),
@@ -105,6 +109,10 @@ class _Doctor:
         self._run = run
         self._settings = settings
         self._opened: list[OpenSink] = []
+        self.took: dict[OpenSink, int] = {}
+        """How many bytes the newest backups of all journals took on each sink."""
+        self._sizes: dict[str, int] = {}
+        """How many bytes each journal holds that could be looked at."""
 
     def take(self, probe: Iterable[Item], *, sink: str | None = None) -> None:
         """Make a probe; what ends it is a problem, and the next one is made."""
@@ -143,8 +151,30 @@ class _Doctor:
             if found is not None:
                 newest.append(found.manifest)
                 yield from _flaws(found.manifest, opened)
+        self.took[opened] = sum(a.size_bytes for made in newest for a in made.archives)
         yield Finding(subject=sink.url, message=self._contents(opened, newest))
-        yield from _room(sink, newest)
+
+    def look_at_room(self, opened: OpenSink) -> Iterator[Item]:
+        free = opened.sink.free_bytes()
+        if free is None:
+            return
+        known, took = {*opened.listing.journals}, self.took[opened]
+        first = sum(size for journal, size in self._sizes.items() if journal not in known)
+        if free >= took + first:
+            yield Finding(subject=opened.url, message=f"has {size_text(free)} of room")
+            return
+        why = f"the last backup of all journals took {size_text(took)}"
+        if first:
+            why = (
+                f"the next backup of all journals may take {size_text(took + first)}: journals "
+                f"without a backup there hold {size_text(first)} before compression"
+            )
+        yield Problem(
+            exit_code=NEEDS_A_LOOK,
+            message=f"has {size_text(free)} of room, and {why}",
+            hints=("enlarge the volume, or let old backups go: journal-backup prune",),
+            sink=opened.url,
+        )
 
     def _contents(self, opened: OpenSink, newest: Sequence[Manifest]) -> str:
         backups = count(len([*opened.listing.every()]), "backup")
@@ -164,7 +194,8 @@ class _Doctor:
             yield self._look_at(source, journal)
         wanted = expectation.expected(settings, self._opened)
         for journal in sorted(wanted - {*discovery.journals}):
-            yield Problem.of(expectation.absent(source, journal), journal=journal.name)
+            absent = expectation.absent(settings, journal, self._opened)
+            yield Problem.of(absent, journal=journal.name)
         if not (discovery.journals or wanted):
             yield Problem.of(expectation.nothing(settings))
 
@@ -184,6 +215,7 @@ class _Doctor:
             found = call(look, stop=self._run.stop)
         except JournalError as error:
             return Problem.of(error, journal=journal.name)
+        self._sizes[journal.name] = found.size_bytes
         if found.suspicion:
             return Warned(message=found.suspicion, journal=journal.name)
         holds = f"holds {size_text(found.size_bytes)}" if found.size_bytes else "is empty"
@@ -212,23 +244,6 @@ def _fix(flaw: Flaw, alarms: Sequence[str]) -> str:
     if alarms:
         return f"find out what happened, then: journal-backup acknowledge {alarms[0]}"
     return "back up once more"
-
-
-def _room(sink: Sink, newest: Sequence[Manifest]) -> Iterator[Item]:
-    free = sink.free_bytes()
-    if free is None:
-        return
-    needed = sum(archive.size_bytes for made in newest for archive in made.archives)
-    if free >= needed:
-        yield Finding(subject=sink.url, message=f"has {size_text(free)} of room")
-        return
-    yield Problem(
-        exit_code=NEEDS_A_LOOK,
-        message=f"has {size_text(free)} of room, and the last backup of all journals took "
-        f"{size_text(needed)}",
-        hints=("enlarge the volume, or let old backups go: journal-backup prune",),
-        sink=sink.url,
-    )
 
 
 def _age_text(age: timedelta) -> str:

@@ -2,7 +2,8 @@
 
 Rules:
 
-- ``list`` costs one listing a sink and reads no manifest unless asked for more.
+- ``list`` costs one listing a sink and reads no manifest unless asked for more. What a killed run
+  was writing is told where names alone tell it, and no other right is needed: in a directory.
 - A sink that has stopped answering is not asked once more for each of its backups.
 - Showing the latest good backup tells where it is not the latest.
 - No verb succeeds because there was nothing to look at: a journal that nobody knows is an error.
@@ -69,6 +70,8 @@ class ListResult(Result):
     not_backups: int
     """Objects without a manifest, but for the tombstones of pruned backups: what interruptions
     left, or a run that is under way."""
+    unfinished: int
+    """Uploads of theirs that have no key yet; what object stores keep of such ones is not asked."""
     problems: tuple[Problem, ...]
 
     def figures(self) -> dict[str, int]:
@@ -91,6 +94,9 @@ class ListResult(Result):
         page.line(count(len(self.backups), "backup"))
         if self.not_backups:
             page.line(f"{count(self.not_backups, 'object')} without a manifest: not backups")
+        if self.unfinished:
+            uploads = count(self.unfinished, "unfinished upload")
+            page.line(f"{uploads}: a run is under way, or was interrupted")
 
 
 def _detail_cells(details: Details | None) -> tuple[str, str, str, str]:
@@ -127,8 +133,24 @@ def list_backups(run: Run, sinks: Sequence[Sink], *, journal: str | None, long: 
             for b in sink.listing.remains()
             if journal in {None, b.journal} and "pruned" not in b.marks
         ),
+        unfinished=sum(
+            journal in {None, key.partition("/")[0]}
+            for sink in opened
+            if sink.lost is None
+            for key in _unfinished(run, sink)
+        ),
         problems=tuple(run.problems),
     )
+
+
+def _unfinished(run: Run, opened: OpenSink) -> Sequence[str]:
+    """Name the keys of unfinished uploads; who cannot say has been listed all the same."""
+    try:
+        return opened.sink.unfinished()
+    except SinkError as error:
+        opened.give_up(error)
+        run.fail(error, sink=opened.url, exit_code=NEEDS_A_LOOK)
+        return ()
 
 
 def _row(copies: Sequence[Chosen], details: Details | None) -> Row:

@@ -11,7 +11,7 @@ from backup.cluster.rescue import REMOVAL_SECONDS
 from backup.cluster.scaledown import CLEANUP_SECONDS
 from backup.config import SETTINGS
 from tests.chart import helm, shapes
-from tests.chart.helm import CHART, NAME, RELEASE, Object, Rendered
+from tests.chart.helm import CHART, NAME, RELEASE, HelmError, Object, Rendered
 from tests.chart.shapes import at, having
 
 EVERYTHING = CHART / "ci" / "everything-values.yaml"
@@ -442,6 +442,27 @@ def test_a_proxy_is_no_way_to_the_api_server() -> None:
     assert environment["HTTPS_PROXY"] == "http://proxy:3128"
     direct = environment["NO_PROXY"].split(",")
     assert {"$(KUBERNETES_SERVICE_HOST)", ".svc", "169.254.169.254", ".acme.example"} <= {*direct}
+
+
+def test_a_pvc_to_restore_to_may_be_a_name_alone() -> None:
+    """As most write it at first; the longer form is that of the other PVCs of the values."""
+    targets = ["journal-restored", {"existingPvcName": "journal-compared"}]
+    pod = helm.render(having(shapes.DIRECT, {"toolbox": {"restoreTargets": targets}})).pods[
+        f"{NAME}-toolbox"
+    ]
+
+    claims = {
+        volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+        for volume in pod["spec"]["volumes"]
+        if volume["name"].startswith("target-")
+    }
+    (container,) = helm.containers(pod)
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert claims == {"target-0": "journal-restored", "target-1": "journal-compared"}
+    assert [mounts[name] for name in claims] == [f"/targets/{claim}" for claim in claims.values()]
+    for wrong in ("Restored", {}, {"name": "journal-restored"}, 5):
+        with pytest.raises(HelmError, match=r"restoreTargets[./]0"):
+            helm.render(having(shapes.DIRECT, {"toolbox": {"restoreTargets": [wrong]}}))
 
 
 def test_the_toolbox_has_what_a_restore_needs() -> None:

@@ -26,6 +26,34 @@ def refused(values: dict[str, Any], **options: Any) -> list[str]:
     return [line.removeprefix("- ") for line in said.splitlines() if line.startswith("- ")]
 
 
+def test_what_an_example_leaves_to_be_set_is_refused() -> None:
+    """Another site's account and another site's prefix are worse than none."""
+    values = having(
+        SCALE_DOWN,
+        {
+            "site": "REPLACE_ME",
+            "sinks": [{"url": "s3://REPLACE_ME/journals"}],
+            "serviceAccount": {"annotations": {"role-arn": "arn:aws:iam::REPLACE_ME:role/x"}},
+        },
+    )
+
+    assert refused(values) == [
+        "`role-arn: arn:aws:iam::REPLACE_ME:role/x` is the example's: set it to what this site has",
+        "`url: s3://REPLACE_ME/journals` is the example's: set it to what this site has",
+        "`site: REPLACE_ME` is the example's: set it to what this site has",
+    ]
+
+
+def test_a_switch_that_nothing_heeds_is_refused() -> None:
+    """Only the condition of a dependency turns the chart off: without one, backups would go on."""
+    (said,) = refused(DIRECT | {"enabled": False})
+    assert said == (
+        "`enabled` is false, and no `condition` of a dependency heeds it: in the Chart.yaml of the "
+        "umbrella, set `condition: deepgram-journal-backup.enabled` (with an alias, "
+        "`<alias>.enabled`); without an umbrella, set `suspend: true`, or uninstall the release"
+    )
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [

@@ -20,6 +20,9 @@ from tests.chart.shapes import having
 
 NEIGHBOUR = "deepgram-self-hosted"
 EXAMPLE = ROOT / "examples" / "umbrella"
+MARK = "REPLACE_ME"
+OURS = ("site", "image.path", "sinks", "aws.region", "serviceAccount.annotations")
+"""What the example leaves to who copies it."""
 STATEFUL_SET = """\
 apiVersion: apps/v1
 kind: StatefulSet
@@ -163,11 +166,31 @@ def test_a_cluster_that_is_too_old_is_refused(tmp_path: Path) -> None:
         helm.render({NAME: shapes.DIRECT}, chart=chart, kubernetes="1.27.9")
 
 
-def test_the_example_renders(tmp_path: Path) -> None:
-    """As it stands, but for the neighbour: nothing is fetched, and no repository is asked."""
+def example(tmp_path: Path) -> Path:
+    """Copy the example, with the neighbour; nothing is fetched, and no repository is asked."""
     chart = tmp_path / "umbrella"
     shutil.copytree(EXAMPLE, chart, ignore=shutil.ignore_patterns("deepgram-self-*", "Chart.lock"))
     write_neighbour(chart / "charts")
+    return chart
+
+
+def test_the_example_fails_until_it_is_set(tmp_path: Path) -> None:
+    """Else who copies it keeps another site's account, and another site's prefix."""
+    with pytest.raises(HelmError) as caught:
+        helm.render({}, chart=example(tmp_path))
+
+    said = str(caught.value)
+    marked = (EXAMPLE / "values.yaml").read_text().splitlines()
+    marked = [line for line in marked if MARK in line and not line.startswith("#")]
+    assert said.count("is the example's: set it to what this site has") == len(OURS)
+    assert len(marked) == len(OURS) + 1, "and one of the neighbour's"
+
+
+def test_the_example_renders_once_it_is_set(tmp_path: Path) -> None:
+    """With nothing else set than what is marked."""
+    chart = example(tmp_path)
+    values = (chart / "values.yaml").read_text()
+    (chart / "values.yaml").write_text(values.replace(MARK, "acme"))
     rendered = helm.render({}, chart=chart)
 
     environment = helm.environment(rendered.pods[NAME])

@@ -136,7 +136,8 @@ def test_promised_ordinal_that_is_missing(source: Path, sink: SimulatedSink) -> 
         (True, False),
     ]
     assert f"{source / NAME} is not there" in said(result)
-    assert f"journal-backup retire {NAME}" in said(result)
+    assert "BACKUP_EXPECT_REPLICAS=3 promises it" in said(result)
+    assert "journal-backup retire" not in said(result)
 
 
 def test_more_than_promised_is_backed_up_too(source: Path, sink: SimulatedSink) -> None:
@@ -199,6 +200,36 @@ def test_promised_journal_is_expected_though_retired(source: Path, sink: Simulat
     result = run_backup(source, [sink], expect_replicas=1)
 
     assert (exit_code(result), states(result)) == (4, {0: "missing"})
+    (problem,) = result.problems
+    by_setting = (
+        "BACKUP_EXPECT_REPLICAS=1 promises it: if the journal is gone for good, set it to 0 "
+        "(in the chart, billing.replicas)"
+    )
+    assert problem.hints == ("is its volume mounted?", by_setting)
+
+
+def test_missing_journal_names_every_promise_and_its_fix(source: Path) -> None:
+    """`retire` ends the promise of a catalog, and not that of the setting."""
+    first, second = SimulatedSink("first"), SimulatedSink("second")
+    write_journal(source, 0, records(3))
+    gone = write_journal(source, 1, records(3))
+    run_backup(source, [first, second])
+    remove(gone)
+    retire(first, SECOND)
+
+    (by_catalog,) = run_backup(source, [first, second]).problems
+    (by_both,) = run_backup(source, [first, second], expect_replicas=2).problems
+
+    by_sink = (
+        f"{second.url} has backups of it: if the journal is gone for good, "
+        f"run journal-backup retire {SECOND}"
+    )
+    by_setting = (
+        "BACKUP_EXPECT_REPLICAS=2 promises it: if the journal is gone for good, set it to 1 or "
+        "less (in the chart, billing.replicas)"
+    )
+    assert by_catalog.hints == ("is its volume mounted?", by_sink)
+    assert by_both.hints == ("is its volume mounted?", by_setting, by_sink)
 
 
 def test_retired_on_one_sink_only_is_still_expected(source: Path) -> None:

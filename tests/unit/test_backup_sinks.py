@@ -603,6 +603,23 @@ def test_site_may_be_set_but_not_unset(
     assert exit_code(run_backup(source, [sink], site=now)) == code
 
 
+def test_a_run_without_a_site_is_told_how_to_set_it(source: Path) -> None:
+    """The prefix has got a site since; who set it, or forgot to, reads what to do."""
+    sink = SimulatedSink()
+    run_backup(source, [sink], site="plant-7")
+
+    problem, *_ = run_backup(source, [sink]).problems
+
+    assert problem.message == (
+        f"{sink.url} holds backups of site 'plant-7', and BACKUP_SITE is not set: a prefix without "
+        "a site may get one, and a prefix that has one keeps it"
+    )
+    assert problem.hints == (
+        "if they are backups of this site, set BACKUP_SITE=plant-7",
+        f"if not, give this site a prefix of its own in BACKUP_SINKS: {sink.url}/<site>",
+    )
+
+
 def test_site_is_told_by_the_newest_valid_manifest(source: Path) -> None:
     """A manifest that rots names no site, and does not lock the site out."""
     sink = SimulatedSink()

@@ -240,6 +240,16 @@ def test_claims_that_are_missing_or_wait_are_told(cluster: SimulatedCluster) -> 
     assert [(p.exit_code, p.journal) for p in wrong(items)] == [
         (4, f"journal-{BILLING}-{n}") for n in (1, 2, 3)
     ]
+    by_setting = (
+        "BACKUP_EXPECT_REPLICAS=4 promises it: if the journal is gone for good, set it to {} or "
+        "less (in the chart, billing.replicas)"
+    )
+    by_billing = f"{BILLING} has 2 replicas: kubectl get pvc shows their claims"
+    assert [p.hints for p in wrong(items)] == [
+        (by_billing, by_setting.format(1)),
+        (by_setting.format(2),),
+        (by_setting.format(3),),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,21 @@ def test_expected_journal_without_a_claim_is_missing(
     }
     assert result.exit_codes == (4, 4, 4, 4)
     assert set(messages(result)) == {"expected, but there is no volume claim of it"}
+    by_setting = (
+        "BACKUP_EXPECT_REPLICAS=5 promises it: if the journal is gone for good, set it to {} or "
+        "less (in the chart, billing.replicas)"
+    )
+    by_sink = (
+        "a sink has backups of it: if the journal is gone for good, "
+        f"run journal-backup retire {NAMES[9]}"
+    )
+    by_billing = f"{BILLING} has 3 replicas: kubectl get pvc shows their claims"
+    assert [problem.hints for problem in result.problems] == [
+        (by_billing, by_setting.format(2)),
+        (by_setting.format(3),),
+        (by_setting.format(4),),
+        (by_sink,),
+    ]
 
 
 def test_claim_that_is_not_bound_gets_no_worker(cluster: SimulatedCluster, world: World) -> None:
@@ -406,6 +421,8 @@ def test_stopped_billing_is_told_of_in_every_strategy(
 
     assert states(result) == dict.fromkeys(NAMES[:2], "backed up")
     assert result.exit_codes == (() if allowed else (3,))
+    told = "colocated; billing was at 0 when the run began, and was left so"
+    assert told in result_text(result, 0, None).splitlines()[3]
 
 
 def test_billing_that_stays_down_stays_recorded(cluster: SimulatedCluster, world: World) -> None:

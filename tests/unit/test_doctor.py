@@ -197,6 +197,42 @@ def test_a_sink_without_room_for_one_more_is_told(
         assert result.exit_codes == ()
 
 
+@pytest.mark.parametrize("room", [0, -1])
+def test_a_sink_without_room_for_a_first_backup_is_told(
+    sink: SimulatedSink, options: BackupSettings, room: int
+) -> None:
+    """By what journals hold of which it has no backup yet, where these can be looked at."""
+    held = sum(archive.size_bytes for archive in Chain(sink).full(records(1)).archives)
+    write_journal(options.source, 1, records(5))
+    first = len(records(5))
+    sink.free = held + first + room
+    result = examined(sink, options=options)
+
+    if room < 0:
+        told = (
+            f"has {size_text(sink.free)} of room, and the next backup of all journals may take "
+            f"{size_text(held + first)}: journals without a backup there hold {size_text(first)} "
+            "before compression"
+        )
+        assert wrong(result) == [(3, told)]
+    else:
+        assert f"{sink.url} has {size_text(sink.free)} of room" in said(result)
+        assert result.exit_codes == ()
+    assert examined(sink, options=options, has_journals=False).exit_codes == ()
+
+
+def test_an_empty_sink_smaller_than_the_journals_is_told(
+    sink: SimulatedSink, options: BackupSettings
+) -> None:
+    """Before the first night finds out; each sink by what it has itself."""
+    other = SimulatedSink("other")
+    Chain(other).full(records(3))
+    sink.free = other.free = len(records(3)) - 1
+    result = examined(sink, other, options=options)
+
+    assert [(p.sink, p.exit_code) for p in result.problems] == [(sink.url, 3)]
+
+
 # -- journals
 
 
@@ -211,6 +247,9 @@ def test_journals_that_have_to_be_there_are_named(
         (OTHER, 4),
         ("journal-deepgram-billing-4", 4),
     ]
+    promised, known = (p.hints[-1] for p in result.problems)
+    assert promised.startswith("BACKUP_EXPECT_REPLICAS=2 promises it")
+    assert known.endswith("run journal-backup retire journal-deepgram-billing-4")
 
 
 def test_no_journal_at_all_is_told(sink: SimulatedSink, tmp_path: Path) -> None:

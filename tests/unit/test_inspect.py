@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,15 @@ from backup.errors import (
     SelectorError,
     SinkDeniedError,
     SinkError,
+    SinkUnavailableError,
 )
 from backup.events import Problem
 from backup.model import new_id
-from backup.sinks import Sink
+from backup.settings import StoreSettings
+from backup.sinks import Place, Sink
+from backup.sinks.file import FileSink
+from backup.sinks.kinds import FileOptions
+from backup.stop import Stop
 from backup.verbs.inspect import ListResult, list_backups, show
 from tests.handmade import JOURNAL, Chain, mark, put
 from tests.journal_data import NOON, Events, in_run, records
@@ -100,6 +106,32 @@ def test_a_journal_can_be_listed_alone(sink: SimulatedSink) -> None:
     assert listed([sink], journal=JOURNAL).not_backups == 0
 
 
+def test_what_a_killed_put_has_left_is_told(sink: SimulatedSink, tmp_path: Path) -> None:
+    """It has no key yet: nothing else of `list` would show it. A store that hides it says none."""
+    place = Place(path=str(tmp_path), options=FileOptions(require_mount=False))
+    settings = StoreSettings(source=tmp_path / "source")
+    nas = FileSink(place, settings, stop=Stop(), stall_seconds=20)
+    Chain(nas).full(records(1))
+    Chain(sink, OTHER).full(records(1))
+    killed = archive_key(OTHER, "20261101T000000Z-00dead", 1).replace("/", "/.")
+    (tmp_path / OTHER).mkdir()
+    (tmp_path / f"{killed}.0123abcd.part").write_bytes(b"x")
+    (tmp_path / ".probe.0123abcd.part").write_bytes(b"")
+
+    result = listed([nas, sink])
+    assert (result.unfinished, result.not_backups) == (1, 0)
+    assert [listed([nas, sink], journal=j).unfinished for j in (OTHER, JOURNAL)] == [1, 0]
+
+
+def test_a_sink_that_goes_away_while_it_is_listed_is_told(sink: SimulatedSink) -> None:
+    """What it has shown until then is listed."""
+    Chain(sink).full(records(1))
+    sink.fail("unfinished", SinkUnavailableError("away"), times=None)
+    result = listed([sink])
+
+    assert (len(result.backups), result.unfinished, result.exit_codes) == (1, 0, (3,))
+
+
 def test_a_misspelt_journal_is_not_an_empty_list(sink: SimulatedSink) -> None:
     """Exit 2, with the names that there are."""
     Chain(sink).full(records(1))
@@ -134,7 +166,7 @@ def test_a_list_costs_one_listing_and_no_manifest() -> None:
     result = listed([sink])
 
     assert len(result.backups) == 5000
-    assert sink.calls == [("list", "")]
+    assert sink.calls == [("list", ""), ("unfinished", "")]
 
 
 def test_a_long_list_reads_each_manifest_once(sink: SimulatedSink) -> None:
@@ -148,7 +180,7 @@ def test_a_long_list_reads_each_manifest_once(sink: SimulatedSink) -> None:
     rows = listed([sink], long=True).backups
     details = [r.details for r in rows]
 
-    assert [op for op, _ in sink.calls] == ["list", "open", "open", "open"]
+    assert [op for op, _ in sink.calls] == ["list", "open", "open", "open", "unfinished"]
     assert [(d.records, d.alarms, d.suspect, d.continuity) for d in details if d] == [
         (2, (), False, "first"),
         (3, (), False, "extended"),

@@ -124,6 +124,7 @@ LISTED = ListResult(
         row(ONE, SECOND, sinks=(PV,)),
     ),
     not_backups=1,
+    unfinished=2,
     problems=(),
 )
 SHOWN = ShowResult(
@@ -199,6 +200,7 @@ def cluster_result(*journals: WorkerOutcome, **changes: Any) -> ClusterResult:
         "started_at": NOON,
         "duration_seconds": 61.23456,
         "downtime_seconds": None,
+        "billing_replicas": 3,
         "api_calls": 34,
         "journals": journals,
         "problems": (),
@@ -339,7 +341,12 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
         },
     ),
     "list": (
-        ListResult(backups=(row(ZERO, FIRST, details=DETAILS),), not_backups=0, problems=(FULL,)),
+        ListResult(
+            backups=(row(ZERO, FIRST, details=DETAILS),),
+            not_backups=0,
+            unfinished=0,
+            problems=(FULL,),
+        ),
         {
             "backups": [
                 {
@@ -359,6 +366,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
                 }
             ],
             "not_backups": None,
+            "unfinished": None,
             "problems": [PROBLEM],
         },
     ),
@@ -464,6 +472,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             "started_at": None,
             "duration_seconds": None,
             "downtime_seconds": None,
+            "billing_replicas": None,
             "api_calls": None,
             "journals": [
                 {
@@ -638,6 +647,7 @@ def test_a_list_numbers_the_sinks_and_leaves_empty_columns_out() -> None:
         f"sink 2: {PV}",
         "3 backups",
         "1 object without a manifest: not backups",
+        "2 unfinished uploads: a run is under way, or was interrupted",
     ]
 
 
@@ -650,6 +660,7 @@ def test_a_long_list_puts_what_does_not_fit_below_its_row() -> None:
             row(ONE, SECOND, details=Details(**{**_details(), "alarms": ()})),
         ),
         not_backups=0,
+        unfinished=0,
         problems=(),
     )
 
@@ -680,7 +691,10 @@ def test_a_heading_that_does_not_fit_is_left_out() -> None:
 
 def test_an_empty_list_says_so() -> None:
     """No backup yet is no error, and no table."""
-    assert result_text(ListResult(backups=(), not_backups=0, problems=()), 0, None) == "0 backups"
+    assert (
+        result_text(ListResult(backups=(), not_backups=0, unfinished=0, problems=()), 0, None)
+        == "0 backups"
+    )
 
 
 def test_a_backup_is_shown_with_all_that_proves_it() -> None:
@@ -852,11 +866,22 @@ def test_a_run_by_workers_tells_who_read_what_and_where() -> None:
     ]
 
 
-def test_a_run_that_found_billing_stopped_does_not_claim_that_it_ran() -> None:
-    """It was at 0 before, and is at 0 after."""
+def test_a_scale_down_that_did_not_happen_does_not_claim_that_billing_ran() -> None:
+    """Nobody may know whether it did."""
     result = cluster_result(read_by(ZERO), strategy="scale-down")
 
     assert text_lines(result_text(result, 0, None))[-1].endswith("billing was left as it is")
+
+
+@pytest.mark.parametrize("strategy", ["colocated", "scale-down"])
+def test_a_run_that_found_billing_stopped_says_so(strategy: str) -> None:
+    """It was at 0 before, and is at 0 after: it did not run on."""
+    result = cluster_result(read_by(ZERO), strategy=strategy, billing_replicas=0)
+
+    assert text_lines(result_text(result, 0, None))[-1] == (
+        f"1 of 1 journal backed up in 61.2 s, {strategy}; "
+        "billing was at 0 when the run began, and was left so"
+    )
 
 
 def test_a_run_that_scaled_down_tells_how_long_billing_was_away() -> None:

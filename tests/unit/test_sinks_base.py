@@ -40,6 +40,7 @@ CALLS: dict[str, Callable[[SimulatedSink], object]] = {
     "size": lambda sink: sink.size(KEY),
     "delete": lambda sink: sink.delete(KEY),
     "sweep": lambda sink: sink.sweep(datetime.now(UTC)),
+    "unfinished": lambda sink: sink.unfinished(),
 }
 LASTING = (
     ConfigError("here not"),

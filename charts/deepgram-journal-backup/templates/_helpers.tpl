@@ -79,6 +79,13 @@ A duration as the settings take it (90s, 5m, 24h, 7d), in seconds.
 {{- end }}
 
 {{/*
+Name of a PVC that is given as `existingPvcName: <name>`, or by its name alone.
+*/}}
+{{- define "deepgram-journal-backup.claimName" -}}
+{{- if kindIs "string" . }}{{ . }}{{ else }}{{ .existingPvcName }}{{ end }}
+{{- end }}
+
+{{/*
 The shared PVC, by the Deepgram chart's own rules; empty where each billing pod has a PVC of its own.
 */}}
 {{- define "deepgram-journal-backup.sharedClaim" -}}

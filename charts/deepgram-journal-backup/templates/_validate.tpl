@@ -48,6 +48,18 @@ Everything that is wrong with the values, at once.
 {{- $problems = append $problems (printf "Kubernetes %s is too old: 1.28 is the least" .Capabilities.KubeVersion.Version) }}
 {{- end }}
 
+{{- /* a condition that is false keeps these templates from being rendered */}}
+{{- if eq (toString .Values.enabled) "false" }}
+{{- $problems = append $problems (printf "`enabled` is false, and no `condition` of a dependency heeds it: in the Chart.yaml of the umbrella, set `condition: %s.enabled` (with an alias, `<alias>.enabled`); without an umbrella, set `suspend: true`, or uninstall the release" .Chart.Name) }}
+{{- end }}
+
+{{- /* what an example leaves to be set */}}
+{{- range toYaml .Values | splitList "\n" }}
+{{- if contains "REPLACE_ME" . }}
+{{- $problems = append $problems (printf "`%s` is the example's: set it to what this site has" (trim . | trimPrefix "- ")) }}
+{{- end }}
+{{- end }}
+
 {{- /* names */}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $prefix) }}
 {{- $problems = append $problems (printf "%q cannot begin the names of objects: set `namePrefix` to lowercase letters, digits and dashes" $prefix) }}
