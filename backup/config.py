@@ -13,8 +13,8 @@ Rules:
   no URL nothing at all.
 - Two sinks are two places: a directory that is named twice, in whatever way, would pass for a
   second copy.
-- The README's table is made from the descriptions in :mod:`backup.settings` and of the kinds of
-  sinks.
+- The table in docs/reference.md is made from the descriptions in :mod:`backup.settings` and of the
+  kinds of sinks.
 """
 
 from __future__ import annotations
