@@ -2,8 +2,8 @@
 
 Most runs take less time than their imports. What a library imports for a feature of its own is as
 long in coming as if it were used; so while the library is imported, a stand-in is found in its
-place (docs.python.org/3/reference/import.html: ``sys.modules`` is looked at first). Whoever imports
-the real thing later gets it.
+place (docs.python.org/3/reference/import.html: ``sys.modules`` is looked at first). A later
+import gets the real module.
 """
 
 from __future__ import annotations

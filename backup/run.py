@@ -3,7 +3,7 @@
 Rules:
 
 - Whatever a part of the program has to say goes through here: it is emitted at once, and kept for
-  the result. So nobody carries lists of problems about, and the log and the result say the same.
+  the result. So no part collects problems of its own, and the log and the result say the same.
 - A warning that was given already is not given again: several workers may meet the same wall.
 - A part of a run that is judged for itself has an account of its own (:meth:`Run.aside`).
 """
@@ -29,8 +29,8 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _silence(_event: object) -> None:
-    """Tell nobody."""
+def _drop(_event: object) -> None:
+    """Drop an event."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Run:
 
     id: str = ""
     clock: Clock = utc_now
-    emit: Emit = _silence
+    emit: Emit = _drop
     """Told of all that happens, when it does."""
     stop: Stop = field(default_factory=Stop)
     """Asked wherever the run waits."""

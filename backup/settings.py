@@ -2,8 +2,8 @@
 
 Rules:
 
-- A slice is what one part needs: whoever backs up is typed with :class:`BackupSettings`, and is
-  handed the whole. Nothing is copied from one object to another.
+- A slice is what one part needs: a backup takes :class:`BackupSettings`, and is handed the whole
+  settings, which are one. Nothing is copied from one object to another.
 - The order of the fields, over all slices, is that of the table in docs/reference.md, made from the
   descriptions here, and for each kind of sink in :mod:`backup.sinks.kinds`.
 - Values are checked here, one by one; what they mean together, and where they come from, is known

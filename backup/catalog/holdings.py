@@ -48,10 +48,10 @@ def read(run: Run, sinks: Sequence[Sink], statefulset: str) -> Holdings:
 
 def of_run(sinks: Sequence[Sink], run_id: str) -> list[Manifest]:
     """Find the backups of a run, one of each journal; sinks that do not answer have none."""
-    nobody = Run()
+    unheard = Run()
     found: dict[str, Manifest] = {}
-    for opened in _open(nobody, sinks):
-        for newest in _newest(nobody, opened, opened.listing.journals):
+    for opened in _open(unheard, sinks):
+        for newest in _newest(unheard, opened, opened.listing.journals):
             if newest.run_id == run_id:
                 found[newest.journal] = newest
     return [*found.values()]

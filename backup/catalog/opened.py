@@ -3,9 +3,11 @@
 Rules:
 
 - It is listed once, when it is opened, and each of its small objects is read once: what a run has
-  judged, it does not ask for again. (The last :data:`REMEMBERED` of them, as memory is bounded.)
-- A sink that hangs, or that was given up, stays so for the run: nobody waits for it anew. Whoever
-  reads backup after backup asks :attr:`OpenSink.lost` first.
+  judged, it does not ask for again. Memory is bounded: the last :data:`REMEMBERED` are kept, and
+  none that is larger than :data:`REMEMBERED_BYTES`, as a manifest may have 8 MiB. A chosen backup
+  has its manifest with it (:mod:`backup.catalog.selection`).
+- A sink that hangs, or that was given up, stays so for the run: no later backup waits for it. A
+  verb that reads backup after backup asks :attr:`OpenSink.lost` first.
 - What can be said of backups by their manifests and the listing is said here; archives are not
   read.
 """
@@ -15,24 +17,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from backup.catalog.listing import Backup, Listing, manifest_key
 from backup.catalog.writing import Catalog, StoredManifest
 from backup.errors import (
     NEEDS_A_LOOK,
     ManifestError,
-    ObjectMissingError,
     SinkError,
     SinkStalledError,
-    UnsupportedFormatError,
 )
 from backup.manifest import Manifest
 from backup.run import Run
 from backup.sinks import Sink
 
-REMEMBERED = 64
-"""Small objects; a manifest has 2 KiB, and 100 where it names 250 archives."""
+REMEMBERED = 32
+"""How many small objects are kept."""
+REMEMBERED_BYTES = 256 << 10
+"""The largest of them: a manifest has 2 KiB, and 100 where it names 250 archives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +58,28 @@ class OpenSink(Catalog):
         self.url = sink.url
         self.lost: SinkError | None = None
         """Why it is asked no more in this run; None while it answers."""
-        self._read = lru_cache(maxsize=REMEMBERED)(super().read)
+        self._remembered: dict[str, bytes] = {}
         self.listing = Listing(sink.list())
 
     def relist(self) -> Listing:
-        """List it anew, for whoever is about to remove what no backup needs."""
+        """List it again, before what no backup needs is removed."""
         self.listing = Listing(self.sink.list())
         return self.listing
 
     def read(self, key: str) -> bytes:
         """Read a small object, once; a sink that hangs is lost."""
+        if (data := self._remembered.get(key)) is not None:
+            return data
         try:
-            return self._read(key)
+            data = super().read(key)
         except SinkStalledError as error:
             self.give_up(error)
             raise
+        if len(data) <= REMEMBERED_BYTES:
+            self._remembered[key] = data
+            for oldest in [*self._remembered][:-REMEMBERED]:  # several threads may read
+                self._remembered.pop(oldest, None)
+        return data
 
     def give_up(self, error: SinkError) -> None:
         """Ask it no more in this run; the first reason is kept."""
@@ -131,15 +139,6 @@ class OpenSink(Catalog):
         if alarms := self.standing_alarms(manifest):
             return Flaw(f"standing alarm: {', '.join(alarms)}")
         return None
-
-    def why_not_good(self, backup: Backup) -> Flaw | None:
-        """Return what speaks against a backup; None for a good one. No archive is read."""
-        try:
-            return self.flaw_of(self.manifest(backup.journal, backup.id).manifest)
-        except ManifestError as error:
-            return Flaw(error.message, is_damage=True)
-        except (UnsupportedFormatError, ObjectMissingError) as error:  # or removed since
-            return Flaw(error.message)
 
 
 def _unseen(newest: Manifest, listing: Listing) -> Iterator[Backup]:

@@ -24,6 +24,7 @@ from backup.catalog import Backup, Flaw, OpenSink, StoredManifest
 from backup.errors import (
     NEEDS_A_LOOK,
     ManifestError,
+    ObjectMissingError,
     SelectorError,
     SinkError,
     UnsupportedFormatError,
@@ -43,15 +44,17 @@ class Chosen:
     backup: Backup
     newer: tuple[Flaw, ...] = ()
     """Where it is the latest good one: why newer ones are not good."""
+    judged: StoredManifest | None = None
+    """What was read when it was chosen: what is used is what was judged."""
 
     @property
     def stored(self) -> StoredManifest:
-        """Its manifest as it is stored, which the open sink remembers.
+        """Its manifest as it is stored.
 
         Raises:
             ManifestError, UnsupportedFormatError, SinkError: it cannot be read.
         """
-        return self.opened.manifest(self.backup.journal, self.backup.id)
+        return self.judged or self.opened.manifest(self.backup.journal, self.backup.id)
 
     @property
     def manifest(self) -> Manifest:
@@ -186,11 +189,15 @@ def _by_id(sinks: Sequence[OpenSink], selector: str, names: Sequence[str]) -> Ch
 
 def _best(copies: Sequence[Chosen]) -> Chosen:
     """Take a good copy, else one that can at least be read, else any."""
-    with suppress(SinkError):
-        good, _ = _first_good(copies)
-        if good is not None:
-            return good
-    return next(filter(_is_readable, copies), copies[0])
+    whole: Chosen | None = None
+    for copy in copies:
+        with suppress(SinkError):
+            found, flaw = judge(copy)
+            if flaw is None:
+                return found
+            if whole is None and found.judged and not copy.opened.absent_archives(found.manifest):
+                whole = found
+    return whole or copies[0]
 
 
 def copies_of(sinks: Iterable[OpenSink], journal: str, backup_id: str) -> list[Chosen]:
@@ -209,20 +216,28 @@ def _first_good(copies: Sequence[Chosen]) -> tuple[Chosen | None, list[Flaw]]:
     unread: SinkError | None = None
     for copy in copies:
         try:
-            flaw = copy.opened.why_not_good(copy.backup)
+            found, flaw = judge(copy)
         except SinkError as error:
             unread = error
             continue
         if flaw is None:
-            return copy, []
+            return found, []
         against.append(flaw)
     if unread is not None:
         raise unread
     return None, against
 
 
-def _is_readable(copy: Chosen) -> bool:
+def judge(copy: Chosen) -> tuple[Chosen, Flaw | None]:
+    """Read a copy: give it with what was read, and what speaks against it; no archive is read.
+
+    Raises:
+        SinkError: it could not be read.
+    """
     try:
-        return not copy.opened.absent_archives(copy.manifest)
-    except (ManifestError, UnsupportedFormatError, SinkError):
-        return False
+        stored = copy.stored
+    except ManifestError as error:
+        return copy, Flaw(error.message, is_damage=True)
+    except (UnsupportedFormatError, ObjectMissingError) as error:  # or removed since
+        return copy, Flaw(error.message)
+    return replace(copy, judged=stored), copy.opened.flaw_of(stored.manifest)

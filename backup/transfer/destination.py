@@ -205,7 +205,7 @@ class Destination:
     def _manifest(self, done: Pass) -> Manifest:
         base, captured, settings = self.base, done.of, self._plan.settings
         archives = [*(base.archives if base else ())]
-        if done.entries:
+        if done.packed.size_bytes:
             archives.append(
                 Archive(
                     key=done.key,

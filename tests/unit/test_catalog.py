@@ -22,6 +22,7 @@ from backup.catalog import (
     draft_key,
     manifest_key,
 )
+from backup.catalog.selection import Chosen, judge
 from backup.errors import (
     ManifestError,
     ObjectExistsError,
@@ -247,10 +248,10 @@ def test_a_good_backup_has_a_valid_manifest_and_its_archives(
     """``latest`` must be one that can be restored, as far as a listing tells."""
     made = chain.full(records(5))
     whole = OpenSink(sink)
-    assert whole.why_not_good(whole.listing.backups(JOURNAL)[0]) is None
+    assert judge(Chosen(whole, whole.listing.backups(JOURNAL)[0]))[1] is None
     spoil(sink, made)
     spoilt = OpenSink(sink)
-    found = spoilt.why_not_good(spoilt.listing.backups(JOURNAL)[0])
+    found = judge(Chosen(spoilt, spoilt.listing.backups(JOURNAL)[0]))[1]
 
     assert found
     assert reason in found.message
@@ -262,7 +263,7 @@ def test_a_suspect_backup_is_not_good(chain: Chain) -> None:
     chain.full(records(1), suspect=True, suspicion="a hole")
     opened = OpenSink(chain.sink)
 
-    assert opened.why_not_good(opened.listing.backups(JOURNAL)[0]) == Flaw("suspect: a hole")
+    assert judge(Chosen(opened, opened.listing.backups(JOURNAL)[0]))[1] == Flaw("suspect: a hole")
 
 
 def test_an_alarm_speaks_against_a_backup_until_it_is_acknowledged(chain: Chain) -> None:
@@ -274,11 +275,11 @@ def test_an_alarm_speaks_against_a_backup_until_it_is_acknowledged(chain: Chain)
     before.mark(mark("acknowledged", raised))
     after = OpenSink(chain.sink)
 
-    assert before.why_not_good(before.listing.backups(JOURNAL)[-1]) == Flaw(
+    assert judge(Chosen(before, before.listing.backups(JOURNAL)[-1]))[1] == Flaw(
         f"standing alarm: {raised}"
     )
     assert before.standing_alarms(made) == (raised,)
-    assert after.why_not_good(after.listing.backups(JOURNAL)[-1]) is None
+    assert judge(Chosen(after, after.listing.backups(JOURNAL)[-1]))[1] is None
     assert after.standing_alarms(made) == ()
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from backup.catalog import OpenSink, manifest_key, mark_key
+from backup.catalog.opened import REMEMBERED, REMEMBERED_BYTES
+from backup.catalog.selection import Chosen, judge
 from backup.errors import ObjectMissingError, SinkDeniedError, SinkStalledError
-from tests.handmade import JOURNAL, Chain, mark
+from tests.handmade import JOURNAL, Chain, mark, put
 from tests.journal_data import records
 from tests.simulated_sink import SimulatedSink
 
@@ -27,7 +29,7 @@ def test_a_manifest_and_a_mark_are_read_once(sink: SimulatedSink) -> None:
     for _ in range(2):
         assert opened.manifest(JOURNAL, made.id).manifest == made
         assert opened.newest(JOURNAL)[0] == opened.manifest(JOURNAL, made.id)
-        assert opened.why_not_good(opened.listing.backups(JOURNAL)[0]) is None
+        assert judge(Chosen(opened, opened.listing.backups(JOURNAL)[0]))[1] is None
         assert opened.marked("delivered", JOURNAL, made.id).id == made.id
     opens = [key for operation, key in sink.calls if operation == "open"]
     assert opens == [manifest_key(JOURNAL, made.id), mark_key("delivered", JOURNAL, made.id)]
@@ -59,3 +61,23 @@ def test_a_sink_that_hangs_is_lost(sink: SimulatedSink) -> None:
         opened.manifest(JOURNAL, made.id)
     opened.give_up(SinkDeniedError("403"))
     assert opened.lost is caught.value
+
+
+def test_what_is_remembered_is_bounded(sink: SimulatedSink) -> None:
+    """10,000 backups, and manifests of 8 MiB, are read in constant memory."""
+    opened = OpenSink(sink)
+    large, *keys = (f"{n}.json" for n in range(REMEMBERED + 2))
+    put(sink, large, b"x" * (REMEMBERED_BYTES + 1))
+    for key in keys:
+        put(sink, key, b"x" * REMEMBERED_BYTES)
+
+    def opens(key: str) -> int:
+        sink.calls.clear()
+        for _ in range(2):
+            opened.read(key)
+        return sink.calls.count(("open", key))
+
+    assert opens(large) == 2
+    assert [opens(key) for key in keys] == [1] * len(keys)
+    assert opens(keys[0]) == 1, "it had to go for the last one"
+    assert opens(keys[-1]) == 0
